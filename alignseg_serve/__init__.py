@@ -1,0 +1,1 @@
+"""What users type and import: the `alignseg` command and the HTTP client."""

@@ -1,0 +1,1 @@
+"""The picture road: HTTP bytes -> decode -> prepare -> batch -> engine -> encode -> HTTP."""

@@ -1,0 +1,1 @@
+"""Thin routes: they translate HTTP to calls and back, and hold no logic."""
