@@ -41,7 +41,7 @@ class AlignCM(nn.Module):
         self.pooled = Projection(features, channels)
         self.local = Projection(features, channels)
         self.context_offsets = OffsetGenerator(channels)
-        self.aggregate = AlignedContext(sampling)
+        self.aggregate: nn.Module = AlignedContext(sampling)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, features, H, W) at 1/32. Returns (N, channels, H, W)."""

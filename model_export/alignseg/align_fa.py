@@ -48,7 +48,7 @@ class AlignFA(nn.Module):
         super().__init__()
         self.high_offsets = OffsetGenerator(channels)
         self.low_offsets = OffsetGenerator(channels)
-        self.aggregate = AlignedAggregate(sampling)
+        self.aggregate: nn.Module = AlignedAggregate(sampling)
 
     def offsets(self, low: Tensor, high: Tensor) -> Tensor:
         """(N, 4, H, W): (x, y) of high, (x, y) of low."""

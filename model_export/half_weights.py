@@ -1,0 +1,29 @@
+"""Weights that float16 holds exactly are stored as float16: half the file, the same numbers."""
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+
+def store_exact_halves(model: ModelProto) -> int:
+    """Replace each such float32 matrix or kernel by a float16 one and a Cast, in place; runtimes fold the Cast on load.
+
+    Weights loaded from a checkpoint that was saved with half=True qualify; others stay as they are.
+    Returns how many were replaced.
+    """
+    casts = []
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.ndim < 2 or not _exact(values):
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}/Cast", to=TensorProto.FLOAT))
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*casts, *rest])
+    return len(casts)
+
+
+def _exact(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
+    with np.errstate(over="ignore"):
+        return bool((values.astype(np.float16).astype(np.float32) == values).all())
