@@ -8,6 +8,7 @@ AlignSegError
 ├── EngineUnavailable          the runtime asked for is not installed or has no device
 └── RequestError               has an HTTP status and an RFC 9457 problem type
     ├── BadRequest             400  malformed request or parameter
+    ├── UnsupportedMediaType   415  a body that is neither a form nor a picture
     ├── NotAnImage             415  the bytes are no picture of a format we read
     ├── DamagedImage           400  a picture that ends early or does not decode
     ├── TooManyBytes           413
@@ -57,6 +58,14 @@ class RequestError(AlignSegError):
 
 class BadRequest(RequestError):
     """400: a malformed request or parameter."""
+
+
+class UnsupportedMediaType(RequestError):
+    """415: the request's head says that its body is neither a form nor a picture."""
+
+    status = 415
+    slug = "unsupported-media-type"
+    title = "Unsupported media type"
 
 
 class NotAnImage(RequestError):

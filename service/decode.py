@@ -1,0 +1,128 @@
+"""Bytes -> RGB: the limits first, then every kind of picture people send.
+
+Safe in threads: each call owns its decoder, and Pillow lets go of the GIL while it decodes.
+"""
+
+import io
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops, UnidentifiedImageError
+
+from service.contracts import UInt8Array
+from service.errors import DamagedImage, NotAnImage, RequestError, TooManyPixels
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_MAGIC: Final = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"))
+
+# Pillow's own bomb check warns at one size and raises at another; max_pixels below is the one limit.
+Image.MAX_IMAGE_PIXELS = None
+
+_EXIF_ORIENTATION: Final = 0x0112
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_16_TO_8_BIT: Final = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def decode(data: bytes, max_pixels: int) -> UInt8Array:
+    """Decode the first frame of a JPEG, PNG, WebP, BMP or TIFF.
+
+    Returns (H, W, 3) uint8 RGB, C-contiguous, upright after its EXIF orientation.
+    Transparent pictures lie on white, as a browser shows them; 16-bit grey is scaled, not clipped.
+    Raises NotAnImage, DamagedImage or TooManyPixels, and nothing else, whatever the bytes are.
+    """
+    try:
+        with _open(data) as image:
+            _check_size(image.size, max_pixels)
+            image.load()
+            return _rgb(_upright(image))
+    except RequestError:
+        raise
+    except Exception as error:
+        # Decoders fail in any way they like (struct.error, IndexError, ...): to the client all of these are one thing.
+        reason = str(error) or type(error).__name__
+        raise DamagedImage(f"the picture does not decode: {reason}. Send a complete, undamaged file.") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    """Read the header alone."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        kind = _sniff(data)
+        if kind is not None:
+            raise DamagedImage(f"the {len(data)} bytes start as a {kind} whose header does not read.") from None
+        raise NotAnImage(
+            f"got {len(data)} bytes that start with {data[:8]!r}; expected a JPEG, PNG, WebP, BMP or TIFF."
+        ) from None
+
+
+def _sniff(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise TooManyPixels(
+            f"the picture is {width}x{height}, {width * height} pixels; at most {max_pixels} are taken. "
+            "Scale it down, or raise ALIGNSEG_MAX_PIXELS."
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn the picture the way its EXIF orientation says (Pillow has done so already for TIFF)."""
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:
+        return image  # a broken EXIF block says nothing about the pixels
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> UInt8Array:
+    if image.mode.startswith("I;16"):
+        return _grey(_16_TO_8_BIT[np.asarray(image)])
+    if image.mode in {"I", "F"}:
+        return _grey(_to_8_bit(np.asarray(image, dtype=np.float32), unit_range=image.mode == "F"))
+    if image.has_transparency_data:
+        return np.asarray(_on_white(image.convert("RGBA")))
+    if image.mode == "CMYK" and image.format in {"JPEG", "MPO"} and "adobe" not in image.info:
+        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's, which stores ink inverted
+    return np.asarray(image.convert("RGB"))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
+
+
+def _grey(values: UInt8Array) -> UInt8Array:
+    """(H, W) -> (H, W, 3)."""
+    return np.ascontiguousarray(np.broadcast_to(values[..., None], (*values.shape, 3)))
+
+
+def _to_8_bit(values: npt.NDArray[np.float32], *, unit_range: bool) -> UInt8Array:
+    """Scale 32-bit or float grey: the smallest usual range that holds the values, else their own.
+
+    unit_range: 0..1 is a usual range (floats); 0..255 and 0..65535 always are.
+    """
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    ceilings = (1.0, 255.0, 65535.0) if unit_range else (255.0, 65535.0)
+    ceiling = next((c for c in ceilings if low >= 0 and high <= c), None)
+    if ceiling is None:
+        values, ceiling = values - low, max(high - low, 1.0)
+    scaled: UInt8Array = np.rint(values * (255.0 / ceiling)).clip(0, 255).astype(np.uint8)
+    return scaled
