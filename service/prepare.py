@@ -1,0 +1,82 @@
+"""Lay a picture into a shape bucket, and bring the class map back to the picture's own size.
+
+Both ways use half-pixel centres: pixel i of n covers [i/n, (i+1)/n) of the picture, so edges don't move.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from service.contracts import ClassMap, PreparedImage, UInt8Array
+
+Size = tuple[int, int]  # (height, width)
+
+
+def prepare(pixels: UInt8Array, buckets: Sequence[Size]) -> PreparedImage:
+    """Fit a picture into the bucket in which it keeps most of its pixels.
+
+    pixels: (h, w, 3) uint8 RGB of any size. buckets: (H, W), best first.
+    The aspect is kept; small pictures are enlarged, since the network knows things at the bucket's scale.
+    """
+    original = pixels.shape[0], pixels.shape[1]
+    bucket = choose_bucket(original, buckets)
+    content = fit(original, bucket)
+    return PreparedImage(_pad(_resize(pixels, content), bucket), content=content, original=original)
+
+
+def restore(ids: UInt8Array, prepared: PreparedImage) -> ClassMap:
+    """Cut the padding off and go back to the picture's size by nearest neighbour.
+
+    ids: (H, W) uint8 class ids in the bucket. Returns the map at `prepared.original`.
+    """
+    height, width = prepared.content
+    inside = ids[:height, :width]
+    if prepared.content == prepared.original:
+        return ClassMap(np.ascontiguousarray(inside))
+    rows, columns = (_nearest(n, of) for n, of in zip(prepared.original, prepared.content, strict=True))
+    return ClassMap(inside.take(rows, axis=0).take(columns, axis=1))
+
+
+def choose_bucket(size: Size, buckets: Sequence[Size]) -> Size:
+    """The bucket that keeps most pixels of a picture; among equals the one it fills best, then the first."""
+
+    def merit(bucket: Size) -> tuple[int, float]:
+        height, width = fit(size, bucket)
+        kept = min(height * width, size[0] * size[1])
+        return kept, height * width / (bucket[0] * bucket[1])
+
+    return max(buckets, key=merit)
+
+
+def fit(size: Size, bucket: Size) -> Size:
+    """The largest (height, width) of this aspect inside the bucket, each at least 1."""
+    scale = min(bucket[0] / size[0], bucket[1] / size[1])
+    height, width = (max(1, min(round(n * scale), limit)) for n, limit in zip(size, bucket, strict=True))
+    return height, width
+
+
+def _nearest(length: int, of: int) -> npt.NDArray[np.intp]:
+    """Which of `of` pixels lies under the centre of each of `length`; in integers, so that no rounding moves an edge."""
+    return (2 * np.arange(length) + 1) * of // (2 * length)
+
+
+def _resize(pixels: UInt8Array, size: Size) -> UInt8Array:
+    if pixels.shape[:2] == size:
+        return pixels
+    height, width = size
+    # Pillow's BILINEAR widens its filter when it shrinks: this is the antialiased kind.
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _pad(pixels: UInt8Array, bucket: Size) -> UInt8Array:
+    """Repeat the last row and column: against a flat margin the network would see an edge that the street lacks."""
+    height, width = pixels.shape[:2]
+    if (height, width) == bucket:
+        return np.ascontiguousarray(pixels)
+    out = np.empty((*bucket, 3), dtype=np.uint8)
+    out[:height, :width] = pixels
+    out[:height, width:] = pixels[:, -1:]
+    out[height:] = out[height - 1]
+    return out
