@@ -1,0 +1,240 @@
+import asyncio
+import gc
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from service.batcher import Batcher
+from service.contracts import UInt8Array
+from service.errors import DeadlineExceeded, EngineError, EngineLost, EngineOutOfMemory, NotReady
+from tests.fakes import FakeEngine, Gate
+
+
+def picture(value: int = 0, shape: tuple[int, int] = (2, 3)) -> UInt8Array:
+    return np.full((*shape, 3), value, dtype=np.uint8)
+
+
+@asynccontextmanager
+async def running(engine: FakeEngine, delay_s: float = 0.0) -> AsyncGenerator[Batcher, None]:
+    batcher = Batcher(engine, max_queue_delay_s=delay_s)
+    try:
+        yield batcher
+    finally:
+        if isinstance(engine.before, Gate):
+            engine.before.opened.set()
+        assert await batcher.drain(10)
+        assert engine.closed
+
+
+@asynccontextmanager
+async def blocked(max_batch: int = 4) -> AsyncGenerator[tuple[FakeEngine, Gate, Batcher, asyncio.Task[object]], None]:
+    """A batcher whose engine is busy with a first picture until the gate opens."""
+    gate = Gate()
+    engine = FakeEngine(max_batch, gate)
+    async with running(engine) as batcher:
+        first = asyncio.create_task(batcher.submit(picture()))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        yield engine, gate, batcher, first
+
+
+async def submit_all(batcher: Batcher, *pictures: UInt8Array) -> list[asyncio.Task[object]]:
+    tasks = [asyncio.create_task(batcher.submit(p)) for p in pictures]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def raising(error: Exception, when: Callable[[UInt8Array], bool]) -> Callable[[UInt8Array], None]:
+    def before(batch: UInt8Array) -> None:
+        if when(batch):
+            raise error
+
+    return before
+
+
+async def test_each_picture_gets_its_own_answer() -> None:
+    async with running(FakeEngine()) as batcher:
+        answers = await asyncio.gather(*(batcher.submit(picture(i)) for i in range(30)))
+    assert [int(a.ids[0, 0]) for a in answers] == [i % 4 for i in range(30)]
+    assert all(a.ids.shape == (2, 3) and a.queued_s >= 0 and a.infer_s >= 0 for a in answers)
+
+
+async def test_a_free_engine_takes_what_waits() -> None:
+    async with blocked() as (engine, gate, batcher, first):
+        tasks = await submit_all(batcher, *[picture(i) for i in range(6)])
+        gate.opened.set()
+        await asyncio.gather(first, *tasks)
+    assert [n for n, *_ in engine.batches] == [1, 4, 2]
+
+
+async def test_only_one_shape_shares_a_batch_and_the_oldest_goes_first() -> None:
+    a, b = (2, 3), (3, 2)
+    async with blocked() as (engine, gate, batcher, first):
+        tasks = await submit_all(batcher, *[picture(0, s) for s in (b, a, a, a, a, b, a)])
+        gate.opened.set()
+        await asyncio.gather(first, *tasks)
+    assert [shape[:3] for shape in engine.batches[1:]] == [(2, *b), (4, *a), (1, *a)]
+
+
+async def test_delay_waits_for_company_but_not_for_long() -> None:
+    engine = FakeEngine(max_batch=3)
+    async with running(engine, delay_s=0.05) as batcher:
+        began = time.monotonic()
+        pair = await submit_all(batcher, picture(), picture())
+        await asyncio.gather(*pair)
+        assert time.monotonic() - began >= 0.045
+        full = await submit_all(batcher, picture(), picture(), picture())
+        answers = await asyncio.gather(*full)
+        assert all(a.queued_s < 0.045 for a in answers)  # full: no reason to wait
+    assert [n for n, *_ in engine.batches] == [2, 3]
+
+
+async def test_a_full_bucket_overtakes_one_that_waits_for_company() -> None:
+    engine = FakeEngine(max_batch=2)
+    async with running(engine, delay_s=0.2) as batcher:
+        tasks = await submit_all(batcher, picture(0, (3, 2)), picture(), picture())
+        await asyncio.gather(*tasks)
+    assert [shape[:3] for shape in engine.batches] == [(2, 2, 3), (1, 3, 2)]
+
+
+async def test_expired_work_is_not_computed() -> None:
+    async with blocked() as (engine, gate, batcher, first):
+        late = asyncio.create_task(batcher.submit(picture(), deadline=time.monotonic() + 0.01))
+        await asyncio.sleep(0.02)
+        gate.opened.set()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        await first
+    assert len(engine.batches) == 1
+
+
+async def test_cancelled_work_leaves_the_queue() -> None:
+    async with blocked() as (engine, gate, batcher, first):
+        gone, stays = await submit_all(batcher, picture(1), picture(2))
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        gate.opened.set()
+        await asyncio.gather(first, stays)
+    assert [n for n, *_ in engine.batches] == [1, 1]
+
+
+async def test_cancelled_work_that_the_engine_has_ends_with_the_engine() -> None:
+    async with blocked() as (_engine, gate, _batcher, first):
+        first.cancel()
+        await asyncio.sleep(0.02)
+        assert not first.done()
+        gate.opened.set()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+
+async def test_a_failure_that_nobody_waits_for_is_no_noise(caplog: pytest.LogCaptureFixture) -> None:
+    async with blocked() as (engine, gate, batcher, first):
+        first.cancel()
+        await asyncio.sleep(0)
+        engine.batches.clear()
+        engine.max_batch = 0  # the result below has a shape nobody expects
+        engine.infer = lambda batch: batch  # type: ignore[method-assign]
+        gate.opened.set()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        engine.max_batch = 1
+        with pytest.raises(EngineError):
+            await batcher.submit(picture())
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+async def test_one_poisonous_picture_fails_alone() -> None:
+    async with blocked() as (engine, gate, batcher, first):
+        tasks = await submit_all(batcher, *[picture(i) for i in (1, 66, 2)])
+        engine.before = raising(ValueError("66"), lambda batch: bool((batch == 66).any()))
+        gate.opened.set()
+        await first
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(done[1], EngineError)
+    assert "66" in str(done[1])
+    assert [int(d.ids[0, 0]) for d in (done[0], done[2])] == [1, 2]
+
+
+async def test_out_of_memory_halves_the_batch() -> None:
+    async with blocked(max_batch=8) as (engine, gate, batcher, first):
+        tasks = await submit_all(batcher, *[picture(i) for i in range(7)])
+        engine.before = lambda batch: (gate(batch), raising(EngineOutOfMemory("full"), lambda b: len(b) > 2)(batch))
+        gate.opened.set()
+        answers = await asyncio.gather(*tasks)
+        await first
+    assert [int(a.ids[0, 0]) for a in answers] == [i % 4 for i in range(7)]
+    assert [n for n, *_ in engine.batches] == [1, 7, 3, 1, 1, 1, 3, 1, 1, 1, 1]
+
+
+async def test_out_of_memory_on_one_picture_is_told() -> None:
+    async with running(FakeEngine(before=raising(MemoryError("x"), lambda batch: True))) as batcher:
+        with pytest.raises(EngineOutOfMemory):
+            await batcher.submit(picture())
+
+
+async def test_a_lost_engine_answers_all_and_takes_no_more() -> None:
+    async with blocked() as (engine, gate, batcher, first):
+        tasks = await submit_all(batcher, *[picture() for _ in range(6)])
+        engine.before = raising(EngineLost("sticky"), lambda batch: True)
+        gate.opened.set()
+        await first
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(d, EngineLost) for d in done)
+        assert batcher.lost is not None
+        with pytest.raises(EngineLost, match="sticky"):
+            await batcher.submit(picture())
+    assert len(engine.batches) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda batch: batch[..., 0][:, :1], lambda batch: batch[..., 0].astype(np.int64), lambda batch: None],
+    ids=["shape", "dtype", "nothing"],
+)
+async def test_an_answer_of_the_wrong_form_is_an_engine_error(wrong: Callable[[UInt8Array], UInt8Array]) -> None:
+    engine = FakeEngine()
+    engine.infer = wrong  # type: ignore[method-assign]
+    async with running(engine) as batcher:
+        with pytest.raises(EngineError):
+            await batcher.submit(picture())
+        assert batcher.last_error is not None
+        del engine.infer
+        await batcher.submit(picture())
+        assert batcher.last_error is None
+
+
+async def test_drain_answers_all_that_was_accepted() -> None:
+    async with blocked() as (_engine, gate, batcher, first):
+        tasks = await submit_all(batcher, *[picture(i) for i in range(9)])
+        draining = asyncio.create_task(batcher.drain(10))
+        await asyncio.sleep(0)
+        with pytest.raises(NotReady):
+            await batcher.submit(picture())
+        gate.opened.set()
+        assert await draining
+        assert all(t.done() and not t.exception() for t in (first, *tasks))
+
+
+async def test_drain_tells_when_it_took_too_long() -> None:
+    async with blocked() as (_engine, _gate, batcher, first):
+        assert not await batcher.drain(0.01)
+        first.cancel()
+
+
+async def test_a_storm_of_cancellations_loses_nobody() -> None:
+    rng = np.random.default_rng(3)
+    engine = FakeEngine(before=lambda batch: time.sleep(0.0005))
+    async with running(engine) as batcher:
+        tasks = await submit_all(batcher, *[picture(i % 256, (2, 3 + i % 2)) for i in range(300)])
+        for task in rng.permutation(np.array(tasks, dtype=object))[:100]:
+            await asyncio.sleep(0)
+            task.cancel()
+        done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    for i, outcome in enumerate(done):
+        assert isinstance(outcome, asyncio.CancelledError) or int(outcome.ids[0, 0]) == i % 256 % 4
+    assert sum(isinstance(d, asyncio.CancelledError) for d in done) <= 100
