@@ -1,0 +1,77 @@
+"""Every error as application/problem+json (RFC 9457), FastAPI's own included."""
+
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service.errors import RequestError, TooManyBytes
+
+log = logging.getLogger("alignseg.http")
+MEDIA_TYPE: Final = "application/problem+json"
+TYPE_PREFIX: Final = "urn:alignseg:problem:"
+
+
+def install(app: FastAPI) -> None:
+    """Answer all errors of `app` as problems."""
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _bug)
+
+
+def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)  # noqa: S101 - Starlette hands over what was registered
+    headers, extra = {}, {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # whole seconds, says RFC 9110
+        extra["retry_after_s"] = round(error.retry_after_s, 3)
+    if isinstance(error, TooManyBytes):
+        headers["Connection"] = "close"  # the rest of that body is not worth reading
+    if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("%s %s: %s", _request_id(request), request.url.path, error)
+    return _problem(request, error.status, error.title, str(error), TYPE_PREFIX + error.slug, headers, extra)
+
+
+def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    title = HTTPStatus(error.status_code).phrase
+    detail = f"{request.method} {request.url.path}: {error.detail}. GET /docs shows what there is."
+    return _problem(request, error.status_code, title, detail, headers=error.headers)
+
+
+def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return _problem(request, 422, "Unprocessable Content", detail)
+
+
+def _bug(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", _request_id(request), request.url.path, exc_info=error)
+    detail = "a bug in the server; its log has more under this request id."
+    # Made outside of the middleware that names every other answer.
+    return _problem(request, 500, "Internal Server Error", detail, headers={"X-Request-Id": _request_id(request)})
+
+
+def _problem(
+    request: Request,
+    status: int,
+    title: str,
+    detail: str,
+    kind: str = "about:blank",
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Response:
+    problem = {"type": kind, "title": title, "status": status, "detail": detail, "request_id": _request_id(request)}
+    body = orjson.dumps({**problem, **(extra or {})})
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def _request_id(request: Request) -> str:
+    return str(getattr(request.state, "request_id", "-"))
