@@ -1,0 +1,99 @@
+"""The `alignseg` command. Commands import what they need when they run: serving needs no torch, exporting no server."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="alignseg", no_args_is_help=True, pretty_exceptions_enable=False, help="Segment street scenes with AlignSeg."
+)
+console = Console(stderr=True, highlight=False)
+
+UNUSABLE = 2  # the command can't be carried out at all: a missing model, a wrong path
+
+Model = Annotated[
+    Path | None, typer.Option(help="Folder with a model.json.  [env: ALIGNSEG_MODEL; default: weights/alignseg-lite]")
+]
+Engine = Annotated[str | None, typer.Option(help="auto or onnxruntime-cpu.  [env: ALIGNSEG_ENGINE; default: auto]")]
+
+
+@app.callback()
+def _root() -> None:
+    """Segment street scenes with AlignSeg."""
+
+
+@app.command()
+def serve(
+    model: Model = None,
+    engine: Engine = None,
+    host: Annotated[str | None, typer.Option(help="[env: ALIGNSEG_HOST; default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="[env: ALIGNSEG_PORT; default: 8000]")] = None,
+) -> None:
+    """Serve a model over HTTP. SIGTERM or Ctrl-C answers what was accepted, then exits with 0."""
+    from service import manifest as manifests
+    from service.app import create_app
+    from service.engines.select import open_engine
+    from service.errors import AlignSegError
+    from service.server import Server
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = _settings(model=model, engine=engine, host=host, port=port)
+    try:  # here rather than in the lifespan: a missing model deserves a sentence, not a traceback
+        manifest = manifests.load(settings.model)
+        opened = open_engine(settings, manifest)
+    except AlignSegError as error:
+        _give_up(error)
+    raise typer.Exit(Server(create_app(settings, opened, manifest), settings).run_until_stopped())
+
+
+@app.command()
+def segment(
+    source: Annotated[Path, typer.Argument(metavar="PICTURE_OR_FOLDER", exists=True, help="A picture, or a folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks; subfolders are kept.")],
+    overlay: Annotated[bool, typer.Option("--overlay", help="Write <name>.overlay.png as well.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished pictures again.")] = False,
+    model: Model = None,
+    engine: Engine = None,
+) -> None:
+    """Write an indexed PNG mask for each picture. Run it again to go on where it stopped.
+
+    Exit codes: 0 all done, 1 some pictures could not be read (listed at the end), 130 interrupted.
+    """
+    from alignseg_serve.segment_files import run
+    from service import manifest as manifests
+    from service.engines.select import open_engine
+    from service.errors import AlignSegError
+
+    settings = _settings(model=model, engine=engine)
+    try:
+        manifest = manifests.load(settings.model)
+        opened = open_engine(settings, manifest)
+        code = run(source, out, manifest, opened, settings.max_pixels, console, overlay=overlay, overwrite=overwrite)
+    except AlignSegError as error:
+        _give_up(error)
+    raise typer.Exit(code)
+
+
+def _settings(**given: Any) -> Any:
+    """The environment's settings, with what was typed on top."""
+    from pydantic import ValidationError
+
+    from service.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        _give_up("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()))
+
+
+def _give_up(reason: object) -> NoReturn:
+    console.print(f"alignseg: {reason}", style="red", markup=False)
+    raise typer.Exit(UNUSABLE)
+
+
+def main() -> None:
+    """Console script."""
+    app()

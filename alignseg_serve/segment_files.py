@@ -1,0 +1,138 @@
+"""Pictures on disk -> masks on disk, in this process, by the same road as the server's."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from service import encode
+from service.contracts import Engine
+from service.decode import decode
+from service.errors import AlignSegError, EngineError, RequestError
+from service.manifest import Manifest
+from service.prepare import prepare, restore
+
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SOME_FAILED: Final = 1
+INTERRUPTED: Final = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A picture and the files it becomes; no overlay when None."""
+
+    picture: Path
+    mask: Path
+    overlay: Path | None
+
+    @property
+    def done(self) -> bool:
+        """Whether all its files are there. They appear whole or not at all."""
+        return self.mask.exists() and (self.overlay is None or self.overlay.exists())
+
+
+def run(
+    source: Path,
+    out: Path,
+    manifest: Manifest,
+    engine: Engine,
+    max_pixels: int,
+    console: Console,
+    *,
+    overlay: bool,
+    overwrite: bool,
+) -> int:
+    """Segment `source` (a picture or a folder) into the folder `out`; returns the exit code.
+
+    Raises AlignSegError when there is nothing to do or a mask would overwrite a picture.
+    """
+    jobs = plan(source, out, overlay=overlay)
+    open_jobs = [job for job in jobs if overwrite or not job.done]
+    if skipped := len(jobs) - len(open_jobs):
+        console.print(f"{skipped} of {len(jobs)} are done already and skipped (--overwrite does them again)")
+    failed: list[tuple[Path, str]] = []
+    try:
+        for job in track(open_jobs, description="segmenting", console=console):
+            try:
+                _segment(job, manifest, engine, max_pixels)
+            except (RequestError, EngineError, OSError) as error:
+                failed.append((job.picture, str(error)))
+    except KeyboardInterrupt:
+        left = sum(not job.done for job in jobs)
+        console.print(f"interrupted: {len(jobs) - left} of {len(jobs)} are done; the same command goes on from here")
+        return INTERRUPTED
+    for picture, reason in failed:
+        console.print(f"{picture}: {reason}", style="red", markup=False, soft_wrap=True)
+    console.print(f"{len(open_jobs) - len(failed)} written to {out}, {len(failed)} failed", markup=False)
+    return SOME_FAILED if failed else 0
+
+
+def plan(source: Path, out: Path, *, overlay: bool) -> list[Job]:
+    """Every picture under `source` with files of its own under `out`.
+
+    street/a.jpg becomes street/a.png; with a street/a.bmp beside it they become a.jpg.png and a.bmp.png.
+    """
+    pictures = _pictures(source, out)
+    root = source if source.is_dir() else source.parent
+    stems = Counter(_stem(p, root, out) for p in pictures)
+    jobs = []
+    for picture in pictures:
+        base = _stem(picture, root, out)
+        if stems[base] > 1:
+            base = out / picture.relative_to(root)
+        jobs.append(Job(picture, _with(base, ".png"), _with(base, ".overlay.png") if overlay else None))
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def _pictures(source: Path, out: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    found = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if out.resolve() != source.resolve():  # masks of an earlier run are no pictures
+        found = [p for p in found if not p.resolve().is_relative_to(out.resolve())]
+    if not found:
+        raise AlignSegError(f"{source} holds no picture; looked for {', '.join(sorted(SUFFIXES))}.")
+    return found
+
+
+def _stem(picture: Path, root: Path, out: Path) -> Path:
+    return out / picture.relative_to(root).with_suffix("")
+
+
+def _with(base: Path, suffix: str) -> Path:
+    return base.with_name(base.name + suffix)
+
+
+def _refuse_clashes(jobs: list[Job]) -> None:
+    """Better no work than a file that belongs to two pictures, or a picture lost under its mask."""
+    written = Counter(path.resolve() for job in jobs for path in (job.mask, job.overlay) if path is not None)
+    if twice := [path for path, times in written.items() if times > 1]:
+        raise AlignSegError(f"two pictures would both be written to {twice[0]}. Rename one of them.")
+    if lost := [job.picture for job in jobs if job.picture.resolve() in written]:
+        raise AlignSegError(f"a mask would overwrite the picture {lost[0]}. Choose another folder with -o.")
+
+
+def _segment(job: Job, manifest: Manifest, engine: Engine, max_pixels: int) -> None:
+    pixels = decode(job.picture.read_bytes(), max_pixels)
+    prepared = prepare(pixels, manifest.input.buckets)
+    ids = restore(engine.infer(np.ascontiguousarray(prepared.pixels[None]))[0], prepared).ids
+    if job.overlay is not None:
+        _write(job.overlay, encode.overlay_png(pixels, ids, manifest.palette))
+    _write(job.mask, encode.indexed_png(ids, manifest.palette))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all: an interrupted run leaves no half a file that the next one would skip."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
