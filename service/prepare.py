@@ -58,7 +58,7 @@ def fit(size: Size, bucket: Size) -> Size:
 
 
 def _nearest(length: int, of: int) -> npt.NDArray[np.intp]:
-    """Which of `of` pixels lies under the centre of each of `length`; in integers, so that no rounding moves an edge."""
+    """Which of `of` pixels lies under the centre of each of `length`; integers, so that no rounding moves an edge."""
     return (2 * np.arange(length) + 1) * of // (2 * length)
 
 
