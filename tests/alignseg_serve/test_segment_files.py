@@ -1,0 +1,149 @@
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from alignseg_serve import cli
+from alignseg_serve.segment_files import INTERRUPTED, plan, run
+from service.errors import AlignSegError
+from service.settings import Settings
+from tests import tiny_model
+from tests.fakes import FakeEngine, encoded, manifest, striped
+
+MODEL = manifest()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    for name in ("a.png", "b.jpg", "sub/a.png", "sub/deep/c.bmp"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        kind = {"jpg": "JPEG"}.get(name[-3:], name[-3:].upper())
+        (folder / name).write_bytes(encoded(striped(), kind))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def segment(source: Path, out: Path, engine: FakeEngine | None = None, **flags: bool) -> tuple[int, str]:
+    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    flags = {"overlay": False, "overwrite": False, **flags}
+    code = run(source, out, MODEL, engine or FakeEngine(), 1_000_000, console, **flags)
+    console.file.close()
+    return code, console.export_text()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_folder_keeps_its_subfolders(pictures: Path, tmp_path: Path) -> None:
+    code, told = segment(pictures, tmp_path / "out")
+    assert code == 0
+    assert "4 written" in told
+    assert names(tmp_path / "out") == ["a.png", "b.png", "sub/a.png", "sub/deep/c.png"]
+    mask = Image.open(tmp_path / "out" / "a.png")
+    np.testing.assert_array_equal(np.asarray(mask), striped()[..., 0])
+
+
+def test_one_picture_with_overlay(pictures: Path, tmp_path: Path) -> None:
+    assert segment(pictures / "b.jpg", tmp_path / "out", overlay=True)[0] == 0
+    assert names(tmp_path / "out") == ["b.overlay.png", "b.png"]
+
+
+def test_pictures_of_one_name_do_not_overwrite_one_another(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "a.jpg").write_bytes(encoded(striped(), "JPEG"))
+    segment(pictures, tmp_path / "out")
+    assert names(tmp_path / "out") == ["a.jpg.png", "a.png.png", "b.png", "sub/a.png", "sub/deep/c.png"]
+
+
+def test_resumes(pictures: Path, tmp_path: Path) -> None:
+    segment(pictures, tmp_path / "out")
+    (tmp_path / "out" / "b.png").unlink()
+    engine = FakeEngine()
+    code, told = segment(pictures, tmp_path / "out", engine)
+    assert (code, len(engine.batches)) == (0, 1)
+    assert "3 of 4 are done already" in told
+    segment(pictures, tmp_path / "out", engine, overlay=True)  # the masks are there, the overlays are not
+    assert len(engine.batches) == 5
+    segment(pictures, tmp_path / "out", engine, overwrite=True)
+    assert len(engine.batches) == 9
+
+
+def test_bad_pictures_are_listed_and_the_rest_is_done(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "bad.jpg").write_bytes(b"no picture")
+    (pictures / "b.jpg").write_bytes(encoded(striped(), "JPEG")[:200])
+    code, told = segment(pictures, tmp_path / "out")
+    assert code == 1
+    assert "bad.jpg: got 10 bytes" in told
+    assert "3 written" in told
+    assert names(tmp_path / "out") == ["a.png", "sub/a.png", "sub/deep/c.png"]
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(pictures: Path, tmp_path: Path) -> None:
+    def press(batch: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+        if len(engine.batches) == 3:
+            raise KeyboardInterrupt
+
+    engine = FakeEngine(before=press)
+    code, told = segment(pictures, tmp_path / "out", engine)
+    assert code == INTERRUPTED
+    assert "2 of 4 are done; the same command goes on" in told
+    assert names(tmp_path / "out") == ["a.png", "b.png"]  # nothing half-written
+    assert segment(pictures, tmp_path / "out")[0] == 0
+
+
+def test_an_out_folder_inside_the_source_is_no_source(pictures: Path) -> None:
+    segment(pictures, pictures / "masks")
+    assert len(plan(pictures, pictures / "masks", overlay=False)) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda folder: None, "would overwrite the picture"),
+        (lambda folder: [p.unlink() for p in folder.rglob("*.*") if p.suffix != ".txt"], "holds no picture"),
+    ],
+)
+def test_what_can_not_be_done_at_all(pictures: Path, change: Callable[[Path], object], told: str) -> None:
+    change(pictures)
+    with pytest.raises(AlignSegError, match=told):
+        plan(pictures, pictures, overlay=False)
+
+
+def test_two_pictures_for_one_file(pictures: Path, tmp_path: Path) -> None:
+    shutil.copy(pictures / "a.png", pictures / "a.overlay.png")
+    with pytest.raises(AlignSegError, match="two pictures would both be written"):
+        plan(pictures, tmp_path / "out", overlay=True)
+
+
+def test_the_command(pictures: Path, tmp_path: Path) -> None:
+    tiny_model.write(tmp_path / "model")
+    out = tmp_path / "out"
+    result = CliRunner().invoke(cli.app, ["segment", str(pictures), "-o", str(out), "--model", str(tmp_path / "model")])
+    assert result.exit_code == 0, result.output
+    assert len(names(out)) == 4
+
+
+@pytest.mark.parametrize("command", [["serve"], ["segment", ".", "-o", "x"]])
+def test_without_a_model_it_says_what_to_do(command: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, [*command, "--model", str(tmp_path / "none")])
+    assert result.exit_code == cli.UNUSABLE
+    assert "alignseg export" in " ".join(result.output.split())
+
+
+def test_a_wrong_setting_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNSEG_MAX_PIXELS", "many")
+    result = CliRunner().invoke(cli.app, ["serve"])
+    assert result.exit_code == cli.UNUSABLE
+    assert "max_pixels" in result.output
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNSEG_MAX_QUEUE_DELAY_MS", "2.5")
+    assert Settings().max_queue_delay_ms == 2.5
