@@ -77,6 +77,47 @@ def segment(
     raise typer.Exit(code)
 
 
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Own .safetensors, or a published .pth state dict.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model folder to write, e.g. weights/my-model.")],
+    data: Annotated[
+        str | None, typer.Option(help="camvid, cityscapes or ade20k, where the checkpoint does not tell.")
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help='JSON of own classes: [{"name": ..., "color": [r, g, b]}, ...].')
+    ] = None,
+    frames: Annotated[
+        Path | None, typer.Option(help="Picture or folder to compare with PyTorch on. Default: the demo scene.")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="HEIGHTxWIDTH to serve at; repeat for several. Default: four shapes of 360x480."),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store weights as float16; computing stays float32.")] = False,
+) -> None:
+    """Turn a checkpoint into a model folder: ONNX and manifest, compared with PyTorch before anything is written."""
+    try:
+        from model_export import checkpoint as checkpoints
+        from model_export import export_command, parity
+    except ImportError as error:
+        _give_up(f"{error}. Exporting needs PyTorch and ONNX: pip install 'alignseg-serve[export]'")
+    try:
+        buckets = tuple(_size(text) for text in size) if size else export_command.DEFAULT_BUCKETS
+        export_command.run(
+            checkpoint, out, console, data=data, classes=classes, frames=frames, buckets=buckets, half=half
+        )
+    except (checkpoints.CheckpointError, parity.ParityError, ValueError, FileNotFoundError) as error:
+        _give_up(error)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, separator, width = text.partition("x")
+    if not (separator and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise ValueError(f"--size: got {text!r}, expected HEIGHTxWIDTH, such as 360x480")
+    return int(height), int(width)
+
+
 def _settings(**given: Any) -> Any:
     """The environment's settings, with what was typed on top."""
     from pydantic import ValidationError

@@ -4,42 +4,18 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 from model_export import checkpoint, export_onnx, parity
 from model_export.alignseg import AlignSeg
+from model_export.provenance import Provenance
 from service.contracts import UInt8Array
-from service.manifest import FILE_NAME, Architecture, ClassEntry, FileEntry, InputProfile, Manifest, Preprocessing
+from service.manifest import FILE_NAME, Architecture, FileEntry, InputProfile, Manifest, Preprocessing
 
 CHECKPOINT, ONNX = "checkpoint", "onnx"
 _FILES = {CHECKPOINT: "model.safetensors", ONNX: "model.onnx"}
-PROVENANCE = "provenance"  # key in a checkpoint's metadata
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """What a checkpoint was trained on. `to_metadata` goes into checkpoint.save(metadata=...)."""
-
-    classes: tuple[ClassEntry, ...]
-    trained_on: str
-    terms: str
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-    def to_metadata(self) -> dict[str, str]:
-        """As strings for a safetensors header."""
-        fields = {**asdict(self), "classes": [entry.model_dump() for entry in self.classes]}
-        return {PROVENANCE: json.dumps(fields)}
-
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> "Provenance | None":
-        """What `to_metadata` wrote, or None where nothing was."""
-        if PROVENANCE not in metadata:
-            return None
-        fields = json.loads(metadata[PROVENANCE])
-        classes = tuple(ClassEntry.model_validate(entry) for entry in fields.pop("classes"))
-        return cls(classes, **fields)
 
 
 def write(
@@ -51,18 +27,19 @@ def write(
     *,
     description: str,
     model_version: str,
+    metadata: Mapping[str, str] | None = None,
     half: bool = False,
 ) -> list[parity.Row]:
     """Export `network` into `folder`, named after it; the folder's old contents stay until all is made and checked.
 
     buckets: (height, width) of the served tensors. frames: (H, W, 3) uint8 RGB pictures for the comparison.
-    half: store weights as float16; the exported model computes with these rounded weights.
+    metadata: kept in the checkpoint's header. half: store weights as float16; the export computes with these.
     Returns the comparison's rows. Raises parity.ParityError on a breach, and then writes nothing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         staging = Path(name)
-        checkpoint.save(staging / _FILES[CHECKPOINT], network, half=half, metadata=provenance.to_metadata())
+        checkpoint.save(staging / _FILES[CHECKPOINT], network, half=half, metadata=metadata)
         stored = checkpoint.load(staging / _FILES[CHECKPOINT])
         rows = export_onnx.export(stored, staging / _FILES[ONNX], frames)
         files = {role: FileEntry.of(staging / file, staging) for role, file in _FILES.items()}

@@ -1,0 +1,81 @@
+"""What `alignseg export` does: a checkpoint in, a model folder out, each step said."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from model_export import checkpoint, model_folder, parity, provenance
+from model_export.alignseg import AlignSeg
+from service.contracts import UInt8Array
+
+DEMO_FRAME = Path(__file__).parents[1] / "service" / "page" / "scene.jpg"
+# Landscape first, then upright, square and wide: each picture takes the one in which it keeps most of its pixels.
+DEFAULT_BUCKETS = ((360, 480), (480, 360), (416, 416), (288, 608))
+FRAMES_COMPARED = 3
+
+
+def run(
+    source: Path,
+    folder: Path,
+    console: Console,
+    *,
+    data: str | None,
+    classes: Path | None,
+    frames: Path | None,
+    buckets: Sequence[tuple[int, int]],
+    half: bool,
+) -> None:
+    """Export checkpoint `source` into model folder `folder` and print the comparison with PyTorch.
+
+    Raises CheckpointError, ParityError, ValueError or FileNotFoundError; `folder` is then as it was.
+    """
+    console.print(f"load      {source}")
+    network = checkpoint.load(source)
+    metadata = checkpoint.read_metadata(source) if source.suffix == ".safetensors" else {}
+    architecture = network.architecture
+    origin = provenance.of(metadata, data, classes, architecture.num_classes)
+    pictures = read_frames(frames)
+    console.print(f"export    {describe(network)}; compared with PyTorch on {len(pictures)} pictures ...")
+    rows = model_folder.write(
+        folder,
+        network,
+        origin,
+        buckets,
+        pictures,
+        description=describe(network),
+        model_version=datetime.now(UTC).strftime("%Y.%m.%d"),
+        metadata={key: value for key, value in metadata.items() if key not in {"format", "architecture"}},
+        half=half,
+    )
+    console.print(parity.table(rows), highlight=False)
+    console.print(
+        f"written   {folder}: {', '.join(f'{p.name} {p.stat().st_size / 2**20:.1f} MiB' for p in _files(folder))}"
+    )
+
+
+def describe(network: AlignSeg) -> str:
+    """One line for people."""
+    a = network.architecture
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    return (
+        f"AlignSeg, {a.backbone} backbone, {a.channels} channels, {a.num_classes} classes, {millions:.1f} M parameters"
+    )
+
+
+def read_frames(path: Path | None) -> list[UInt8Array]:
+    """The pictures to compare on: a file, the first few of a folder, or the demo scene.
+
+    Returns (H, W, 3) uint8 RGB arrays. Raises FileNotFoundError when there are none.
+    """
+    path = path or DEMO_FRAME
+    suffixes = {".jpg", ".jpeg", ".png"}
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise FileNotFoundError(f"no pictures (.jpg, .png) to compare on at {path}; give --frames a folder of them")
+    return [parity.read_picture(file) for file in files[:FRAMES_COMPARED]]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
