@@ -39,8 +39,7 @@ def summarize(ids: UInt8Array, classes: Classes) -> list[ClassSummary]:
     """
     counts = np.bincount(ids.ravel(), minlength=256)
     present = np.flatnonzero(counts)
-    if present[-1] >= len(classes.names):
-        raise InferenceFailed(f"the engine gave class id {present[-1]}, the model has {len(classes.names)} classes.")
+    _check_id(int(present[-1]), len(classes.names))
     return [
         ClassSummary(
             id=int(i),
@@ -57,7 +56,7 @@ def summarize(ids: UInt8Array, classes: Classes) -> list[ClassSummary]:
 def indexed_png(ids: UInt8Array, palette: UInt8Array) -> bytes:
     """PNG of palette mode: each pixel's index is its class id, the palette the classes' colours.
 
-    ids: (H, W) uint8. palette: (num_classes, 3) uint8 RGB.
+    ids: (H, W) uint8. palette: (num_classes, 3) uint8 RGB. Raises InferenceFailed when an id has no colour.
     """
     return _png(_indexed(ids, palette))
 
@@ -82,12 +81,18 @@ def class_overlay_png(ids: UInt8Array, class_id: int, palette: UInt8Array, alpha
     return _png(Image.fromarray(table[ids]))
 
 
+def _check_id(highest: int, num_classes: int) -> None:
+    if highest >= num_classes:
+        raise InferenceFailed(f"the engine gave class id {highest}, the model has {num_classes} classes. Report this.")
+
+
 def _color(classes: Classes, class_id: int) -> tuple[int, int, int]:
     red, green, blue = classes.palette[class_id].tolist()
     return red, green, blue
 
 
 def _indexed(ids: UInt8Array, palette: UInt8Array) -> Image.Image:
+    _check_id(int(ids.max()), len(palette))
     image = Image.fromarray(ids)
     image.putpalette(palette.tobytes())
     return image

@@ -13,7 +13,7 @@ from service.answers import Segmentation
 from service.batcher import Batcher, Inferred
 from service.contracts import Engine, PreparedImage, UInt8Array
 from service.decode import decode
-from service.errors import AlignSegError, EngineError, EngineLost, InferenceFailed, NotReady
+from service.errors import EngineError, EngineLost, InferenceFailed, NotReady
 from service.manifest import Manifest
 from service.pool import Pool
 from service.prepare import prepare, restore
@@ -106,12 +106,13 @@ class Pipeline:
         return await self._probe() if self._batcher.last_error is not None else None
 
     async def _probe(self) -> str | None:
-        try:
-            async with asyncio.timeout(_PROBE_S):
-                await self.warm_up()
-        except (AlignSegError, TimeoutError) as error:
-            return f"the last inference failed: {self._batcher.last_error or error!r}"
-        return None
+        probe = asyncio.ensure_future(self.warm_up())
+        # Not asyncio.timeout: that would wait for the engine, which may hang.
+        done, _ = await asyncio.wait({probe}, timeout=_PROBE_S)
+        if done and probe.exception() is None:
+            return None
+        probe.cancel()
+        return f"the last inference failed: {self._batcher.last_error}"
 
     def stop_admitting(self, because: str = "the server is shutting down") -> None:
         """Not ready, no new work; what was accepted goes on."""

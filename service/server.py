@@ -11,6 +11,7 @@ from service.pipeline import Pipeline
 from service.settings import Settings
 
 log = logging.getLogger("alignseg.server")
+LAST_BYTES_S = 5  # for answers that are made but not yet sent; by then the drain itself is over
 STARTUP_FAILED = 3  # what uvicorn's own command exits with
 
 
@@ -18,9 +19,9 @@ class Server(uvicorn.Server):
     """Keeps its sockets open while it drains, so that load balancers and late clients read a 503 instead of a reset."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        # A little longer than the drain itself, for the last bytes of the last answers.
-        grace_s = int(settings.drain_timeout_s) + 1
-        super().__init__(uvicorn.Config(app, host=settings.host, port=settings.port, timeout_graceful_shutdown=grace_s))
+        super().__init__(
+            uvicorn.Config(app, host=settings.host, port=settings.port, timeout_graceful_shutdown=LAST_BYTES_S)
+        )
         self.exit_code = 0
         self._app = app
         self._drain_timeout_s = settings.drain_timeout_s

@@ -4,9 +4,11 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,6 +129,23 @@ def test_a_body_without_end_is_refused_in_the_middle(server: Process, announced:
     assert response.status_code == 413
     assert response.json()["type"] == "urn:alignseg:problem:too-many-bytes"
     assert len(sent) < chunks
+
+
+def test_clients_that_hang_up_cost_nothing(server: Process) -> None:
+    data = encoded(np.tile(colours(), (6, 6, 1)))
+    head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
+    port = int(server.url.rsplit(":", 1)[1])
+    rng = np.random.default_rng(5)
+    for _ in range(200):  # three times as many as there are places
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            whole = head.encode() + data
+            connection.sendall(whole if rng.random() < 0.5 else whole[: int(rng.integers(len(whole)))])
+            time.sleep(float(rng.choice([0, 0.005])))
+    deadline = time.monotonic() + 20
+    while (answer := httpx.post(f"{server.url}/segment", content=data)).status_code != 200:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.05)
+    assert "Traceback" not in "".join(server.log)
 
 
 async def test_sigterm_in_full_flight_answers_all_that_was_accepted(model: Path) -> None:

@@ -29,6 +29,8 @@ def test_summaries_equal_a_slow_count() -> None:
 def test_an_id_without_a_class_is_the_engines_fault() -> None:
     with pytest.raises(InferenceFailed, match="class id 4, the model has 4"):
         encode.summarize(np.full((2, 2), 4, dtype=np.uint8), MODEL)
+    with pytest.raises(InferenceFailed, match="class id 4, the model has 4"):
+        encode.indexed_png(np.full((2, 2), 4, dtype=np.uint8), MODEL.palette)
 
 
 def test_indexed_png_holds_ids_and_colours() -> None:

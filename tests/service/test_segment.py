@@ -275,6 +275,18 @@ async def test_a_hanging_engine_is_not_ready() -> None:
         gate.opened.set()
 
 
+async def test_readiness_answers_though_its_own_inference_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.pipeline._PROBE_S", 0.02)
+    engine = FakeEngine()
+    async with serving(engine) as (client, _):
+        engine.before = _raise(EngineError("failed once."))
+        await client.post("/segment", content=PNG)
+        engine.before = gate = Gate()
+        response = await asyncio.wait_for(client.get("/healthz/ready"), 5)
+        assert (response.status_code, "failed once" in response.text) == (503, True)
+        gate.opened.set()
+
+
 async def test_a_bug_is_a_problem_too() -> None:
     async with serving() as (client, app):
         app.state.pipeline.answer = lambda *_: 1 / 0

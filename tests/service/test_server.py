@@ -1,0 +1,74 @@
+import signal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from service.admission import Admission
+from service.server import Server
+from service.settings import Settings
+
+
+class StandIn:
+    """What the server looks at of a pipeline."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self.admission = Admission(4)
+
+    def stop_admitting(self) -> None:
+        self.admission.close("shutting down")
+
+
+@pytest.fixture
+def pipeline() -> StandIn:
+    return StandIn()
+
+
+@pytest.fixture
+def server(pipeline: StandIn) -> Server:
+    app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline))
+    return Server(app, Settings(drain_timeout_s=30))
+
+
+async def test_stays_while_nothing_is_wrong(server: Server) -> None:
+    assert not await server.on_tick(1)
+
+
+async def test_a_signal_closes_admission_and_waits_for_what_is_inside(server: Server, pipeline: StandIn) -> None:
+    permit = pipeline.admission.enter()
+    server.handle_exit(signal.SIGTERM, None)
+    assert pipeline.admission.closed_because is not None
+    assert not await server.on_tick(1)
+    permit.release()
+    assert await server.on_tick(2)
+    assert (server.exit_code, server.force_exit) == (0, False)
+
+
+async def test_a_second_signal_leaves_now(server: Server, pipeline: StandIn) -> None:
+    pipeline.admission.enter()
+    server.handle_exit(signal.SIGINT, None)
+    server.handle_exit(signal.SIGINT, None)
+    assert await server.on_tick(1)
+    assert server.force_exit
+
+
+async def test_the_drain_ends_in_time(pipeline: StandIn) -> None:
+    app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline))
+    server = Server(app, Settings(drain_timeout_s=0))
+    pipeline.admission.enter()
+    server.handle_exit(signal.SIGTERM, None)
+    assert await server.on_tick(1)
+
+
+async def test_a_lost_engine_ends_the_process_with_1(server: Server, pipeline: StandIn) -> None:
+    pipeline.lost = True
+    assert await server.on_tick(1)
+    assert server.exit_code == 1
+
+
+def test_a_signal_while_loading_leaves() -> None:
+    app: Any = SimpleNamespace(state=SimpleNamespace())
+    server = Server(app, Settings())
+    server.handle_exit(signal.SIGTERM, None)
+    assert server.should_exit
