@@ -1,0 +1,125 @@
+"""One training run, described: every choice that changes its result, kept as config.json beside its checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from training.datasets import DATASETS
+
+
+def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field with what --help says of it."""
+    return field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Config:
+    """The choices of one run; the fields are the command's flags, their defaults the recipe for small data sets."""
+
+    data: str = _option("camvid", "data set", tuple(DATASETS))
+    root: str = _option("", "folder of the data set, in its official layout")
+    train_on: str = _option("train", "splits to train on; val is then no longer an honest measure", ("train", "train+val"))
+    scenes: float = _option(0.0, "share of rendered street scenes among the pictures, 0..1; CamVid only")
+    backbone: str = _option("lite", "size of the network", ("lite", "resnet18", "resnet50", "resnet101"))
+    channels: int = _option(0, "channels of the decoder; 0: 64 for lite, 256 otherwise")
+    iterations: int = _option(0, "optimiser steps; 0: as many as --epochs make")
+    epochs: int = _option(200, "passes over the training pictures, unless --iterations is given")
+    batch: int = _option(8, "pictures a step")
+    crop: str = _option("320x384", "HEIGHTxWIDTH of each training view")
+    scale: str = _option("0.5-2.0", "SMALLEST-LARGEST random scale of a picture")
+    stretch: float = _option(0.1, "share by which the aspect ratio may change")
+    colour: float = _option(0.4, "share by which brightness, contrast and saturation may change")
+    hue: float = _option(0.15, "radians by which the hue may turn")
+    blur: float = _option(0.2, "probability of blur")
+    optimizer: str = _option("adamw", "optimiser", ("sgd", "adamw"))
+    lr: float = _option(1.5e-3, "learning rate at its highest; falls as (1 - t/T)^0.9")
+    weight_decay: float = _option(0.02, "weight decay")
+    decay_norms: bool = _option(False, "weight decay on norms and biases too, as the paper's code does")
+    warmup: int = _option(200, "steps over which the learning rate rises from 0")
+    loss: str = _option("ce+0.5*lovasz", "ce, ohem, lovasz or a weighted mix; auxiliary logits get the first of them")
+    loss_stride: int = _option(1, "the loss looks at every n-th pixel of both axes")
+    aux_weight: float = _option(0.4, "weight of the auxiliary loss")
+    class_weights: str = _option("enet", "class weights of ce and ohem, from the training labels", ("none", "enet", "median"))
+    ema: float = _option(0.998, "decay of the moving average of the weights that is evaluated and kept; 0: none")
+    amp: str = _option("bf16", "bf16: convolutions in bfloat16; none: float32", ("bf16", "none"))
+    seed: int = _option(0, "seed of the initial weights and of every view")
+    eval_every: int = _option(5, "epochs between evaluations on val")
+    workers: int = _option(1, "processes that prepare views; no effect on the result")
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return _pair(self.crop, "x", int, "crop", "HEIGHTxWIDTH, as 320x384")
+
+    @property
+    def scale_range(self) -> tuple[float, float]:
+        """(smallest, largest)."""
+        return _pair(self.scale, "-", float, "scale", "SMALLEST-LARGEST, as 0.5-2.0")
+
+    def save(self, path: Path) -> None:
+        """Write the configuration as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Read what `save` wrote."""
+        return cls(**json.loads(path.read_text()))
+
+
+def _pair(text: str, separator: str, number: type, name: str, expected: str) -> tuple[Any, Any]:
+    try:
+        first, second = (number(part) for part in text.split(separator))
+    except ValueError:
+        raise ValueError(f"{name}: got {text!r}, expected {expected}") from None
+    return first, second
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "small-data": {},
+    # Huang et al., TPAMI 2022, and the authors' code: Cityscapes from a pre-trained backbone.
+    "paper": {
+        "data": "cityscapes",
+        "backbone": "resnet101",
+        "iterations": 120_000,
+        "crop": "872x872",
+        "scale": "0.7-2.1",
+        "stretch": 0.0,
+        "colour": 0.0,
+        "hue": 0.0,
+        "blur": 0.0,
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "weight_decay": 5e-4,
+        "decay_norms": True,
+        "warmup": 0,
+        "loss": "ce",
+        "aux_weight": 0.1,
+        "class_weights": "none",
+        "ema": 0.0,
+    },
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One flag for each field of Config; a flag that is not given is left to the recipe."""
+    for option in fields(Config):
+        name = "--" + option.name.replace("_", "-")
+        text = f"{option.metadata['help']} (default: {option.default!r})".replace("%", "%%")
+        if isinstance(option.default, bool):
+            parser.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=text)
+        else:
+            kind, choices = type(option.default), option.metadata["choices"]
+            parser.add_argument(name, type=kind, choices=choices, default=argparse.SUPPRESS, help=text)
+
+
+def from_arguments(arguments: argparse.Namespace) -> Config:
+    """The recipe, with the given flags in place of its choices."""
+    given = {f.name: getattr(arguments, f.name) for f in fields(Config) if hasattr(arguments, f.name)}
+    config = replace(Config(), **{**RECIPES[arguments.recipe], **given})
+    if not config.root:
+        raise ValueError("root: got nothing, expected the folder of the data set (--root)")
+    return config

@@ -1,0 +1,175 @@
+"""A training run: the network, its optimiser and average, one step after another, saved and resumed whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model_export import checkpoint
+from model_export.alignseg import AlignSeg
+from training import scene
+from training.augment import Augmentation
+from training.config import Config
+from training.datasets import DATASETS, DatasetError
+from training.ema import MovingAverage
+from training.evaluate import evaluate
+from training.losses import make_loss
+from training.metrics import Confusion
+from training.precision import autocast, keep_sampling_float32
+from training.parallel import Team
+from training.predict import with_network
+from training.schedule import learning_rate
+from training.state import load_state, save_state
+from training.views import Batches, Views, load_batches
+from training.weighting import class_shares, class_weights
+
+
+class Trainer:
+    """One run, at `step` steps done of `steps`."""
+
+    def __init__(self, config: Config, device: torch.device, team: Team | None = None) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.device, self.team = config, device, team or Team()
+        self.dataset = DATASETS[config.data]
+        root = Path(config.root)
+        self.train_pairs = self.dataset.pairs(root, config.train_on)
+        self.val_pairs = self.dataset.pairs(root, "val")
+        self.step = 0
+        self.best = 0.0
+        self.network = self._network()
+        self.average = MovingAverage(self.network, config.ema) if config.ema else None
+        self.optimizer = make_optimizer(self.network, config)
+        self.loss = make_loss(config.loss, config.aux_weight, self._class_weights(), config.loss_stride)
+
+    def _network(self) -> AlignSeg:
+        network = AlignSeg(cast(Any, self.config.backbone), self.dataset.num_classes, self.config.channels or None)
+        keep_sampling_float32(network)
+        return network.to(self.device, memory_format=torch.channels_last).train()
+
+    def _class_weights(self) -> Tensor | None:
+        if self.config.class_weights == "none":
+            return None
+        shares = class_shares(self.dataset, self.train_pairs)
+        return torch.from_numpy(class_weights(shares, self.config.class_weights)).to(self.device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in one pass over the pictures."""
+        return self._batches().steps_per_epoch
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.iterations or self.config.epochs * self.steps_per_epoch
+
+    def _batches(self) -> Batches:
+        return Batches(len(self.train_pairs), self.config.batch, self.config.seed, self.step, self.team.rank, self.team.size)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the steps still to do."""
+        c = self.config
+        augmentation = Augmentation(c.crop_size, c.scale_range, c.stretch, 0.5, c.colour, c.hue, c.blur)
+        views = Views(self.dataset, self.train_pairs, augmentation, c.seed, self._scene(), c.scenes)
+        return load_batches(views, self._batches(), c.workers)
+
+    def _scene(self) -> Any:
+        if self.config.scenes and self.config.data != "camvid":
+            raise DatasetError(f"scenes: rendered scenes have CamVid's classes, and --data is {self.config.data}")
+        return scene.render if self.config.scenes else None
+
+    def learn(self, pictures: Tensor, labels: Tensor) -> float:
+        """One step on pictures uint8 (N, H, W, 3) and labels uint8 (N, H, W); returns the team's mean loss.
+
+        Raises FloatingPointError when the loss is no longer a number.
+        """
+        self._prepare_step()
+        loss = self._loss(pictures.to(self.device), labels.to(self.device))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss = loss.detach()
+        self.team.mean([loss, *(p.grad for p in self.network.parameters() if p.grad is not None)])
+        if not math.isfinite(value := loss.item()):
+            raise FloatingPointError(f"the loss of step {self.step} is {value}; try a lower --lr or --amp none")
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.network)
+        self.step += 1
+        return value
+
+    def _prepare_step(self) -> None:
+        """The learning rate and the seed of dropout, both functions of the step, so that a resumed run has the same."""
+        rate = learning_rate(self.step, self.steps, self.config.lr, self.config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        seeds = np.random.SeedSequence((self.config.seed, self.team.rank, self.step))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+
+    def _loss(self, pictures: Tensor, labels: Tensor) -> Tensor:
+        x = self.network.normalise(pictures).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.config.amp):
+            logits, aux_logits = self.network.forward_with_aux(x)
+        return self.loss(logits, aux_logits, labels)
+
+    @property
+    def result(self) -> AlignSeg:
+        """The network that is evaluated and kept: the average when there is one."""
+        return cast(AlignSeg, self.average.network) if self.average else self.network
+
+    def validate(self) -> Confusion:
+        """The result on val, whole pictures, shared out among the team; then training goes on."""
+        self.team.follow_leader(self.result)
+        predict = with_network(self.result, bf16=self.config.amp == "bf16")
+        confusion = evaluate(predict, self.dataset, self.val_pairs[self.team.rank :: self.team.size])
+        self.team.total(torch.from_numpy(confusion.counts))
+        self.network.train()
+        return confusion
+
+    def keep_if_best(self, miou: float, path: Path) -> bool:
+        """Write the result to `path` when no earlier one was better on val."""
+        if miou <= self.best:
+            return False
+        self.best = miou
+        facts = {"data": self.config.data, "train_on": self.config.train_on, "val_miou": f"{miou:.5f}"}
+        if self.team.leads:
+            checkpoint.save(path, self.result, metadata={**facts, "step": str(self.step)})
+        return True
+
+    def save(self, path: Path) -> None:
+        """Everything, atomically, by the team's leader."""
+        if not self.team.leads:
+            return
+        state = {
+            "config": asdict(self.config),
+            "step": self.step,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        save_state(path, state)
+
+    def load(self, path: Path) -> None:
+        """Go on where `save` was called."""
+        state = load_state(path)
+        self.step, self.best = state["step"], state["best"]
+        self.network.load_state_dict(state["network"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9, or AdamW; weight decay on kernels alone unless `decay_norms`."""
+    kernels = [p for p in network.parameters() if p.ndim > 1 or config.decay_norms]
+    others = [p for p in network.parameters() if p.ndim <= 1 and not config.decay_norms]
+    groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+    return torch.optim.AdamW(groups, lr=config.lr)
