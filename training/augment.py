@@ -63,13 +63,14 @@ class Augmentation:
         return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).filter(ImageFilter.GaussianBlur(radius)))
 
     def _colour(self, picture: Bytes, rng: np.random.Generator) -> Bytes:
-        """Brightness, contrast, saturation and hue are each affine in the colour: they compose to one matrix and one shift."""
+        """Brightness, contrast, saturation and hue are affine in the colour: they make one matrix and one shift."""
         brightness, contrast, saturation = 1.0 + rng.uniform(-self.colour, self.colour, 3)
         hue = rng.uniform(-self.hue, self.hue)
         matrix = (brightness * contrast * _saturation_matrix(saturation) @ _hue_matrix(hue)).astype(np.float32)
         pixels = picture.reshape(-1, 3).astype(np.float32)
         shift = np.float32(brightness * (1.0 - contrast)) * pixels.mean()
-        return (pixels @ matrix.T + shift).clip(0, 255).astype(np.uint8).reshape(picture.shape)
+        changed: Bytes = (pixels @ matrix.T + shift).clip(0, 255).astype(np.uint8)
+        return changed.reshape(picture.shape)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class _Window:
 
 
 def _window(length: int, crop: int, scale: float, rng: np.random.Generator) -> _Window:
-    """A random window of one axis: inside the scaled picture when that is longer than the crop, else all of it, padded."""
+    """A random window of one axis: inside the scaled picture if that exceeds the crop, else all of it, padded."""
     where = rng.random()
     size = min(crop, max(1, round(length * scale)))
     extent = min(float(length), size / scale)

@@ -42,4 +42,33 @@ CITYSCAPES_CLASSES: list[Class] = [
 CITYSCAPES_LABEL_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
 """The label id in *_labelIds.png of each of the 19 classes that are evaluated (cityscapesScripts, labels.py)."""
 
-ADE20K_CLASSES: list[Class] = [(f"class {i}", (i, i, i)) for i in range(150)]
+_ADE20K_NAMES = """
+wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door,
+table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field, armchair,
+seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, signboard, chest of drawers,
+counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway, case, pool table,
+pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table, toilet, flower, book, hill, bench,
+countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar, arcade machine, hovel, bus, towel,
+light, truck, tower, chandelier, awning, streetlight, booth, television receiver, airplane, dirt track, apparel,
+pole, land, bannister, escalator, ottoman, bottle, buffet, poster, stage, van, ship, fountain, conveyer belt,
+canopy, washer, plaything, swimming pool, stool, barrel, basket, waterfall, tent, bag, minibike, cradle, oven, ball,
+food, step, tank, trade name, microwave, pot, animal, bicycle, lake, dishwasher, screen, blanket, sculpture, hood,
+sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate, monitor, bulletin board, shower, radiator,
+glass, clock, flag
+"""  # the first name of each line of the data set's objectInfo150.txt
+
+
+def distinct_colour(number: int) -> tuple[int, int, int]:
+    """A colour for each number of 1..255, far from its neighbours' (the colour map of PASCAL VOC's development kit).
+
+    The number's bits are dealt to red, green and blue in turn, the lowest bit of the number to the highest of a colour.
+    """
+    colour = [0, 0, 0]
+    for bit in range(8):
+        colour[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
+    return colour[0], colour[1], colour[2]
+
+
+ADE20K_CLASSES: list[Class] = [
+    (" ".join(name.split()), distinct_colour(i + 1)) for i, name in enumerate(_ADE20K_NAMES.split(","))
+]

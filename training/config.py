@@ -22,7 +22,9 @@ class Config:
 
     data: str = _option("camvid", "data set", tuple(DATASETS))
     root: str = _option("", "folder of the data set, in its official layout")
-    train_on: str = _option("train", "splits to train on; val is then no longer an honest measure", ("train", "train+val"))
+    train_on: str = _option(
+        "train", "splits to train on; with train+val, val no longer measures", ("train", "train+val")
+    )
     scenes: float = _option(0.0, "share of rendered street scenes among the pictures, 0..1; CamVid only")
     backbone: str = _option("lite", "size of the network", ("lite", "resnet18", "resnet50", "resnet101"))
     channels: int = _option(0, "channels of the decoder; 0: 64 for lite, 256 otherwise")
@@ -43,12 +45,30 @@ class Config:
     loss: str = _option("ce+0.5*lovasz", "ce, ohem, lovasz or a weighted mix; auxiliary logits get the first of them")
     loss_stride: int = _option(1, "the loss looks at every n-th pixel of both axes")
     aux_weight: float = _option(0.4, "weight of the auxiliary loss")
-    class_weights: str = _option("enet", "class weights of ce and ohem, from the training labels", ("none", "enet", "median"))
+    class_weights: str = _option(
+        "enet", "weights of ce and ohem from the labels' frequencies", ("none", "enet", "median")
+    )
     ema: float = _option(0.998, "decay of the moving average of the weights that is evaluated and kept; 0: none")
     amp: str = _option("bf16", "bf16: convolutions in bfloat16; none: float32", ("bf16", "none"))
     seed: int = _option(0, "seed of the initial weights and of every view")
     eval_every: int = _option(5, "epochs between evaluations on val")
     workers: int = _option(1, "processes that prepare views; no effect on the result")
+
+    def __post_init__(self) -> None:
+        """Raises ValueError that names the flag, what it got and what it takes."""
+        for option in fields(self):
+            value, choices = getattr(self, option.name), option.metadata["choices"]
+            if choices and value not in choices:
+                raise ValueError(f"{option.name}: got {value!r}, expected one of {', '.join(choices)}")
+        for name, least, most in _RANGES:
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected {least}..{most}")
+        if not (min(self.crop_size) >= 32 and 0 < self.scale_range[0] <= self.scale_range[1]):
+            raise ValueError(
+                f"crop, scale: got {self.crop}, {self.scale}; expected at least 32x32, and 0 < SMALLEST <= LARGEST"
+            )
+        if self.scenes and self.data != "camvid":
+            raise ValueError(f"scenes: rendered scenes have CamVid's classes, and data is {self.data!r}; leave it at 0")
 
     @property
     def crop_size(self) -> tuple[int, int]:
@@ -68,6 +88,22 @@ class Config:
     def load(cls, path: Path) -> Config:
         """Read what `save` wrote."""
         return cls(**json.loads(path.read_text()))
+
+
+_MANY = 10**9
+_RANGES = [
+    ("scenes", 0.0, 1.0),
+    ("iterations", 0, _MANY),
+    ("epochs", 1, _MANY),
+    ("batch", 1, _MANY),
+    ("blur", 0.0, 1.0),
+    ("ema", 0.0, 1.0),
+    ("loss_stride", 1, 8),
+    ("eval_every", 1, _MANY),
+    ("workers", 0, 256),
+]
+MAY_CHANGE = {"root", "workers", "eval_every"}
+"""What a resumed run may be told anew: where the data lies now, and what does not touch the result."""
 
 
 def _pair(text: str, separator: str, number: type, name: str, expected: str) -> tuple[Any, Any]:
@@ -116,10 +152,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(name, type=kind, choices=choices, default=argparse.SUPPRESS, help=text)
 
 
+def given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The flags that were given."""
+    return {f.name: getattr(arguments, f.name) for f in fields(Config) if hasattr(arguments, f.name)}
+
+
 def from_arguments(arguments: argparse.Namespace) -> Config:
     """The recipe, with the given flags in place of its choices."""
-    given = {f.name: getattr(arguments, f.name) for f in fields(Config) if hasattr(arguments, f.name)}
-    config = replace(Config(), **{**RECIPES[arguments.recipe], **given})
+    config = Config(**{**RECIPES[arguments.recipe], **given(arguments)})
     if not config.root:
         raise ValueError("root: got nothing, expected the folder of the data set (--root)")
     return config
+
+
+def resumed(path: Path, arguments: argparse.Namespace) -> Config:
+    """The choices a run was started with, and those it may be told anew."""
+    anew = given(arguments)
+    if fixed := sorted(anew.keys() - MAY_CHANGE):
+        raise ValueError(
+            f"resume: got {', '.join('--' + name.replace('_', '-') for name in fixed)}, but a run goes on with "
+            f"the choices in {path}. Leave them out, or start another run in another --out."
+        )
+    return replace(Config.load(path), **anew)
+
+
+def recipe_text() -> str:
+    """The recipes other than the default one, for --help."""
+    return "\n".join(
+        f"  {name}: " + " ".join(_flag(k, v) for k, v in choices.items())
+        for name, choices in RECIPES.items()
+        if choices
+    )
+
+
+def _flag(name: str, value: object) -> str:
+    return "--" + name.replace("_", "-") + ("" if value is True else f" {value}")

@@ -1,7 +1,8 @@
 """Labelled pictures on disk, each data set in the layout its makers ship.
 
-A data set is a description (classes, colours, how raw labels map to class ids) and a layout (where the files lie). Nothing is
-downloaded: a folder that is missing or half unpacked raises DatasetError, which names the path and how to get the data.
+A data set is a description (classes, colours, how raw labels map to class ids) and a layout (where the files lie).
+Nothing is downloaded: a folder that is missing or half unpacked raises DatasetError, which names the path and how to
+get the data.
 """
 
 from __future__ import annotations

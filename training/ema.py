@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class MovingAverage:
     """A copy of a network whose weights and BatchNorm statistics follow the network's slowly.
 
-    After update t (from 1) the average takes a share of 1 - min(decay, t / (t + 9)) of the network, so that it is not held
-    back by the untrained weights it starts from.
+    Update t (from 1) takes a share of 1 - min(decay, t / (t + 9)) of the network, so that the average is not held back
+    by the untrained weights it starts from.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

@@ -1,10 +1,11 @@
-"""The losses of segmentation training: cross-entropy, OHEM and Lovász-softmax, mixed by weight, on main and auxiliary logits.
+"""The losses of training: cross-entropy, OHEM and Lovász-softmax, mixed by weight, on main and auxiliary logits.
 
 Every loss takes logits, float (N, C, H, W), and labels, int64 (N, H, W) in 0..C-1 or IGNORED, and returns a scalar.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ def ohem(
 ) -> Tensor:
     """Cross-entropy over the hard pixels alone (online hard example mining, Shrivastava et al., CVPR 2016).
 
-    Kept are the labelled pixels whose true class has a probability below `threshold`; when those are fewer than the share
-    `least_kept` of the labelled pixels, the hardest ones up to that share. The loss is their (class-weighted) mean.
+    Kept are the labelled pixels whose true class has a probability below `threshold`; when those are fewer than the
+    share `least_kept` of the labelled pixels, the hardest up to that share. The loss is their (class-weighted) mean.
     """
     labelled = labels != IGNORED
     if not labelled.any():
@@ -57,28 +58,27 @@ def ohem(
 
 
 def _hardest(losses: Tensor, threshold: float, least_kept: float) -> Tensor:
-    """bool (P,): the pixels to keep. A probability below `threshold` is a loss above -log(threshold)."""
+    """The pixels to keep, bool (P,). A probability below `threshold` is a loss above -log(threshold)."""
     least = max(1, int(least_kept * losses.numel()))
-    bound = -torch.log(torch.tensor(threshold))
-    hard = losses > bound
+    hard = losses > -math.log(threshold)
     if int(hard.sum()) >= least:
         return hard
     return losses >= losses.topk(least, sorted=False).values.min()
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
-    """The Lovász extension of the Jaccard loss, averaged over the classes present (Berman et al., CVPR 2018, algorithm 1)."""
+    """The Lovász extension of the Jaccard loss, mean of the classes present (Berman et al., CVPR 2018, algorithm 1)."""
     labelled = labels != IGNORED
     probabilities = logits.softmax(dim=1).permute(0, 2, 3, 1)[labelled]  # (P, C)
     kept = labels[labelled]
-    present = [int(c) for c in kept.unique()]
+    present = kept.bincount().nonzero().flatten().tolist()
     if not present:
         return logits.sum() * 0.0
     return torch.stack([_lovasz_of_class(probabilities[:, c], kept == c) for c in present]).mean()
 
 
 def _lovasz_of_class(probability: Tensor, truth: Tensor) -> Tensor:
-    """The loss of one class: errors sorted downwards, each weighted by how much the Jaccard loss grows with its pixel."""
+    """The loss of one class: the errors, largest first, each times how much the Jaccard loss grows with its pixel."""
     errors = (truth.float() - probability).abs()
     errors, order = errors.sort(descending=True)
     return errors @ _jaccard_steps(truth[order].float())
@@ -94,7 +94,7 @@ def _jaccard_steps(truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SegmentationLoss:
-    """The weighted sum of losses on the main logits, plus `aux_weight` times the first of them on the auxiliary ones."""
+    """The weighted sum of the main logits' losses, plus `aux_weight` times the first loss of the auxiliary ones."""
 
     terms: tuple[tuple[float, Loss], ...]
     aux_weight: float

@@ -14,7 +14,7 @@ Bytes = NDArray[np.uint8]
 
 @dataclass
 class Confusion:
-    """Counts of pixels by true and predicted class: counts[true, predicted], int64 (C, C). Ignored pixels are not counted."""
+    """Counts of labelled pixels by true and predicted class: counts[true, predicted], int64 (C, C)."""
 
     num_classes: int
     counts: NDArray[np.int64] = field(init=False)
@@ -41,14 +41,16 @@ class Confusion:
         """(C,) intersection over union by class; nan for a class in neither the labels nor the predictions."""
         hits = np.diag(self.counts)
         union = self.counts.sum(0) + self.counts.sum(1) - hits
-        return np.divide(hits, union, out=np.full(self.num_classes, np.nan), where=union > 0)
+        iou: NDArray[np.float64] = np.divide(hits, union, out=np.full(self.num_classes, np.nan), where=union > 0)
+        return iou
 
     @property
     def miou(self) -> float:
         """The mean of the classes' IoU, each over all pixels of all pictures together (not picture by picture).
 
-        IoU of a class = true positives / (true positives + false positives + false negatives). Ignored (void) pixels count
-        nowhere. A class in neither the labels nor the predictions has no IoU and is left out of the mean. nan if none has.
+        IoU of a class = true positives / (true positives + false positives + false negatives). Ignored (void) pixels
+        count nowhere. A class in neither the labels nor the predictions has no IoU and is left out of the mean; nan
+        when no class has one.
         """
         known = self.iou[~np.isnan(self.iou)]
         return float(known.mean()) if known.size else float("nan")

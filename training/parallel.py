@@ -1,8 +1,8 @@
 """Several processes that train one network together, started by torchrun; one process alone is a team of one.
 
-Each member computes the gradients of its share of every batch, and all take the same step on their mean. On a CPU, one process
-a core (one thread each) also beats one process with a thread a core when other programs want the cores: threads wait for each
-other hundreds of times a step, members once.
+Each member computes the gradients of its share of every batch, and all take the same step on their mean. On a CPU, one
+process a core (one thread each) also beats one process with a thread a core when other programs want the cores: threads
+wait for each other hundreds of times a step, members once.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True)
 class Team:
-    """This process among those that train together: `rank` of `size`."""
+    """A process among those that train together: `rank` of `size`, exchanging tensors of `device`."""
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: str = "cpu"
 
     @classmethod
-    def join(cls, device: torch.device) -> Team:
+    def join(cls, device: str) -> Team:
         """The team that torchrun started this process in, or a team of one."""
         if "WORLD_SIZE" not in os.environ:
             return cls()
         if not distributed.is_initialized():
-            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         return cls(distributed.get_rank(), distributed.get_world_size(), device)
 
     @property
@@ -44,8 +44,8 @@ class Team:
         held = list(tensors)
         flat = torch.cat([t.reshape(-1) for t in held])
         distributed.all_reduce(flat)
-        flat /= self.size
-        torch._foreach_copy_(held, [part.view_as(t) for part, t in zip(_split(flat, held), held, strict=True)])
+        parts = torch.split(flat / self.size, [t.numel() for t in held])
+        torch._foreach_copy_(held, [part.view_as(t) for part, t in zip(parts, held, strict=True)])
 
     def total(self, tensor: Tensor) -> Tensor:
         """The sum of everyone's `tensor`, in place."""
@@ -67,7 +67,3 @@ class Team:
         """End the exchange."""
         if self.size > 1:
             distributed.destroy_process_group()
-
-
-def _split(flat: Tensor, like: list[Tensor]) -> tuple[Tensor, ...]:
-    return flat.split([t.numel() for t in like])

@@ -1,7 +1,7 @@
 """Mixed precision: convolutions in bfloat16, coordinates in float32.
 
-bfloat16 has 8 bits: near the border of a map 100 pixels wide, sampling coordinates in it would be off by a fifth of a pixel. So
-the modules that sample get float32, and so compute their coordinates in it.
+bfloat16 has 8 bits: near the border of a map 100 pixels wide, sampling coordinates in it would be off by a fifth of a
+pixel. The modules that sample are handed float32, and so compute their coordinates in it.
 """
 
 from __future__ import annotations

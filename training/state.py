@@ -26,4 +26,3 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote; nothing in the file is run."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
-

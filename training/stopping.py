@@ -13,13 +13,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class Stop:
-    """Whether a run was asked to end. A second signal ends the process at once."""
+    """Whether a run was asked to end. Asking twice changes nothing: torchrun repeats what the terminal has sent."""
 
     wanted: bool = False
 
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """The signal handler."""
         self.wanted = True
-        signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
@@ -35,6 +35,6 @@ def stopping() -> Iterator[Stop]:
 
 
 def ignore_stop(_worker: int = 0) -> None:
-    """For worker processes: a terminal signals the whole group, but the run still needs its workers for the step in hand."""
+    """For worker processes: a terminal signals the whole group, but the step in hand still needs its workers."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

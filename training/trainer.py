@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from model_export import checkpoint
 from model_export.alignseg import AlignSeg
-from training import scene
 from training.augment import Augmentation
 from training.config import Config
-from training.datasets import DATASETS, DatasetError
+from training.datasets import DATASETS
 from training.ema import MovingAverage
 from training.evaluate import evaluate
 from training.losses import make_loss
 from training.metrics import Confusion
-from training.precision import autocast, keep_sampling_float32
 from training.parallel import Team
+from training.precision import autocast, keep_sampling_float32
 from training.predict import with_network
+from training.scene import render
 from training.schedule import learning_rate
 from training.state import load_state, save_state
 from training.views import Batches, Views, load_batches
@@ -43,6 +43,7 @@ class Trainer:
         self.val_pairs = self.dataset.pairs(root, "val")
         self.step = 0
         self.best = 0.0
+        self.losses: list[float] = []  # of the epoch so far
         self.network = self._network()
         self.average = MovingAverage(self.network, config.ema) if config.ema else None
         self.optimizer = make_optimizer(self.network, config)
@@ -51,7 +52,8 @@ class Trainer:
     def _network(self) -> AlignSeg:
         network = AlignSeg(cast(Any, self.config.backbone), self.dataset.num_classes, self.config.channels or None)
         keep_sampling_float32(network)
-        return network.to(self.device, memory_format=torch.channels_last).train()
+        network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.train()
 
     def _class_weights(self) -> Tensor | None:
         if self.config.class_weights == "none":
@@ -69,20 +71,22 @@ class Trainer:
         """Steps of the whole run."""
         return self.config.iterations or self.config.epochs * self.steps_per_epoch
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the step in hand."""
+        return learning_rate(self.step, self.steps, self.config.lr, self.config.warmup)
+
     def _batches(self) -> Batches:
-        return Batches(len(self.train_pairs), self.config.batch, self.config.seed, self.step, self.team.rank, self.team.size)
+        c, team = self.config, self.team
+        return Batches(len(self.train_pairs), c.batch, c.seed, self.step, team.rank, team.size)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the steps still to do."""
+        """The batches of the steps still to do: pictures uint8 (N, H, W, 3) and labels uint8 (N, H, W)."""
         c = self.config
         augmentation = Augmentation(c.crop_size, c.scale_range, c.stretch, 0.5, c.colour, c.hue, c.blur)
-        views = Views(self.dataset, self.train_pairs, augmentation, c.seed, self._scene(), c.scenes)
+        scene = render if c.scenes else None
+        views = Views(self.dataset, self.train_pairs, augmentation, c.seed, scene, c.scenes)
         return load_batches(views, self._batches(), c.workers)
-
-    def _scene(self) -> Any:
-        if self.config.scenes and self.config.data != "camvid":
-            raise DatasetError(f"scenes: rendered scenes have CamVid's classes, and --data is {self.config.data}")
-        return scene.render if self.config.scenes else None
 
     def learn(self, pictures: Tensor, labels: Tensor) -> float:
         """One step on pictures uint8 (N, H, W, 3) and labels uint8 (N, H, W); returns the team's mean loss.
@@ -101,13 +105,19 @@ class Trainer:
         if self.average:
             self.average.update(self.network)
         self.step += 1
+        self.losses.append(value)
         return value
+
+    def take_mean_loss(self) -> float:
+        """The mean loss of the epoch, which is then forgotten."""
+        mean = sum(self.losses) / len(self.losses)
+        self.losses.clear()
+        return mean
 
     def _prepare_step(self) -> None:
         """The learning rate and the seed of dropout, both functions of the step, so that a resumed run has the same."""
-        rate = learning_rate(self.step, self.steps, self.config.lr, self.config.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.rate
         seeds = np.random.SeedSequence((self.config.seed, self.team.rank, self.step))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
@@ -132,14 +142,25 @@ class Trainer:
         return confusion
 
     def keep_if_best(self, miou: float, path: Path) -> bool:
-        """Write the result to `path` when no earlier one was better on val."""
-        if miou <= self.best:
+        """Write the result to `path` if none before was better on val, or if val says nothing: it was trained on."""
+        if not (miou > self.best or "val" in self.config.train_on):
             return False
         self.best = miou
-        facts = {"data": self.config.data, "train_on": self.config.train_on, "val_miou": f"{miou:.5f}"}
         if self.team.leads:
-            checkpoint.save(path, self.result, metadata={**facts, "step": str(self.step)})
+            checkpoint.save(path, self.result, metadata=self._facts(miou))
         return True
+
+    def _facts(self, miou: float) -> dict[str, str]:
+        """What weights should say of themselves."""
+        c = self.config
+        facts = {
+            "data": c.data,
+            "train_on": c.train_on,
+            "scenes": c.scenes,
+            "step": self.step,
+            "val_miou": round(miou, 5),
+        }
+        return {name: str(value) for name, value in facts.items()}
 
     def save(self, path: Path) -> None:
         """Everything, atomically, by the team's leader."""
@@ -149,6 +170,7 @@ class Trainer:
             "config": asdict(self.config),
             "step": self.step,
             "best": self.best,
+            "losses": self.losses,
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
@@ -159,6 +181,7 @@ class Trainer:
         """Go on where `save` was called."""
         state = load_state(path)
         self.step, self.best = state["step"], state["best"]
+        self.losses = state.get("losses", [])
         self.network.load_state_dict(state["network"])
         if self.average:
             self.average.load_state_dict(state["average"])

@@ -1,7 +1,7 @@
 """Which pictures a training step sees: a function of the seed and the step alone, so that a resumed run sees the same.
 
-A view is named by (epoch, index). The sampler yields the names of one batch after another from any step on; the data set turns
-a name into a view with a generator seeded by (seed, epoch, index), in whichever worker process it happens to run.
+A view is named by (epoch, index). The sampler yields the names of one batch after another from any step on; the data
+set turns a name into a view with a generator seeded by (seed, epoch, index), in whichever worker process that happens.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Views(TorchDataset[tuple[Tensor, Tensor]]):
 
 @dataclass
 class Batches(Sampler[list[ViewName]]):
-    """Endless batches of view names from `first_step` on; every epoch shuffles anew and drops its incomplete last batch.
+    """Endless batches of view names from `first_step` on; each epoch shuffles anew and drops its incomplete last batch.
 
     Of each batch, member `rank` of `members` processes that train together takes every `members`-th view.
     """
@@ -69,8 +69,14 @@ class Batches(Sampler[list[ViewName]]):
     members: int = 1
 
     def __post_init__(self) -> None:
-        if self.pictures < self.batch:
-            raise ValueError(f"batch: got {self.batch}, expected at most {self.pictures}, the number of training pictures")
+        if self.batch > self.pictures:
+            raise ValueError(
+                f"batch: got {self.batch}, expected at most {self.pictures}, the training pictures there are"
+            )
+        if self.batch % self.members:
+            raise ValueError(
+                f"batch: got {self.batch}, expected a multiple of {self.members}, the processes that train"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -91,7 +97,5 @@ class Batches(Sampler[list[ViewName]]):
 
 
 def load_batches(views: Views, batches: Batches, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (pictures uint8 (N, H, W, 3), labels uint8 (N, H, W)), prepared by `workers` processes beside the training."""
-    generator = torch.Generator()  # its own, so that starting workers draws nothing from the training's randomness
-    loader = DataLoader(views, batch_sampler=batches, num_workers=workers, generator=generator, worker_init_fn=ignore_stop)
-    return iter(loader)
+    """Endless pictures uint8 (N, H, W, 3) and labels uint8 (N, H, W), prepared by `workers` processes; 0: by this."""
+    return iter(DataLoader(views, batch_sampler=batches, num_workers=workers, worker_init_fn=ignore_stop))

@@ -34,4 +34,5 @@ def class_weights(shares: NDArray[np.float64], kind: str) -> NDArray[np.float32]
         weights = np.median(shares[shares > 0]) / np.maximum(shares, 1e-12)
     else:
         raise ValueError(f"class weights: got {kind!r}, expected 'enet' or 'median'")
-    return np.minimum(weights / weights.min(), MOST).astype(np.float32)
+    bounded: NDArray[np.float32] = np.minimum(weights / weights.min(), MOST).astype(np.float32)
+    return bounded
