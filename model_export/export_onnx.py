@@ -20,7 +20,7 @@ from model_export.half_weights import store_exact_halves
 from model_export.serving_module import ServingModule
 from service.contracts import UInt8Array
 
-INPUT, OUTPUT, LOGITS = "pictures", "class_map", "logits"
+INPUT, CLASS_MAP, CONFIDENCE, LOGITS = "pictures", "class_map", "confidence", "logits"
 
 
 def export(network: AlignSeg, path: Path, frames: Sequence[UInt8Array]) -> list[parity.Row]:
@@ -40,8 +40,8 @@ def export(network: AlignSeg, path: Path, frames: Sequence[UInt8Array]) -> list[
 def to_onnx(network: AlignSeg) -> ModelProto:
     """Export without checking.
 
-    Input "pictures", (N, H, W, 3) uint8 RGB; output "class_map", (N, H, W) uint8; N, H and W dynamic. The value named
-    "logits" inside is (N, num_classes, ~H/4, ~W/4).
+    Input "pictures", (N, H, W, 3) uint8 RGB; outputs "class_map" and "confidence" (probability times 255), both
+    (N, H, W) uint8; N, H and W dynamic. The value named "logits" inside is (N, num_classes, ~H/4, ~W/4).
     """
     network = copy.deepcopy(network).eval()
     functions.put_nodes_in_place(network)
@@ -54,7 +54,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
             dynamo=True,
             opset_version=functions.OPSET,
             input_names=[INPUT],
-            output_names=[OUTPUT, LOGITS],
+            output_names=[CLASS_MAP, CONFIDENCE, LOGITS],
             dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
             optimize=False,
             verbose=False,
@@ -64,7 +64,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
     _tidy(program.model)
     model = program.model_proto
     name_after_modules(model, {INPUT: ("N", "H", "W")})
-    del model.graph.output[1]  # the logits stay inside, under their name
+    del model.graph.output[2]  # the logits stay inside, under their name
     functions.attach_bodies(model, network.architecture.sampling)
     store_exact_halves(model)
     onnx.checker.check_model(model)

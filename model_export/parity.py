@@ -22,7 +22,8 @@ LOGITS_TOLERANCE = 1e-3
 RELATIVE_TOLERANCE = 1e-5
 
 FloatArray = npt.NDArray[np.float32]
-Runtime = Callable[[UInt8Array], tuple[UInt8Array, FloatArray]]
+Outputs = tuple[UInt8Array, UInt8Array, FloatArray]  # class map, confidence, logits
+Runtime = Callable[[UInt8Array], Outputs]
 
 
 class ParityError(Exception):
@@ -31,22 +32,27 @@ class ParityError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One comparison. agreeing: share of pixels of equal class; logits_error: largest absolute difference."""
+    """One comparison.
+
+    agreeing: share of pixels of equal class. confidence_error: largest difference, of 255 steps.
+    logits_error: largest absolute difference; logits_scale: largest absolute logit.
+    """
 
     shape: tuple[int, int, int]
     agreeing: float
+    confidence_error: int
     logits_error: float
     logits_scale: float
 
     @property
     def within(self) -> bool:
-        """Whether both figures are within tolerance."""
+        """Whether all figures are within tolerance."""
         tolerance = max(LOGITS_TOLERANCE, RELATIVE_TOLERANCE * self.logits_scale)
-        return self.agreeing >= PIXELS_AGREEING and self.logits_error <= tolerance
+        return self.agreeing >= PIXELS_AGREEING and self.confidence_error <= 1 and self.logits_error <= tolerance
 
 
 def onnx_runtime(model: ModelProto) -> Runtime:
-    """A model that returns (class_map, logits), on the CPU by ONNX Runtime.
+    """A model that returns (class_map, confidence, logits), on the CPU by ONNX Runtime.
 
     Raises ParityError when ONNX Runtime does not load it.
     """
@@ -55,9 +61,9 @@ def onnx_runtime(model: ModelProto) -> Runtime:
     except Exception as error:  # onnxruntime raises a class of its own for each status
         raise ParityError(f"ONNX Runtime {onnxruntime.__version__} does not load the export: {error}") from error
 
-    def run(pictures: UInt8Array) -> tuple[UInt8Array, FloatArray]:
-        class_map, logits = session.run(["class_map", "logits"], {"pictures": pictures})
-        return class_map, logits
+    def run(pictures: UInt8Array) -> Outputs:
+        class_map, confidence, logits = session.run(["class_map", "confidence", "logits"], {"pictures": pictures})
+        return class_map, confidence, logits
 
     return run
 
@@ -81,8 +87,8 @@ def require(rows: Sequence[Row]) -> None:
 def table(rows: Sequence[Row]) -> str:
     """The figures, a line a shape."""
     lines = [
-        f"  {row.shape!s:16} pixels {row.agreeing:9.4%}  logits {row.logits_error:.1e} of {row.logits_scale:.0f}"
-        f"  {'ok' if row.within else 'BREACH'}"
+        f"  {row.shape!s:16} pixels {row.agreeing:9.4%}  confidence {row.confidence_error}/255"
+        f"  logits {row.logits_error:.1e} of {row.logits_scale:.0f}  {'ok' if row.within else 'BREACH'}"
         for row in rows
     ]
     return "\n".join(lines)
@@ -94,11 +100,12 @@ def _compare_at(
     count, height, width = shape
     pictures = np.stack([_resized(frames[index % len(frames)], height, width) for index in range(count)])
     with torch.inference_mode():
-        expected_map, expected_logits = (value.numpy() for value in module(torch.from_numpy(pictures)))
-    class_map, logits = runtime(pictures)
+        expected_map, expected_confidence, expected_logits = (x.numpy() for x in module(torch.from_numpy(pictures)))
+    class_map, confidence, logits = runtime(pictures)
     return Row(
         shape,
         agreeing=float((class_map == expected_map).mean()),
+        confidence_error=int(np.abs(confidence.astype(int) - expected_confidence).max()),
         logits_error=float(np.abs(logits - expected_logits).max()),
         logits_scale=float(np.abs(expected_logits).max()),
     )

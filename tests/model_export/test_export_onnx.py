@@ -51,11 +51,13 @@ def model(network: AlignSeg) -> onnx.ModelProto:
 
 def test_interface_and_domain(model: onnx.ModelProto) -> None:
     (pictures,) = model.graph.input
-    (class_map,) = model.graph.output
-    assert (pictures.name, class_map.name) == ("pictures", "class_map")
+    class_map, confidence = model.graph.output
+    assert (pictures.name, class_map.name, confidence.name) == ("pictures", "class_map", "confidence")
     dims = [dim.dim_param or dim.dim_value for dim in pictures.type.tensor_type.shape.dim]
     assert dims == ["N", "H", "W", 3]
-    assert [dim.dim_param for dim in class_map.type.tensor_type.shape.dim] == ["N", "H", "W"]
+    for output in (class_map, confidence):
+        assert output.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        assert [dim.dim_param for dim in output.type.tensor_type.shape.dim] == ["N", "H", "W"]
     assert 16 <= next(entry.version for entry in model.opset_import if not entry.domain) <= 19
 
 
@@ -84,7 +86,7 @@ def test_names_tell_the_module(model: onnx.ModelProto) -> None:
             "serving",
             "shape",
         }
-    assert "backbone.stem.0.0.weight" in {weight.name for weight in model.graph.initializer}
+    assert "backbone.stem.0.0.weight.half" in {weight.name for weight in model.graph.initializer}
 
 
 def test_numbers_agree_on_odd_sizes_and_batches(network: AlignSeg, model: onnx.ModelProto) -> None:
@@ -152,7 +154,7 @@ def test_model_folder_keeps_the_old_one_on_a_breach(
 
 
 def test_parity_needs_pictures(network: AlignSeg) -> None:
-    def never(_: UInt8Array) -> tuple[UInt8Array, parity.FloatArray]:
+    def never(_: UInt8Array) -> parity.Outputs:
         raise AssertionError
 
     with pytest.raises(ValueError, match="got none"):

@@ -73,7 +73,7 @@ def test_any_size_and_logits_alone_in_every_mode(size: tuple[int, int], training
     logits = network(x)
     assert isinstance(logits, torch.Tensor)
     assert logits.shape[:2] == (2, 5)
-    assert all(abs(got - full / 4) <= 1 for got, full in zip(logits.shape[2:], size, strict=True))
+    assert all(abs(got - full / 4) < 1.5 for got, full in zip(logits.shape[2:], size, strict=True))
     assert network.forward_with_aux(x)[1].shape == logits.shape
 
 
