@@ -121,7 +121,7 @@ def _refuse_clashes(jobs: list[Job]) -> None:
 def _segment(job: Job, manifest: Manifest, engine: Engine, max_pixels: int) -> None:
     pixels = decode(job.picture.read_bytes(), max_pixels)
     prepared = prepare(pixels, manifest.input.buckets)
-    ids = restore(engine.infer(np.ascontiguousarray(prepared.pixels[None]))[0], prepared).ids
+    ids = restore(engine.infer(np.ascontiguousarray(prepared.pixels[None])).ids[0], prepared).ids
     if job.overlay is not None:
         _write(job.overlay, encode.overlay_png(pixels, ids, manifest.palette))
     _write(job.mask, encode.indexed_png(ids, manifest.palette))

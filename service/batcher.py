@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.contracts import Engine, UInt8Array
+from service.contracts import Engine, Inference, UInt8Array
 from service.errors import DeadlineExceeded, EngineError, EngineLost, EngineOutOfMemory, NotReady
 
 log = logging.getLogger("alignseg.batcher")
@@ -23,9 +23,14 @@ log = logging.getLogger("alignseg.batcher")
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """ids: (H, W) uint8 class ids in the bucket; the seconds it waited and was computed; how many shared the batch."""
+    """One picture's share of a batch.
+
+    ids, confidence: (H, W) uint8 in the bucket, as in contracts.Inference; confidence is None when not asked for.
+    queued_s, infer_s: the seconds it waited and was computed. batch_size: how many shared the batch.
+    """
 
     ids: UInt8Array
+    confidence: UInt8Array | None
     queued_s: float
     infer_s: float
     batch_size: int
@@ -36,13 +41,19 @@ class _Item:
     """A picture that waits. `answer` is touched on the event loop alone."""
 
     pixels: UInt8Array
+    with_confidence: bool
     arrived: float
     deadline: float
     answer: asyncio.Future[Inferred]
 
+    @property
+    def bucket(self) -> "_Bucket":
+        """What the pictures of one batch have in common."""
+        return self.pixels.shape, self.with_confidence
 
-_Outcome = UInt8Array | Exception
-_Bucket = tuple[int, ...]
+
+_Outcome = Inference | Exception  # of one picture: its arrays are (H, W)
+_Bucket = tuple[tuple[int, ...], bool]
 
 
 class Batcher:
@@ -68,14 +79,17 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name=f"engine {engine.name}", daemon=True)
         self._thread.start()
 
-    async def submit(self, pixels: UInt8Array, deadline: float = float("inf")) -> Inferred:
+    async def submit(
+        self, pixels: UInt8Array, deadline: float = float("inf"), with_confidence: bool = False
+    ) -> Inferred:
         """Wait for the class map of one picture.
 
         pixels: (H, W, 3) uint8 RGB, C-contiguous. deadline: on `clock`; past it the picture is not computed.
+        with_confidence: only for engines that have it.
         Raises EngineError, DeadlineExceeded or NotReady. When cancelled it leaves the queue at once, or, if
         the engine has it already, ends when the engine is done with it.
         """
-        item = _Item(pixels, self._clock(), deadline, asyncio.get_running_loop().create_future())
+        item = _Item(pixels, with_confidence, self._clock(), deadline, asyncio.get_running_loop().create_future())
         self._enqueue(item)
         try:
             return await asyncio.shield(item.answer)
@@ -101,13 +115,13 @@ class Batcher:
                 )  # a fresh one: a raised exception keeps every traceback it went through
             if self._draining:
                 raise NotReady("the server is shutting down; send the request to another replica.")
-            self._waiting.setdefault(item.pixels.shape, deque()).append(item)
+            self._waiting.setdefault(item.bucket, deque()).append(item)
             self._changed.notify()
 
     def _withdraw(self, item: _Item) -> bool:
         """Take an item out of the queue; False when the engine has it."""
         with self._changed:
-            queue = self._waiting.get(item.pixels.shape, deque())
+            queue = self._waiting.get(item.bucket, deque())
             if item not in queue:
                 return False
             queue.remove(item)
@@ -162,7 +176,7 @@ class Batcher:
         now = self._clock()
         expired = [item for queue in self._waiting.values() for item in queue if item.deadline <= now]
         for item in expired:
-            self._waiting[item.pixels.shape].remove(item)
+            self._waiting[item.bucket].remove(item)
         self._forget_empty()
         late = DeadlineExceeded("the deadline passed in the queue; the picture was not computed. Come back later.")
         _settle(expired, [late] * len(expired))
@@ -172,18 +186,20 @@ class Batcher:
 
     def _compute(self, batch: list[_Item]) -> None:
         began = self.busy_since = self._clock()
-        outcomes = self._infer([item.pixels for item in batch])
+        outcomes = self._infer([item.pixels for item in batch], batch[0].with_confidence)
         infer_s, self.busy_since = self._clock() - began, None
         answers = [
-            out if isinstance(out, Exception) else Inferred(out, began - item.arrived, infer_s, len(batch))
+            out
+            if isinstance(out, Exception)
+            else Inferred(out.ids, out.confidence, began - item.arrived, infer_s, len(batch))
             for item, out in zip(batch, outcomes, strict=True)
         ]
         _settle(batch, answers)
 
-    def _infer(self, pictures: Sequence[UInt8Array]) -> Sequence[_Outcome]:
+    def _infer(self, pictures: Sequence[UInt8Array], with_confidence: bool) -> Sequence[_Outcome]:
         """One outcome a picture, whatever the engine does."""
         try:
-            ids = self._call(pictures)
+            inference = self._call(pictures, with_confidence)
         except EngineLost as error:
             self.lost = error
             return [error] * len(pictures)
@@ -195,29 +211,29 @@ class Batcher:
             # Memory may do for half of them; any other failure may be the fault of a single picture.
             step = len(pictures) // 2 if isinstance(error, EngineOutOfMemory) else 1
             parts = (pictures[i : i + step] for i in range(0, len(pictures), step))
-            return [outcome for part in parts for outcome in self._retry(part)]
+            return [outcome for part in parts for outcome in self._retry(part, with_confidence)]
         self.last_error = None
-        return list(ids)
+        confidence = inference.confidence if with_confidence else None
+        confidences = [None] * len(pictures) if confidence is None else list(confidence)
+        return [Inference(*maps) for maps in zip(inference.ids, confidences, strict=True)]
 
-    def _retry(self, pictures: Sequence[UInt8Array]) -> Sequence[_Outcome]:
-        return [self.lost] * len(pictures) if self.lost is not None else self._infer(pictures)
+    def _retry(self, pictures: Sequence[UInt8Array], with_confidence: bool) -> Sequence[_Outcome]:
+        return [self.lost] * len(pictures) if self.lost is not None else self._infer(pictures, with_confidence)
 
-    def _call(self, pictures: Sequence[UInt8Array]) -> UInt8Array:
+    def _call(self, pictures: Sequence[UInt8Array], with_confidence: bool) -> Inference:
         """The engine's answer if it has the right form; every failure as an EngineError."""
         try:
             batch = np.stack(pictures)
-            ids = self._engine.infer(batch)
-            if ids.shape != batch.shape[:3] or ids.dtype != np.uint8:
-                raise EngineError(
-                    f"{self._engine.name} gave {ids.dtype} {ids.shape}; expected uint8 {batch.shape[:3]}."
-                )
+            inference = self._engine.infer(batch, with_confidence)
+            for found in (inference.ids, *([inference.confidence] if with_confidence else [])):
+                _check_form(self._engine.name, found, batch.shape[:3])
         except EngineError:
             raise
         except MemoryError as error:
             raise EngineOutOfMemory(f"{self._engine.name} ran out of memory: {error}") from error
         except Exception as error:
             raise EngineError(f"{self._engine.name} failed: {error!r}") from error
-        return ids
+        return inference
 
     def _abandon(self) -> None:
         """Answer whoever still waits: nobody is left behind when the thread ends."""
@@ -226,6 +242,12 @@ class Batcher:
             left = [item for queue in self._waiting.values() for item in queue]
             self._waiting = {}
         _settle(left, [self.lost or EngineError("the engine was closed")] * len(left))
+
+
+def _check_form(engine: str, found: UInt8Array | None, shape: tuple[int, ...]) -> None:
+    if found is None or found.shape != shape or found.dtype != np.uint8:
+        told = "nothing" if found is None else f"{found.dtype} {found.shape}"
+        raise EngineError(f"{engine} gave {told}; expected uint8 {shape}.")
 
 
 def _settle(items: Sequence[_Item], outcomes: Sequence[Inferred | Exception]) -> None:

@@ -36,21 +36,35 @@ class ClassMap:
     ids: UInt8Array
 
 
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What an engine says of a batch.
+
+    ids: (N, H, W) uint8 class ids.
+    confidence: (N, H, W) uint8, the softmax probability of the chosen class times 255, rounded; None when not asked.
+    """
+
+    ids: UInt8Array
+    confidence: UInt8Array | None = None
+
+
 class Engine(Protocol):
     """A runtime with one model loaded. Called from one thread at a time.
 
     name: runtime and device as users know them, e.g. "onnxruntime-cpu".
     max_batch: the largest N that `infer` takes.
+    has_confidence: whether the model has the output; only then may `infer` be asked for it.
     """
 
     name: str
     max_batch: int
+    has_confidence: bool
 
-    def infer(self, batch: UInt8Array) -> UInt8Array:
+    def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
         """Segment N pictures of one size.
 
         batch: (N, H, W, 3) uint8 RGB, C-contiguous, 1 <= N <= max_batch.
-        Returns (N, H, W) uint8 class ids.
+        with_confidence: whether to compute that too; without, it must cost nothing.
         Raises EngineError when the runtime fails.
         """
         ...

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from service.app import create_app
-from service.contracts import UInt8Array
+from service.contracts import Inference, UInt8Array
 from service.manifest import Manifest
 from service.settings import Settings
 
@@ -21,13 +21,14 @@ COLORS = {"road": (128, 64, 128), "sky": (128, 128, 128), "tree": (128, 128, 0),
 
 
 class FakeEngine:
-    """The id of a pixel is its red value modulo the number of classes.
+    """The id of a pixel is its red value modulo the number of classes, its confidence the green value.
 
     before: called with each batch in the engine's thread; may raise or block.
     batches: shapes of the batches that were asked for, warm-up included.
     """
 
     name = "fake"
+    has_confidence = True
 
     def __init__(self, max_batch: int = 4, before: Callable[[UInt8Array], object] = lambda batch: None) -> None:
         self.max_batch = max_batch
@@ -35,10 +36,10 @@ class FakeEngine:
         self.batches: list[tuple[int, ...]] = []
         self.closed = False
 
-    def infer(self, batch: UInt8Array) -> UInt8Array:
+    def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
         self.batches.append(batch.shape)
         self.before(batch)
-        return batch[..., 0] % len(COLORS)
+        return Inference(batch[..., 0] % len(COLORS), batch[..., 1].copy() if with_confidence else None)
 
     def close(self) -> None:
         self.closed = True

@@ -1,20 +1,24 @@
 """ONNX Runtime: the engine that runs everywhere. The one file that imports onnxruntime."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from service.contracts import UInt8Array
+from service.contracts import Inference, UInt8Array
+from service.engines.onnx_outputs import keep_outputs, output_names
 from service.errors import EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
 
 ROLE: Final = "onnx"
+CLASS_MAP: Final = "class_map"
+CONFIDENCE: Final = "confidence"
 _OUT_OF_MEMORY: Final = ("failed to allocate memory", "out of memory", "bad_alloc")
 
 
 class OnnxRuntimeEngine:
-    """A session over one ONNX file: uint8 (N, H, W, 3) RGB in, uint8 (N, H, W) class ids out.
+    """One ONNX file: uint8 (N, H, W, 3) RGB in, uint8 (N, H, W) class_map and perhaps confidence out.
 
+    One session computes the class map alone. Another with the confidence too is opened when that is first asked
+    for: weights are held twice only where they are used twice.
     max_batch is 1 on the CPU: one picture keeps all cores busy, so a batch would only hold finished answers back.
     """
 
@@ -25,31 +29,51 @@ class OnnxRuntimeEngine:
 
         Raises EngineUnavailable without onnxruntime or the provider, ManifestError when the graph does not fit.
         """
-        ort = _import_onnxruntime()
+        self._ort = ort = _import_onnxruntime()
         if provider not in ort.get_available_providers():
             raise EngineUnavailable(f"this onnxruntime has no {provider}; it has {ort.get_available_providers()}.")
         self.name = f"onnxruntime-{provider.removesuffix('ExecutionProvider').lower()}"
+        self._model, self._provider, self._threads = model, provider, intra_op_threads
         try:
-            self._session: Any = ort.InferenceSession(model, _options(ort, intra_op_threads), providers=[provider])
+            data = model.read_bytes()
+            self._digest = hashlib.sha256(data).digest()
+            self.has_confidence = CONFIDENCE in output_names(data)
+            session = self._open(data, {CLASS_MAP})
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise ManifestError(f"onnxruntime {ort.__version__} can't load {model}: {error}") from error
-        self._input, self._output = _signature(self._session, model)
+        self._input = _input_name(session, model)
+        self._sessions: dict[bool, Any] = {False: session}  # by whether they compute the confidence
 
-    def infer(self, batch: UInt8Array) -> UInt8Array:
+    def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
         """Segment N pictures; see contracts.Engine."""
-        if self._session is None:
+        if not self._sessions:
             raise EngineError(f"{self.name} is closed.")
+        names = [CLASS_MAP, CONFIDENCE] if with_confidence else [CLASS_MAP]
         try:
-            (ids,) = self._session.run([self._output], {self._input: batch})
+            return Inference(*self._session(with_confidence).run(names, {self._input: batch}))
         except Exception as error:
             message = str(error)
             kind = EngineOutOfMemory if any(s in message.lower() for s in _OUT_OF_MEMORY) else EngineError
             raise kind(f"{self.name} failed on a batch of {batch.shape}: {message}") from error
-        return np.asarray(ids, dtype=np.uint8)
 
     def close(self) -> None:
-        """Release the session."""
-        self._session = None
+        """Release the sessions."""
+        self._sessions = {}
+
+    def _session(self, with_confidence: bool) -> Any:
+        if with_confidence not in self._sessions:
+            data = self._model.read_bytes()
+            if hashlib.sha256(data).digest() != self._digest:
+                raise EngineError(f"{self._model} has changed since it was loaded. Restart the server.")
+            self._sessions[with_confidence] = self._open(data, {CLASS_MAP, CONFIDENCE})
+        return self._sessions[with_confidence]
+
+    def _open(self, data: bytes, outputs: set[str]) -> Any:
+        options = _options(self._ort, self._threads)
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(self._model.parent)
+        )
+        return self._ort.InferenceSession(keep_outputs(data, outputs), options, providers=[self._provider])
 
 
 def _import_onnxruntime() -> Any:
@@ -71,14 +95,14 @@ def _options(ort: Any, intra_op_threads: int) -> Any:
     return options
 
 
-def _signature(session: Any, model: Path) -> tuple[str, str]:
-    """Names of the input and the output, once their types are known to fit."""
+def _input_name(session: Any, model: Path) -> str:
+    """Name of the input, once the types of it and of the class map are known to fit."""
     ins, outs = session.get_inputs(), session.get_outputs()
     found = [(t.type, len(t.shape)) for t in (*ins, *outs)]
     if len(ins) != 1 or found != [("tensor(uint8)", 4), ("tensor(uint8)", 3)] or ins[0].shape[3] != 3:
         told = ", ".join(f"{t.name} {t.type} {t.shape}" for t in (*ins, *outs))
         raise ManifestError(
-            f"{model} has {told}; expected one input tensor(uint8) [N, H, W, 3] and one output tensor(uint8) "
-            "[N, H, W]. Make it with `alignseg export`."
+            f"{model} has {told}; expected one input tensor(uint8) [N, H, W, 3] and an output {CLASS_MAP} "
+            "tensor(uint8) [N, H, W]. Make it with `alignseg export`."
         )
-    return ins[0].name, outs[0].name
+    return str(ins[0].name)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.batcher import Batcher
-from service.contracts import UInt8Array
+from service.contracts import Inference, UInt8Array
 from service.errors import DeadlineExceeded, EngineError, EngineLost, EngineOutOfMemory, NotReady
 from tests.fakes import FakeEngine, Gate
 
@@ -78,6 +78,26 @@ async def test_only_one_shape_shares_a_batch_and_the_oldest_goes_first() -> None
     assert [shape[:3] for shape in engine.batches[1:]] == [(2, *b), (4, *a), (1, *a)]
 
 
+async def test_confidence_shares_no_batch_with_pictures_that_do_without() -> None:
+    async with blocked() as (engine, gate, batcher, first):
+        asked = [asyncio.create_task(batcher.submit(picture(i), with_confidence=i % 2 == 1)) for i in range(4)]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await first
+        answers = await asyncio.gather(*asked)
+    assert [n for n, *_ in engine.batches[1:]] == [2, 2]
+    assert [None if a.confidence is None else int(a.confidence[0, 0]) for a in answers] == [None, 1, None, 3]
+
+
+async def test_confidence_asked_for_and_not_given_is_an_engine_error() -> None:
+    engine = FakeEngine()
+    engine.infer = lambda batch, with_confidence: Inference(batch[..., 0])  # type: ignore[method-assign]
+    async with running(engine) as batcher:
+        assert (await batcher.submit(picture())).confidence is None
+        with pytest.raises(EngineError, match="gave nothing; expected uint8"):
+            await batcher.submit(picture(), with_confidence=True)
+
+
 async def test_delay_waits_for_company_but_not_for_long() -> None:
     engine = FakeEngine(max_batch=3)
     async with running(engine, delay_s=0.2) as batcher:
@@ -137,7 +157,7 @@ async def test_a_failure_that_nobody_waits_for_is_no_noise(caplog: pytest.LogCap
         await asyncio.sleep(0)
         engine.batches.clear()
         engine.max_batch = 0  # the result below has a shape nobody expects
-        engine.infer = lambda batch: batch  # type: ignore[method-assign]
+        engine.infer = lambda batch, with_confidence: Inference(batch)  # type: ignore[method-assign]
         gate.opened.set()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -193,12 +213,12 @@ async def test_a_lost_engine_answers_all_and_takes_no_more() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [lambda batch: batch[..., 0][:, :1], lambda batch: batch[..., 0].astype(np.int64), lambda batch: None],
+    [lambda b: Inference(b[..., 0][:, :1]), lambda b: Inference(b[..., 0].astype(np.int64)), lambda b: None],
     ids=["shape", "dtype", "nothing"],
 )
-async def test_an_answer_of_the_wrong_form_is_an_engine_error(wrong: Callable[[UInt8Array], UInt8Array]) -> None:
+async def test_an_answer_of_the_wrong_form_is_an_engine_error(wrong: Callable[[UInt8Array], Inference]) -> None:
     engine = FakeEngine()
-    engine.infer = wrong  # type: ignore[method-assign]
+    engine.infer = lambda batch, with_confidence: wrong(batch)  # type: ignore[method-assign]
     async with running(engine) as batcher:
         with pytest.raises(EngineError):
             await batcher.submit(picture())

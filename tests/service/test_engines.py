@@ -24,9 +24,9 @@ def test_infers_batches_of_any_size(folder: Path) -> None:
     assert (engine.name, engine.max_batch) == ("onnxruntime-cpu", 1)
     for shape in ((1, 4, 6, 3), (3, 7, 5, 3)):
         batch = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        ids = engine.infer(batch)
-        assert ids.dtype == np.uint8
-        np.testing.assert_array_equal(ids, batch.argmax(axis=3))
+        answer = engine.infer(batch)
+        assert (answer.ids.dtype, answer.confidence) == (np.uint8, None)
+        np.testing.assert_array_equal(answer.ids, batch.argmax(axis=3))
 
 
 def test_a_batch_it_can_not_take_is_an_engine_error(folder: Path) -> None:
