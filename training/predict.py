@@ -5,17 +5,27 @@ A predictor takes a picture, uint8 (H, W, 3) RGB, and returns class ids, uint8 (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Sequence
+from http.client import HTTPConnection, HTTPSConnection
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from model_export.alignseg import AlignSeg
+from service.contracts import Engine
+from service.prepare import prepare, restore
 from training.losses import upsample
 
 Bytes = NDArray[np.uint8]
 Predictor = Callable[[Bytes], Bytes]
+
+
+class PredictionError(RuntimeError):
+    """A server did not answer with a class map; the message says what it answered."""
 
 
 def with_network(network: AlignSeg, bf16: bool = False) -> Predictor:
@@ -28,7 +38,52 @@ def with_network(network: AlignSeg, bf16: bool = False) -> Predictor:
         x = network.normalise(torch.tensor(picture)[None].to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = network(x)
-        ids: Bytes = upsample(logits, picture.shape[:2])[0].argmax(0).to(torch.uint8).cpu().numpy()
+        ids: Bytes = upsample(logits, (picture.shape[0], picture.shape[1]))[0].argmax(0).to(torch.uint8).cpu().numpy()
         return ids
 
     return predict
+
+
+def with_engine(engine: Engine, buckets: Sequence[tuple[int, int]]) -> Predictor:
+    """Through an engine as the service drives it: into the best bucket (H, W), and back to the picture's own size."""
+
+    def predict(picture: Bytes) -> Bytes:
+        prepared = prepare(picture, buckets)
+        return restore(engine.infer(prepared.pixels[None]).ids[0], prepared).ids
+
+    return predict
+
+
+def with_server(url: str, timeout_s: float = 60.0) -> Predictor:
+    """Through a running server: pictures travel as PNG, which loses nothing, and masks come back as indexed PNG."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"server: got {url!r}, expected a URL as http://localhost:8000")
+    connection = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    path = parts.path.rstrip("/") + "/segment"
+
+    def predict(picture: Bytes) -> Bytes:
+        http = connection(parts.hostname or "", parts.port, timeout=timeout_s)
+        try:
+            http.request("POST", path, _png(picture), {"Content-Type": "image/png", "Accept": "image/png"})
+            answer = http.getresponse()
+            return _class_map(answer.status, answer.read(), url)
+        finally:
+            http.close()
+
+    return predict
+
+
+def _png(picture: Bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _class_map(status: int, body: bytes, url: str) -> Bytes:
+    if status != 200:
+        raise PredictionError(f"{url} answered {status}, expected 200 and a PNG: {body[:500].decode(errors='replace')}")
+    with Image.open(io.BytesIO(body)) as mask:
+        if mask.mode not in {"P", "L"}:
+            raise PredictionError(f"{url} answered with a picture of mode {mask.mode}, expected an indexed PNG of ids")
+        return np.asarray(mask)

@@ -1,0 +1,126 @@
+"""One evaluation, whatever predicts: a network, an engine, a server."""
+
+import http.server
+import io
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model_export import checkpoint
+from model_export.alignseg import AlignSeg
+from service.contracts import Inference
+from tests.training import tiny_data
+from training.datasets import CAMVID, IGNORED
+from training.evaluate import evaluate, main
+from training.predict import PredictionError, with_engine, with_network, with_server
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tiny_data.camvid(tmp_path / "camvid")
+
+
+def brightness_bands(picture):
+    """A stand-in for a network: the class is the brightness, in 11 bands."""
+    return (picture[..., 0].astype(int) * 11 // 256).astype(np.uint8)
+
+
+def test_a_predictor_that_knows_the_labels_scores_one(root):
+    pairs = CAMVID.pairs(root, "val")
+    answers = iter([CAMVID.read(pair)[1] for pair in pairs])
+    perfect = evaluate(lambda _: np.where((a := next(answers)) == IGNORED, 0, a).astype(np.uint8), CAMVID, pairs)
+    assert perfect.miou == perfect.accuracy == 1.0
+
+
+def test_a_network_predicts_at_the_pictures_own_size():
+    torch.manual_seed(0)
+    network = AlignSeg("lite", 11, channels=8)
+    picture = np.random.default_rng(0).integers(0, 256, (50, 67, 3), np.uint8)
+    ids = with_network(network)(picture)
+    assert ids.shape == (50, 67)
+    assert ids.dtype == np.uint8
+    assert not network.training
+
+
+def test_an_engine_predicts_through_its_bucket():
+    class Engine:
+        name, max_batch, has_confidence = "bands", 1, False
+
+        def infer(self, batch, with_confidence=False):
+            assert batch.shape == (1, 32, 32, 3)
+            return Inference(brightness_bands(batch))
+
+        def close(self):
+            pass
+
+    picture = np.full((16, 12, 3), 200, np.uint8)
+    assert (with_engine(Engine(), [(32, 32)])(picture) == 8).all()
+    assert with_engine(Engine(), [(32, 32)])(picture).shape == (16, 12)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """POST /segment as the service answers it; a picture that is 1 pixel high is refused."""
+
+    def do_POST(self):
+        with Image.open(io.BytesIO(self.rfile.read(int(self.headers["Content-Length"])))) as opened:
+            picture = np.asarray(opened.convert("RGB"))
+        good = self.path == "/segment" and self.headers["Accept"] == "image/png" and len(picture) > 1
+        buffer = io.BytesIO()
+        mask = Image.fromarray(brightness_bands(picture)).convert("P")
+        mask.save(buffer, "PNG")
+        self.send_response(200 if good else 422)
+        self.end_headers()
+        self.wfile.write(buffer.getvalue() if good else b'{"detail": "too flat"}')
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{running.server_port}"
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def test_a_server_is_measured_over_http(root, server, tmp_path, capsys):
+    path = tmp_path / "served.json"
+    assert main(["--server", server, "--root", str(root), "--split", "train", "--json", str(path)]) == 0
+    figures = json.loads(path.read_text())
+    direct = evaluate(brightness_bands, CAMVID, CAMVID.pairs(root, "train"))
+    assert figures["confusion"] == direct.counts.tolist()
+    assert figures["miou"] == pytest.approx(direct.miou, abs=1e-5)
+    assert figures["pictures"] == 4
+    assert "mIoU" in capsys.readouterr().out
+
+
+def test_what_a_server_refuses_is_told(server):
+    with pytest.raises(PredictionError, match=r"answered 422.*too flat"):
+        with_server(server)(np.zeros((1, 5, 3), np.uint8))
+    with pytest.raises(ValueError, match="expected a URL"):
+        with_server("localhost:8000")
+
+
+def test_a_checkpoint_from_the_command_line(root, tmp_path, capsys):
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, AlignSeg("lite", 11, channels=8))
+    assert main(["--checkpoint", str(path), "--root", str(root), "--limit", "1"]) == 0
+    assert "bicyclist" in capsys.readouterr().out
+    checkpoint.save(path, AlignSeg("lite", 5, channels=8))
+    assert main(["--checkpoint", str(path), "--root", str(root)]) == 1
+    assert "tells 5 classes apart, expected 11" in capsys.readouterr().err
+
+
+def test_mistakes_are_told_without_a_traceback(root, tmp_path, capsys):
+    assert main(["--checkpoint", str(tmp_path / "none"), "--root", str(root)]) == 1
+    assert main(["--model", str(tmp_path), "--root", str(root)]) == 1
+    assert main(["--server", "http://127.0.0.1:1", "--root", str(root)]) == 1
+    assert capsys.readouterr().err.count("error:") == 3

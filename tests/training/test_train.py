@@ -1,0 +1,190 @@
+"""A run from the command line: what it writes, and that stopping and going on changes nothing."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_export import checkpoint
+from tests.training import tiny_data
+from training.config import RECIPES, Config
+from training.state import load_state, save_state
+from training.train import main, parser
+from training.trainer import Trainer
+
+TINY = ["--channels=8", "--crop=32x32", "--batch=2", "--amp=none", "--workers=0", "--warmup=2", "--eval-every=2"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tiny_data.camvid(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def straight(root, tmp_path_factory):
+    """A run of four epochs of two steps."""
+    out = tmp_path_factory.mktemp("runs") / "straight"
+    assert main([*TINY, "--epochs=4", f"--root={root}", f"--out={out}"]) == 0
+    return out
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(a, b) -> None:
+    """Equal to the last bit."""
+    assert type(a) is type(b)
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    else:
+        assert a == b
+
+
+def test_what_a_run_writes(straight, root):
+    assert {path.name for path in straight.iterdir()} == {"config.json", "state.pt", "best.safetensors", "log.csv"}
+    assert json.loads((straight / "config.json").read_text())["root"] == str(root)
+    assert [(row["step"], row["epoch"], bool(row["val_miou"])) for row in rows(straight)] == [
+        ("2", "1", False),
+        ("4", "2", True),
+        ("6", "3", False),
+        ("8", "4", True),
+    ]
+    network = checkpoint.load(straight / "best.safetensors")
+    assert network.architecture.num_classes == 11
+    facts = checkpoint.read_metadata(straight / "best.safetensors")
+    assert facts["train_on"] == "train"
+    assert float(facts["val_miou"]) == max(float(row["val_miou"] or 0) for row in rows(straight))
+
+
+@pytest.mark.parametrize("stopped_after", [3, 4])
+def test_a_run_stopped_by_a_signal_goes_on_to_the_same_result(
+    stopped_after, straight, root, tmp_path, monkeypatch, capsys
+):
+    learn = Trainer.learn
+
+    def learn_and_be_asked_to_stop(self, *batch):
+        loss = learn(self, *batch)
+        if self.step == stopped_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(Trainer, "learn", learn_and_be_asked_to_stop)
+    assert main([*TINY, "--epochs=4", f"--root={root}", f"--out={tmp_path}"]) == 130
+    assert load_state(tmp_path / "state.pt")["step"] == stopped_after
+    assert "--resume" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert main(["--resume", f"--out={tmp_path}"]) == 0
+    assert_same(load_state(tmp_path / "state.pt"), load_state(straight / "state.pt"))
+    assert (tmp_path / "log.csv").read_text() == (straight / "log.csv").read_text()
+
+
+def test_a_run_that_was_killed_repeats_what_it_had_not_saved(straight, root, tmp_path, monkeypatch):
+    learn = Trainer.learn
+
+    def learn_and_crash(self, *batch):
+        if self.step == 5:
+            raise MemoryError
+        return learn(self, *batch)
+
+    monkeypatch.setattr(Trainer, "learn", learn_and_crash)
+    with pytest.raises(MemoryError):
+        main([*TINY, "--epochs=4", f"--root={root}", f"--out={tmp_path}"])
+    assert load_state(tmp_path / "state.pt")["step"] == 4
+    monkeypatch.undo()
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("6,3,9.9,1e-3,\n")  # told, but not saved before the crash
+    assert main(["--resume", f"--out={tmp_path}"]) == 0
+    assert_same(load_state(tmp_path / "state.pt"), load_state(straight / "state.pt"))
+    assert (tmp_path / "log.csv").read_text() == (straight / "log.csv").read_text()
+
+
+def test_a_crash_while_saving_leaves_the_state_before(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    save_state(path, {"step": 1})
+
+    def half(_state, file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        save_state(path, {"step": 2})
+    assert load_state(path) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_papers_recipe_on_a_cityscapes_folder(tmp_path):
+    data, out = tiny_data.cityscapes(tmp_path / "data"), tmp_path / "run"
+    small = ["--backbone=lite", "--channels=8", "--iterations=2", "--batch=2", "--crop=32x32", "--workers=0"]
+    assert main(["--recipe=paper", f"--root={data}", f"--out={out}", *small]) == 0
+    config = Config.load(out / "config.json")
+    assert (config.optimizer, config.lr, config.weight_decay, config.aux_weight) == ("sgd", 0.01, 5e-4, 0.1)
+    assert checkpoint.load(out / "best.safetensors").architecture.num_classes == 19
+
+
+def test_options_of_training(root, tmp_path):
+    """bf16, OHEM, median weights, SGD, train+val, scenes: each runs, and train+val keeps the last weights."""
+    flags = ["--amp=bf16", "--loss=ohem+0.5*lovasz", "--class-weights=median", "--optimizer=sgd", "--lr=0.01"]
+    more = ["--train-on=train+val", "--scenes=0.5", "--loss-stride=2", "--ema=0", "--iterations=2", "--crop=64x64"]
+    assert main([*TINY, *flags, *more, f"--root={root}", f"--out={tmp_path}"]) == 0
+    assert checkpoint.read_metadata(tmp_path / "best.safetensors")["train_on"] == "train+val"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--resume"], "does not exist; start it without --resume"),
+        ([], "expected the folder of the data set"),
+        (["--root=nowhere"], "expected pictures at nowhere/train/images"),
+        (["--root=x", "--crop=huge"], "got 'huge', expected HEIGHTxWIDTH"),
+        (["--root=x", "--scenes=2"], "scenes: got 2.0, expected 0.0..1.0"),
+        (["--root=x", "--data=ade20k", "--scenes=0.1"], "leave it at 0"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(flags, told, tmp_path, capsys):
+    assert main([f"--out={tmp_path}", *flags]) == 2
+    assert told in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_run_is_neither_overwritten_nor_changed(straight, root, capsys):
+    assert main([f"--root={root}", f"--out={straight}"]) == 2
+    assert main(["--resume", "--lr=1", f"--out={straight}"]) == 2
+    told = capsys.readouterr().err
+    assert "choose another --out" in told
+    assert "got --lr, but" in told
+
+
+def test_help_tells_a_stranger_what_to_do():
+    told = parser().format_help()
+    for part in ("--resume", "examples:", "small-data", "paper: --data cityscapes", "www.cityscapes-dataset.com"):
+        assert part in told
+    assert RECIPES.keys() == {"small-data", "paper"}
+
+
+def test_two_processes_train_one_network(root, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "training.train",
+    ]
+    flags = [*TINY, "--iterations=2", f"--root={root}", f"--out={tmp_path}"]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False, timeout=100)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    assert [row["step"] for row in rows(tmp_path)] == ["2"]
+    assert load_state(tmp_path / "state.pt")["step"] == 2
