@@ -23,6 +23,7 @@ class Segmentation:
 
     pixels: (H, W, 3) uint8 RGB, the picture as decoded. ids: (H, W) uint8 class ids.
     timing_ms: the stages so far. encoding_since: perf_counter() at which encoding began.
+    confidence: (H, W) uint8, 255 times the chosen class's probability, if asked for. tiles: how many it took.
     """
 
     model: Manifest
@@ -30,6 +31,8 @@ class Segmentation:
     ids: UInt8Array
     timing_ms: Mapping[str, float]
     encoding_since: float
+    confidence: UInt8Array | None = None
+    tiles: int = 1
 
     def timing_until_now(self) -> dict[str, float]:
         """Milliseconds of each stage, encoding included."""

@@ -23,13 +23,13 @@ def prepare(pixels: UInt8Array, buckets: Sequence[Size]) -> PreparedImage:
     original = pixels.shape[0], pixels.shape[1]
     bucket = choose_bucket(original, buckets)
     content = fit(original, bucket)
-    return PreparedImage(_pad(_resize(pixels, content), bucket), content=content, original=original)
+    return PreparedImage(pad(_resize(pixels, content), bucket), content=content, original=original)
 
 
 def restore(ids: UInt8Array, prepared: PreparedImage) -> ClassMap:
     """Cut the padding off and go back to the picture's size by nearest neighbour.
 
-    ids: (H, W) uint8 class ids in the bucket. Returns the map at `prepared.original`.
+    ids: (H, W) uint8 class ids in the bucket, or any other value a pixel. Returns the map at `prepared.original`.
     """
     height, width = prepared.content
     inside = ids[:height, :width]
@@ -70,8 +70,11 @@ def _resize(pixels: UInt8Array, size: Size) -> UInt8Array:
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _pad(pixels: UInt8Array, bucket: Size) -> UInt8Array:
-    """Repeat the last row and column: against a flat margin the network would see an edge that the street lacks."""
+def pad(pixels: UInt8Array, bucket: Size) -> UInt8Array:
+    """Lay pixels, (h, w, 3) uint8, into the top left of a bucket that holds them; C-contiguous.
+
+    The last row and column are repeated: against a flat margin the network would see an edge that the street lacks.
+    """
     height, width = pixels.shape[:2]
     if (height, width) == bucket:
         return np.ascontiguousarray(pixels)

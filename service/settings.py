@@ -21,6 +21,8 @@ class Settings(BaseSettings):
     max_in_flight: requests inside the house at once, uploads included; one more is answered 429.
     max_queue_delay_ms: how long the oldest waiting picture may wait for company; 0 never idles.
     max_pixels: width times height of one picture, checked before it is decoded.
+    max_tiles: how many tiles ?tile=true may cut a picture into.
+    max_pictures: how many pictures one request may bring.
     request_timeout_ms: from the head of a request to its answer; late work is not computed.
     drain_timeout_s: how long SIGTERM waits for accepted work.
     """
@@ -39,6 +41,8 @@ class Settings(BaseSettings):
     max_queue_delay_ms: float = Field(default=0.0, ge=0)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     max_pixels: int = Field(default=40_000_000, ge=1)
+    max_tiles: int = Field(default=64, ge=1)
+    max_pictures: int = Field(default=16, ge=1)
 
     request_timeout_ms: float = Field(default=30_000.0, gt=0)
     drain_timeout_s: float = Field(default=30.0, ge=0)
