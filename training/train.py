@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from training.config import RECIPES, add_arguments, from_arguments, recipe_text, resumed
+from training.curves import draw
 from training.datasets import DATASETS, DatasetError
 from training.log import CurveLog, Progressing, progressing
 from training.parallel import Team
@@ -20,6 +21,7 @@ DESCRIPTION = """\
 Train AlignSeg on a labelled data set. Everything is written to the folder given as --out:
   config.json        the choices of this run      state.pt   all that --resume needs
   best.safetensors   the weights best on val      log.csv    loss, learning rate and val mIoU over the steps
+  curves.png         the same, drawn
 Ctrl-C or SIGTERM saves after the step in hand; --resume then goes on to the same result as if nothing had happened."""
 
 EPILOG = """\
@@ -111,6 +113,8 @@ def _end_epoch(trainer: Trainer, out: Path, curve: CurveLog, progress: Progressi
         kept = trainer.keep_if_best(miou, out / "best.safetensors")
         progress.say(f"epoch {epoch} loss {loss:.3f} val mIoU {miou:.4f}{' (best)' if kept else ''}")
     curve.add(trainer.step, epoch, loss, trainer.rate, miou)
+    if miou is not None and trainer.team.leads:
+        draw([out], out / "curves.png")
     trainer.save(out / "state.pt")
 
 

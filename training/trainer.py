@@ -22,7 +22,6 @@ from training.evaluate import evaluate
 from training.losses import make_loss
 from training.metrics import Confusion
 from training.parallel import Team
-from training.precision import autocast, keep_sampling_float32
 from training.predict import with_network
 from training.scene import render
 from training.schedule import learning_rate
@@ -51,7 +50,6 @@ class Trainer:
 
     def _network(self) -> AlignSeg:
         network = AlignSeg(cast(Any, self.config.backbone), self.dataset.num_classes, self.config.channels or None)
-        keep_sampling_float32(network)
         network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.train()
 
@@ -123,7 +121,7 @@ class Trainer:
 
     def _loss(self, pictures: Tensor, labels: Tensor) -> Tensor:
         x = self.network.normalise(pictures).contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.config.amp):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp == "bf16"):
             logits, aux_logits = self.network.forward_with_aux(x)
         return self.loss(logits, aux_logits, labels)
 

@@ -53,7 +53,8 @@ def assert_same(a, b) -> None:
 
 
 def test_what_a_run_writes(straight, root):
-    assert {path.name for path in straight.iterdir()} == {"config.json", "state.pt", "best.safetensors", "log.csv"}
+    files = {"config.json", "state.pt", "best.safetensors", "log.csv", "curves.png"}
+    assert {path.name for path in straight.iterdir()} == files
     assert json.loads((straight / "config.json").read_text())["root"] == str(root)
     assert [(row["step"], row["epoch"], bool(row["val_miou"])) for row in rows(straight)] == [
         ("2", "1", False),
