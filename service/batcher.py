@@ -13,10 +13,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from service.contracts import Engine, Inference, UInt8Array
-from service.errors import DeadlineExceeded, EngineError, EngineLost, EngineOutOfMemory, NotReady
+from service.attempts import Attempts, OnCall, Outcome
+from service.contracts import Engine, UInt8Array
+from service.errors import DeadlineExceeded, EngineError, EngineLost, NotReady
 
 log = logging.getLogger("alignseg.batcher")
 
@@ -52,25 +51,26 @@ class _Item:
         return self.pixels.shape, self.with_confidence
 
 
-_Outcome = Inference | Exception  # of one picture: its arrays are (H, W)
 _Bucket = tuple[tuple[int, ...], bool]
 
 
 class Batcher:
     """The queue in front of one engine.
 
-    lost: why the engine is gone for good, if it is: only a new process helps.
-    last_error: what the latest inference failed with; None once one works again.
     busy_since: when the call that the engine is in now began, on `clock`.
     """
 
     def __init__(
-        self, engine: Engine, *, max_queue_delay_s: float = 0.0, clock: Callable[[], float] = time.monotonic
+        self,
+        engine: Engine,
+        *,
+        max_queue_delay_s: float = 0.0,
+        on_call: OnCall = lambda size, error: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.lost: EngineLost | None = None
-        self.last_error: EngineError | None = None
         self.busy_since: float | None = None
         self._engine = engine
+        self._attempts = Attempts(engine, on_call)
         self._delay_s = max_queue_delay_s
         self._clock = clock
         self._waiting: dict[_Bucket, deque[_Item]] = {}  # each in order of arrival, none empty
@@ -78,6 +78,16 @@ class Batcher:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"engine {engine.name}", daemon=True)
         self._thread.start()
+
+    @property
+    def lost(self) -> EngineLost | None:
+        """Why the engine is gone for good, if it is: only a new process helps."""
+        return self._attempts.lost
+
+    @property
+    def last_error(self) -> EngineError | None:
+        """What the latest inference failed with; None once one works again."""
+        return self._attempts.last_error
 
     async def submit(
         self, pixels: UInt8Array, deadline: float = float("inf"), with_confidence: bool = False
@@ -110,9 +120,7 @@ class Batcher:
     def _enqueue(self, item: _Item) -> None:
         with self._changed:
             if self.lost is not None:
-                raise EngineLost(
-                    str(self.lost)
-                )  # a fresh one: a raised exception keeps every traceback it went through
+                raise EngineLost(str(self.lost))  # afresh: a raised exception keeps every traceback it went through
             if self._draining:
                 raise NotReady("the server is shutting down; send the request to another replica.")
             self._waiting.setdefault(item.bucket, deque()).append(item)
@@ -137,7 +145,7 @@ class Batcher:
                 self._compute(batch)
         except Exception as error:
             log.exception("the engine's thread failed")
-            self.lost = EngineLost(f"the engine's thread failed: {error!r}")
+            self._attempts.lost = EngineLost(f"the engine's thread failed: {error!r}")
         finally:
             self._abandon()
             self._engine.close()
@@ -186,54 +194,15 @@ class Batcher:
 
     def _compute(self, batch: list[_Item]) -> None:
         began = self.busy_since = self._clock()
-        outcomes = self._infer([item.pixels for item in batch], batch[0].with_confidence)
+        outcomes = self._attempts.infer([item.pixels for item in batch], batch[0].with_confidence)
         infer_s, self.busy_since = self._clock() - began, None
-        answers = [
-            out
-            if isinstance(out, Exception)
-            else Inferred(out.ids, out.confidence, began - item.arrived, infer_s, len(batch))
-            for item, out in zip(batch, outcomes, strict=True)
-        ]
-        _settle(batch, answers)
 
-    def _infer(self, pictures: Sequence[UInt8Array], with_confidence: bool) -> Sequence[_Outcome]:
-        """One outcome a picture, whatever the engine does."""
-        try:
-            inference = self._call(pictures, with_confidence)
-        except EngineLost as error:
-            self.lost = error
-            return [error] * len(pictures)
-        except EngineError as error:
-            self.last_error = error
-            log.warning("a batch of %d failed: %s", len(pictures), error)
-            if len(pictures) == 1:
-                return [error]
-            # Memory may do for half of them; any other failure may be the fault of a single picture.
-            step = len(pictures) // 2 if isinstance(error, EngineOutOfMemory) else 1
-            parts = (pictures[i : i + step] for i in range(0, len(pictures), step))
-            return [outcome for part in parts for outcome in self._retry(part, with_confidence)]
-        self.last_error = None
-        confidence = inference.confidence if with_confidence else None
-        confidences = [None] * len(pictures) if confidence is None else list(confidence)
-        return [Inference(*maps) for maps in zip(inference.ids, confidences, strict=True)]
+        def answer(item: _Item, found: Outcome) -> Inferred | EngineError:
+            if isinstance(found, EngineError):
+                return found
+            return Inferred(found.ids, found.confidence, began - item.arrived, infer_s, len(batch))
 
-    def _retry(self, pictures: Sequence[UInt8Array], with_confidence: bool) -> Sequence[_Outcome]:
-        return [self.lost] * len(pictures) if self.lost is not None else self._infer(pictures, with_confidence)
-
-    def _call(self, pictures: Sequence[UInt8Array], with_confidence: bool) -> Inference:
-        """The engine's answer if it has the right form; every failure as an EngineError."""
-        try:
-            batch = np.stack(pictures)
-            inference = self._engine.infer(batch, with_confidence)
-            for found in (inference.ids, *([inference.confidence] if with_confidence else [])):
-                _check_form(self._engine.name, found, batch.shape[:3])
-        except EngineError:
-            raise
-        except MemoryError as error:
-            raise EngineOutOfMemory(f"{self._engine.name} ran out of memory: {error}") from error
-        except Exception as error:
-            raise EngineError(f"{self._engine.name} failed: {error!r}") from error
-        return inference
+        _settle(batch, [answer(item, found) for item, found in zip(batch, outcomes, strict=True)])
 
     def _abandon(self) -> None:
         """Answer whoever still waits: nobody is left behind when the thread ends."""
@@ -242,12 +211,6 @@ class Batcher:
             left = [item for queue in self._waiting.values() for item in queue]
             self._waiting = {}
         _settle(left, [self.lost or EngineError("the engine was closed")] * len(left))
-
-
-def _check_form(engine: str, found: UInt8Array | None, shape: tuple[int, ...]) -> None:
-    if found is None or found.shape != shape or found.dtype != np.uint8:
-        told = "nothing" if found is None else f"{found.dtype} {found.shape}"
-        raise EngineError(f"{engine} gave {told}; expected uint8 {shape}.")
 
 
 def _settle(items: Sequence[_Item], outcomes: Sequence[Inferred | Exception]) -> None:
