@@ -20,7 +20,7 @@ from model_export.half_weights import store_exact_halves
 from model_export.serving_module import ServingModule
 from service.contracts import UInt8Array
 
-INPUT, CLASS_MAP, CONFIDENCE, LOGITS = "pictures", "class_map", "confidence", "logits"
+INPUT, CLASS_MAP, LOGITS = "pictures", "class_map", "logits"
 
 
 def export(network: AlignSeg, path: Path, frames: Sequence[UInt8Array]) -> list[parity.Row]:
@@ -30,7 +30,7 @@ def export(network: AlignSeg, path: Path, frames: Sequence[UInt8Array]) -> list[
     Returns the comparison's rows. Raises parity.ParityError, with the figures, on a breach.
     """
     model = to_onnx(network)
-    rows = parity.compare(ServingModule(network), parity.onnx_runtime(with_logits(model)), frames)
+    rows = parity.compare(ServingModule(network), parity.onnx_runtime(model), frames)
     parity.require(rows)
     with replacing(path) as temporary:
         onnx.save(model, temporary)
@@ -40,8 +40,8 @@ def export(network: AlignSeg, path: Path, frames: Sequence[UInt8Array]) -> list[
 def to_onnx(network: AlignSeg) -> ModelProto:
     """Export without checking.
 
-    Input "pictures", (N, H, W, 3) uint8 RGB; outputs "class_map" and "confidence" (probability times 255), both
-    (N, H, W) uint8; N, H and W dynamic. The value named "logits" inside is (N, num_classes, ~H/4, ~W/4).
+    Input "pictures", (N, H, W, 3) uint8 RGB; outputs "class_map", (N, H, W) uint8, and the "logits" it comes from,
+    (N, num_classes, ~H/4, ~W/4) float32, which cost nothing and tell the confidence; N, H and W dynamic.
     """
     network = copy.deepcopy(network).eval()
     functions.put_nodes_in_place(network)
@@ -54,7 +54,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
             dynamo=True,
             opset_version=functions.OPSET,
             input_names=[INPUT],
-            output_names=[CLASS_MAP, CONFIDENCE, LOGITS],
+            output_names=[CLASS_MAP, LOGITS],
             dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
             optimize=False,
             verbose=False,
@@ -64,7 +64,6 @@ def to_onnx(network: AlignSeg) -> ModelProto:
     _tidy(program.model)
     model = program.model_proto
     name_after_modules(model, {INPUT: ("N", "H", "W")})
-    del model.graph.output[2]  # the logits stay inside, under their name
     functions.attach_bodies(model, network.architecture.sampling)
     store_exact_halves(model)
     onnx.checker.check_model(model)
@@ -85,10 +84,3 @@ def _tidy(model: onnx_ir.Model) -> None:
         common.CommonSubexpressionEliminationPass(),
     )
     passes(model)
-
-
-def with_logits(model: ModelProto) -> ModelProto:
-    """A copy that also returns its logits, float32."""
-    tapped = copy.deepcopy(model)
-    tapped.graph.output.append(onnx.helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, None))
-    return tapped

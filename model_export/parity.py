@@ -22,7 +22,7 @@ LOGITS_TOLERANCE = 1e-3
 RELATIVE_TOLERANCE = 1e-5
 
 FloatArray = npt.NDArray[np.float32]
-Outputs = tuple[UInt8Array, UInt8Array, FloatArray]  # class map, confidence, logits
+Outputs = tuple[UInt8Array, FloatArray]  # class map, logits
 Runtime = Callable[[UInt8Array], Outputs]
 
 
@@ -34,13 +34,12 @@ class ParityError(Exception):
 class Row:
     """One comparison.
 
-    agreeing: share of pixels of equal class. confidence_error: largest difference, of 255 steps.
+    agreeing: share of pixels of equal class.
     logits_error: largest absolute difference; logits_scale: largest absolute logit.
     """
 
     shape: tuple[int, int, int]
     agreeing: float
-    confidence_error: int
     logits_error: float
     logits_scale: float
 
@@ -48,11 +47,11 @@ class Row:
     def within(self) -> bool:
         """Whether all figures are within tolerance."""
         tolerance = max(LOGITS_TOLERANCE, RELATIVE_TOLERANCE * self.logits_scale)
-        return self.agreeing >= PIXELS_AGREEING and self.confidence_error <= 1 and self.logits_error <= tolerance
+        return self.agreeing >= PIXELS_AGREEING and self.logits_error <= tolerance
 
 
 def onnx_runtime(model: ModelProto) -> Runtime:
-    """A model that returns (class_map, confidence, logits), on the CPU by ONNX Runtime.
+    """A model that returns (class_map, logits), on the CPU by ONNX Runtime.
 
     Raises ParityError when ONNX Runtime does not load it.
     """
@@ -62,8 +61,8 @@ def onnx_runtime(model: ModelProto) -> Runtime:
         raise ParityError(f"ONNX Runtime {onnxruntime.__version__} does not load the export: {error}") from error
 
     def run(pictures: UInt8Array) -> Outputs:
-        class_map, confidence, logits = session.run(["class_map", "confidence", "logits"], {"pictures": pictures})
-        return class_map, confidence, logits
+        class_map, logits = session.run(["class_map", "logits"], {"pictures": pictures})
+        return class_map, logits
 
     return run
 
@@ -87,7 +86,7 @@ def require(rows: Sequence[Row]) -> None:
 def table(rows: Sequence[Row]) -> str:
     """The figures, a line a shape."""
     lines = [
-        f"  {row.shape!s:16} pixels {row.agreeing:9.4%}  confidence {row.confidence_error}/255"
+        f"  {row.shape!s:16} pixels {row.agreeing:9.4%}"
         f"  logits {row.logits_error:.1e} of {row.logits_scale:.0f}  {'ok' if row.within else 'BREACH'}"
         for row in rows
     ]
@@ -100,12 +99,11 @@ def _compare_at(
     count, height, width = shape
     pictures = np.stack([_resized(frames[index % len(frames)], height, width) for index in range(count)])
     with torch.inference_mode():
-        expected_map, expected_confidence, expected_logits = (x.numpy() for x in module(torch.from_numpy(pictures)))
-    class_map, confidence, logits = runtime(pictures)
+        expected_map, expected_logits = (x.numpy() for x in module(torch.from_numpy(pictures)))
+    class_map, logits = runtime(pictures)
     return Row(
         shape,
         agreeing=float((class_map == expected_map).mean()),
-        confidence_error=int(np.abs(confidence.astype(int) - expected_confidence).max()),
         logits_error=float(np.abs(logits - expected_logits).max()),
         logits_scale=float(np.abs(expected_logits).max()),
     )

@@ -17,14 +17,11 @@ class ServingModule(nn.Module):
         self.network = network
         self.eval()
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """pictures: (N, H, W, 3) uint8 RGB.
 
-        Returns the class map, (N, H, W) uint8; its confidence, (N, H, W) uint8, the softmax probability of that class
-        times 255, rounded; and the logits both came from, (N, num_classes, ~H/4, ~W/4).
+        Returns the class map, (N, H, W) uint8, and the logits it came from, (N, num_classes, ~H/4, ~W/4).
         """
         logits = self.network(self.network.normalise(pictures))
         full_size = upsample(logits, (pictures.shape[1], pictures.shape[2]))
-        best = full_size.amax(dim=1, keepdim=True)
-        probability = 1 / torch.exp(full_size - best).sum(dim=1)
-        return full_size.argmax(dim=1).to(torch.uint8), (255 * probability).round().to(torch.uint8), logits
+        return full_size.argmax(dim=1).to(torch.uint8), logits

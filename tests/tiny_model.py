@@ -30,7 +30,7 @@ def write(
 
 
 def strongest_colour(element: int = TensorProto.UINT8, *, confidence: bool = False) -> onnx.ModelProto:
-    """confidence: adds that output, the softmax over the colours' values at the strongest one."""
+    """confidence: adds the logits that it is computed from, the colours' values."""
     nodes = [
         helper.make_node("Cast", ["pictures"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ArgMax", ["floats"], ["ids"], axis=3, keepdims=0),
@@ -40,20 +40,10 @@ def strongest_colour(element: int = TensorProto.UINT8, *, confidence: bool = Fal
     class_map = helper.make_tensor_value_info("class_map", element, ["N", "H", "W"])
     graph = helper.make_graph(nodes, "strongest_colour", [picture], [class_map])
     if confidence:
-        _add_confidence(graph)
+        _add_logits(graph)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def _add_confidence(graph: onnx.GraphProto) -> None:
-    graph.node.extend(
-        [
-            helper.make_node("Softmax", ["floats"], ["probabilities"], axis=3),
-            helper.make_node("ReduceMax", ["probabilities", "last"], ["chosen"], keepdims=0),
-            helper.make_node("Mul", ["chosen", "255"], ["scaled"]),
-            helper.make_node("Round", ["scaled"], ["rounded"]),
-            helper.make_node("Cast", ["rounded"], ["confidence"], to=TensorProto.UINT8),
-        ]
-    )
-    last = helper.make_tensor("last", TensorProto.INT64, [1], [3])
-    graph.initializer.extend([last, helper.make_tensor("255", TensorProto.FLOAT, [], [255.0])])
-    graph.output.append(helper.make_tensor_value_info("confidence", TensorProto.UINT8, ["N", "H", "W"]))
+def _add_logits(graph: onnx.GraphProto) -> None:
+    graph.node.append(helper.make_node("Transpose", ["floats"], ["logits"], perm=[0, 3, 1, 2]))
+    graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3, "H", "W"]))
