@@ -37,9 +37,7 @@ def draw(runs: Sequence[Path], path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Draw; the exit status is 1 when a run has no log."""
-    parser = argparse.ArgumentParser(
-        "python -m training.curves", description="Draw loss and val mIoU of runs."
-    )
+    parser = argparse.ArgumentParser("python -m training.curves", description="Draw loss and val mIoU of runs.")
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, each with a log.csv")
     parser.add_argument("-o", "--out", type=Path, default=Path("curves.png"), help="the PNG (default: curves.png)")
     arguments = parser.parse_args(argv)

@@ -73,9 +73,7 @@ def parser() -> argparse.ArgumentParser:
     )
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--checkpoint", type=Path, help="a checkpoint, through PyTorch, whole pictures")
-    what.add_argument(
-        "--model", type=Path, help="a model folder (weights/...), through ONNX Runtime"
-    )
+    what.add_argument("--model", type=Path, help="a model folder (weights/...), through ONNX Runtime")
     what.add_argument("--server", help="URL of a running server, over HTTP")
     made.add_argument("--data", choices=tuple(DATASETS), default="camvid", help="data set (default: camvid)")
     made.add_argument("--root", type=Path, required=True, help="folder of the data set, in its official layout")

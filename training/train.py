@@ -57,16 +57,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train; the exit status is 0 when done, 2 for a mistake in the flags or the data, 130 when asked to stop."""
+    """Train. The exit status: 0 done, 1 diverged, 2 a mistake in the flags or the data, 130 asked to stop."""
     arguments = parser().parse_args(argv)
     team = Team.join(arguments.device)
+    console, errors = (Console(quiet=not team.leads, stderr=stderr) for stderr in (False, True))
     try:
         trainer = _start(arguments, team)
-    except (ValueError, DatasetError) as error:
-        Console(stderr=True, quiet=not team.leads).print(f"error: {error}", highlight=False, markup=False)
-        return 2
-    with stopping() as stop:
-        finished = run(trainer, arguments.out, Console(quiet=not team.leads), stop)
+        with stopping() as stop:
+            finished = run(trainer, arguments.out, console, stop)
+    except (ValueError, DatasetError, FloatingPointError) as error:
+        errors.print(f"error: {error}", highlight=False, markup=False)
+        return 1 if isinstance(error, FloatingPointError) else 2
     team.leave()
     return 0 if finished else 130
 
@@ -90,20 +91,26 @@ def _start(arguments: argparse.Namespace, team: Team) -> Trainer:
 
 
 def run(trainer: Trainer, out: Path, console: Console, stop: Stop) -> bool:
-    """Take the steps still to do, saving after each epoch and when stopped; False when stopped before the last."""
+    """Take the steps still to do, saving after each epoch and when stopped; False when stopped before the last.
+
+    Raises FloatingPointError when the training diverges; the state of the last epoch is kept.
+    """
     curve = CurveLog(out / "log.csv", trainer.step, writes=trainer.team.leads)
     with progressing(console, trainer.steps, trainer.step) as progress:
         for pictures, labels in trainer.batches():
             if trainer.step >= trainer.steps or trainer.team.any(stop.wanted):
                 break
-            progress.step(trainer.step + 1, trainer.learn(pictures, labels))
+            loss = trainer.learn(pictures, labels)
+            progress.step(trainer.step, loss)
             if trainer.step % trainer.steps_per_epoch == 0 or trainer.step == trainer.steps:
                 _end_epoch(trainer, out, curve, progress)
-    if trainer.step < trainer.steps:
+    finished = trainer.step >= trainer.steps
+    if not finished:
         trainer.save(out / "state.pt")
         console.print(f"stopped at step {trainer.step}; go on with: python -m training.train --out {out} --resume")
-        return False
-    return True
+    if trainer.team.leads and curve.rows(curve.path):
+        draw([out], out / "curves.png")
+    return finished
 
 
 def _end_epoch(trainer: Trainer, out: Path, curve: CurveLog, progress: Progressing) -> None:
@@ -113,8 +120,6 @@ def _end_epoch(trainer: Trainer, out: Path, curve: CurveLog, progress: Progressi
         kept = trainer.keep_if_best(miou, out / "best.safetensors")
         progress.say(f"epoch {epoch} loss {loss:.3f} val mIoU {miou:.4f}{' (best)' if kept else ''}")
     curve.add(trainer.step, epoch, loss, trainer.rate, miou)
-    if miou is not None and trainer.team.leads:
-        draw([out], out / "curves.png")
     trainer.save(out / "state.pt")
 
 
