@@ -49,12 +49,6 @@ async def test_request_ids_are_taken_given_and_kept_clean() -> None:
     assert " " not in dirty.headers["x-request-id"]
 
 
-async def test_the_root_leads_to_the_docs() -> None:
-    async with serving() as (client, _):
-        assert (await client.get("/")).headers["location"] == "/docs"
-        assert (await client.get("/docs")).status_code == 200
-
-
 async def test_openapi_tells_both_bodies_and_a_real_answer() -> None:
     async with serving() as (client, _):
         spec = (await client.get("/openapi.json")).json()
