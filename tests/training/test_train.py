@@ -186,8 +186,9 @@ def test_two_processes_train_one_network(root, tmp_path):
         port = str(probe.getsockname()[1])
     flags = [*TINY, "--iterations=2", f"--root={root}", f"--out={tmp_path}"]
     team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "training.train", *flags]
     members = [
-        subprocess.Popen([sys.executable, "-m", "training.train", *flags], env={**os.environ, **team, "RANK": rank})
+        subprocess.Popen(command, env={**os.environ, **team, "RANK": rank})  # noqa: S603
         for rank in "01"
     ]
     assert [member.wait(timeout=100) for member in members] == [0, 0]
