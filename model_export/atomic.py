@@ -12,6 +12,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        temporary.chmod(0o644)  # some writers make files that their owner alone can read; a server runs as another
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -37,7 +37,9 @@ def run(
     architecture = network.architecture
     origin = provenance.of(metadata, data, classes, architecture.num_classes)
     pictures = read_frames(frames)
-    console.print(f"export    {describe(network)}; compared with PyTorch on {len(pictures)} pictures ...")
+    console.print(
+        f"export    {describe(network)}; compared with PyTorch on {len(pictures)} pictures ...", soft_wrap=True
+    )
     rows = model_folder.write(
         folder,
         network,
@@ -50,9 +52,8 @@ def run(
         half=half,
     )
     console.print(parity.table(rows), highlight=False)
-    console.print(
-        f"written   {folder}: {', '.join(f'{p.name} {p.stat().st_size / 2**20:.1f} MiB' for p in _files(folder))}"
-    )
+    sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in _files(folder))
+    console.print(f"written   {folder}: {sizes}", soft_wrap=True)
 
 
 def describe(network: AlignSeg) -> str:

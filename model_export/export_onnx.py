@@ -1,6 +1,7 @@
 """AlignSeg -> one portable ONNX, compared numerically with PyTorch before it is written."""
 
 import copy
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
     network = copy.deepcopy(network).eval()
     functions.put_nodes_in_place(network)
     dynamic = torch.export.Dim.AUTO
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators are not used
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own deprecations, which a user can do nothing about
         program = torch.onnx.export(

@@ -1,6 +1,7 @@
 """weights/<model>/: the only thing that the checkpoint road hands to the picture road."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -44,12 +45,17 @@ def write(
         rows = export_onnx.export(stored, staging / _FILES[ONNX], frames)
         files = {role: FileEntry.of(staging / file, staging) for role, file in _FILES.items()}
         manifest = _manifest(folder.name, stored, provenance, buckets, files, description, model_version)
-        text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
-        (staging / FILE_NAME).write_text(text + "\n")
+        (staging / FILE_NAME).write_text(_json(manifest))
         folder.mkdir(exist_ok=True)
         for file in (*_FILES.values(), FILE_NAME):  # the manifest last: it vouches for the others
             shutil.move(staging / file, folder / file)
     return rows
+
+
+def _json(manifest: Manifest) -> str:
+    """Indented, but with each list of numbers on one line."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    return re.sub(r"\[[\s\d.,-]+\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), text) + "\n"
 
 
 def _manifest(
