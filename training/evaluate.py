@@ -50,9 +50,9 @@ def report(confusion: Confusion, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def table(figures: dict[str, Any], title: str) -> Table:
+def table(figures: dict[str, Any]) -> Table:
     """The figures for people, in per cent."""
-    made = Table(title=title)
+    made = Table()
     made.add_column("class")
     made.add_column("IoU %", justify="right")
     for name, iou in figures["iou"].items():
@@ -91,7 +91,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, HTTPException, checkpoint.CheckpointError, AlignSegError, PredictionError) as error:
         Console(stderr=True).print(f"error: {error}", highlight=False, markup=False)
         return 1
-    Console().print(table(figures, f"{figures['measured']} on {figures['data']} {figures['split']}"))
+    heading = f"{figures['measured']}: {figures['data']} {figures['split']}, {figures['pictures']} pictures"
+    Console().print(heading, table(figures), sep="\n", highlight=False, soft_wrap=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
