@@ -1,0 +1,44 @@
+"""The operators: schema, fake implementation, a network with them in place."""
+
+import pytest
+import torch
+
+from model_export.alignseg import AlignSeg
+from model_export.plugins import ops
+from tests.model_export.plugins import reference
+from tests.model_export.plugins.reference import SAMPLINGS, Shape
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_operators_keep_what_their_schema_and_fake_promise(sampling: str, last: bool) -> None:
+    low, high, moves = reference.maps(Shape(2, 4, (5, 6), (3, 3)), 4, "random", torch.float32)
+    if last:
+        low = low.to(memory_format=torch.channels_last)
+    utils = ("test_schema", "test_faketensor")
+    torch.library.opcheck(ops.aligned_aggregate, (low, high, moves, sampling), test_utils=utils)
+    torch.library.opcheck(ops.aligned_context, (low, high, moves[:, :2], sampling), test_utils=utils)
+    torch.library.opcheck(ops.upsample_argmax, (low, 9, 11), test_utils=utils)
+
+
+def test_unknown_sampling() -> None:
+    low, high, moves = reference.maps(Shape(1, 4, (5, 6), (3, 3)), 4, "random", torch.float32)
+    with pytest.raises(ValueError, match="expected 'standard' or 'published'"):
+        ops.aligned_aggregate(low, high, moves, "other")
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_fused_network_computes_the_same_and_exports_as_one_graph(sampling: str) -> None:
+    torch.manual_seed(0)
+    network = AlignSeg("lite", 4, channels=8, sampling=sampling).eval()
+    for name, parameter in network.named_parameters():
+        if name.endswith("offsets.2.weight"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    picture = torch.randn(1, 3, 65, 97)
+    with torch.inference_mode():
+        expected = network(picture)
+        fused = ops.fuse(network)
+        torch.testing.assert_close(fused(picture), expected)
+    graph = torch.export.export(fused, (picture,)).graph
+    called = [str(node.target) for node in graph.nodes if "alignseg" in str(node.target)]
+    assert sorted(called) == ["alignseg.aligned_aggregate.default"] * 4 + ["alignseg.aligned_context.default"]
