@@ -1,73 +1,162 @@
-"""Who may come in: a bounded number of requests, and an honest word to the others about when to come back.
+"""Who may come in: bounded by number, by bytes and by time, with an honest word to the others about when to come back.
 
+While everybody finds a place, all are served, a burst too. Once somebody has to be turned away anyway, there is more
+work than capacity, and a long queue would only make every answer late: then so many places remain as are worked off
+within `quick_s`, but never fewer than keep every stage busy. So goodput stays near capacity at any overload.
+
+A slow upload holds a place and its bytes, but is no work: counted as such it would look like a slow engine.
 Used on the event loop alone, so it needs no lock.
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from service.errors import NotReady, QueueFull
+from service.errors import NotReady, QueueFull, RequestError
+from service.rate import DrainRate
 
-_MEMORY: Final = 0.95  # of the drain rate: what left 20 places ago counts a third
-_UNKNOWN_S: Final = 1.0  # said to come back in, before anything has been measured
+_CROWDED_S: Final = 1.0  # without a refusal, after which the crowd is over
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """count: requests in the house, uploads included. bytes: of their bodies, as announced.
+
+    quick_s: how long all accepted work may take while others are turned away.
+    busy: so many places keep every stage of the road busy.
+    """
+
+    count: int
+    bytes: int = 2**63
+    quick_s: float = 0.05
+    busy: int = 1
 
 
 class Permit:
     """One place in the house. Released once, when the work ends; not when its client stops waiting."""
 
-    def __init__(self, on_release: Callable[[], None]) -> None:
-        self._on_release: Callable[[], None] | None = on_release
+    def __init__(self, admission: "Admission", size: int, now: float) -> None:
+        self.size = size
+        self.entered = now
+        self._admission: Admission | None = admission
+
+    def body_read(self) -> None:
+        """The upload is over: from here on it is work."""
+        if self._admission is not None:
+            self._admission.uploaded(self)
 
     def release(self, *_: object) -> None:
         """Give the place back. Idempotent; takes any arguments so that it can be a done-callback."""
-        give_back, self._on_release = self._on_release, None
-        if give_back is not None:
-            give_back()
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.left(self)
 
 
 class Admission:
-    """Counts the places taken and measures how fast they become free."""
+    """Counts the places taken and measures how fast they become free.
 
-    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limit = limit
+    in_flight: all that is in the house. work: without slow uploads.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
         self.in_flight = 0
+        self.bytes = 0
         self.closed_because: str | None = None
         self._clock = clock
-        self._mark = 0.0  # when a place last became free, or the house ceased to be empty
-        self._busy_s = 0.0  # decaying sums: seconds that ...
-        self._freed = 0.0  # ... this many places took to become free
+        self._rate = DrainRate(clock)
+        self._uploading: dict[Permit, None] = {}  # in order of arrival, slow ones taken out
+        self._slow: set[Permit] = set()
+        self._refused_at = float("-inf")
 
-    def enter(self) -> Permit:
+    @property
+    def work(self) -> int:
+        """Requests that ask for the engine and the codecs, or will within a moment."""
+        return self.in_flight - len(self._slow)
+
+    def enter(self, size: int = 0, deadline: float = float("inf")) -> Permit:
         """Take a place.
 
-        Raises QueueFull when there is none, NotReady when the house is closed.
+        size: bytes of the body. deadline: on the clock. Raises QueueFull, or NotReady when the house is closed.
         """
-        if self.closed_because is not None:
-            raise NotReady(f"{self.closed_because}; send the request to another replica, or come back.")
-        if self.in_flight >= self.limit:
-            raise QueueFull(
-                f"{self.in_flight} requests are in flight, at most {self.limit} are taken "
-                "(ALIGNSEG_MAX_IN_FLIGHT). Come back after Retry-After.",
-                retry_after_s=self.drain_s(),
-            )
-        if self.in_flight == 0:
-            self._mark = self._clock()
+        if (refusal := self.refusal(size, deadline)) is not None:
+            raise refusal
+        permit = Permit(self, size, self._clock())
+        self._rate.begins(self.work)
+        self._uploading[permit] = None
         self.in_flight += 1
-        return Permit(self._leave)
+        self.bytes += size
+        return permit
+
+    def refusal(self, size: int = 0, deadline: float = float("inf")) -> RequestError | None:
+        """Why such a request can't come in now; None when it can. Cheap: asked of everyone, most of all in a flood."""
+        if self.closed_because is not None:
+            return NotReady(f"{self.closed_because}; send the request to another replica, or come back.")
+        now = self._clock()
+        found = self._no_room(size, now) or self._too_late(deadline, now)
+        if found is None:
+            return None
+        reason, told = found
+        if reason != "deadline":  # one that is in a hurry says nothing about the crowd
+            self._refused_at = now
+        return QueueFull(f"{told} Come back after Retry-After.", self.drain_s(), reason)
 
     def close(self, because: str) -> None:
         """Let nobody in any more."""
         self.closed_because = because
 
     def drain_s(self) -> float:
-        """Seconds until all that is in flight now is done, from the measured rate."""
-        return self.in_flight * self._busy_s / self._freed if self._freed else _UNKNOWN_S
+        """Seconds until all work that is in the house now is done, from the measured rate."""
+        return self._rate.seconds_for(self.work)
 
-    def _leave(self) -> None:
-        now = self._clock()
-        # Sums rather than a mean of intervals: a batch frees its places in one burst.
-        self._busy_s = _MEMORY * self._busy_s + (now - self._mark)
-        self._freed = _MEMORY * self._freed + 1.0
-        self._mark = now
+    def places(self) -> int:
+        """How much work is taken at the moment."""
+        limits = self.limits
+        if self._clock() - self._refused_at > _CROWDED_S or not self._rate.known:
+            return limits.count
+        return min(limits.count, max(limits.busy, int(limits.quick_s * self._rate.per_second)))
+
+    def _no_room(self, size: int, now: float) -> tuple[str, str] | None:
+        limits = self.limits
+        if self.in_flight >= limits.count:
+            return "count", (
+                f"{self.in_flight} requests are in flight, at most {limits.count} are taken (ALIGNSEG_MAX_IN_FLIGHT)."
+            )
+        if self.bytes + size > limits.bytes and self.in_flight:
+            return "bytes", (
+                f"{self.bytes} bytes are in flight and {size} more announced (or the most that is taken, where no "
+                f"Content-Length is given); at most {limits.bytes} fit (ALIGNSEG_MAX_BYTES_IN_FLIGHT)."
+            )
+        self._set_slow_aside(now)
+        if self.work >= (places := self.places()):
+            return "time", f"{self.work} requests are at work, {places} are what can be answered quickly."
+        return None
+
+    def _too_late(self, deadline: float, now: float) -> tuple[str, str] | None:
+        if not self.work or deadline == float("inf") or not self._rate.known:
+            return None  # an idle house tries
+        wait_s, left_s = self._rate.seconds_for(self.work + 1), deadline - now
+        if wait_s <= left_s:
+            return None
+        return "deadline", f"the answer is due in {left_s:.3f} s but would take about {wait_s:.3f} s."
+
+    def _set_slow_aside(self, now: float) -> None:
+        while self._uploading and now - (oldest := next(iter(self._uploading))).entered > self.limits.quick_s:
+            del self._uploading[oldest]
+            self._slow.add(oldest)
+
+    def uploaded(self, permit: Permit) -> None:
+        """Called by the permit."""
+        self._uploading.pop(permit, None)
+        if permit in self._slow:
+            self._rate.begins(self.work)
+            self._slow.remove(permit)
+
+    def left(self, permit: Permit) -> None:
+        """Called by the permit."""
+        self._rate.done(was_work=permit not in self._slow and permit not in self._uploading)
+        self._uploading.pop(permit, None)
+        self._slow.discard(permit)
         self.in_flight -= 1
+        self.bytes -= permit.size

@@ -50,9 +50,7 @@ class Attempts:
         confidences = [None] * len(pictures) if confidence is None else list(confidence)
         return [Inference(*maps) for maps in zip(inference.ids, confidences, strict=True)]
 
-    def _in_parts(
-        self, pictures: Sequence[UInt8Array], with_confidence: bool, error: EngineError
-    ) -> Sequence[Outcome]:
+    def _in_parts(self, pictures: Sequence[UInt8Array], with_confidence: bool, error: EngineError) -> Sequence[Outcome]:
         step = len(pictures) // 2 if isinstance(error, EngineOutOfMemory) else 1
         parts = (pictures[i : i + step] for i in range(0, len(pictures), step))
         return [outcome for part in parts for outcome in self.infer(part, with_confidence)]

@@ -4,6 +4,7 @@ Safe in threads: each call owns its decoder, and Pillow lets go of the GIL while
 """
 
 import io
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -32,8 +33,10 @@ _UPRIGHT: Final = {
 _16_TO_8_BIT: Final = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def decode(data: bytes, max_pixels: int) -> UInt8Array:
+def decode(data: bytes, max_pixels: int, take: Callable[[int], None] = lambda pixels: None) -> UInt8Array:
     """Decode the first frame of a JPEG, PNG, WebP, BMP or TIFF.
+
+    take: told the number of pixels before memory is spent on them; may raise a RequestError.
 
     Returns (H, W, 3) uint8 RGB, C-contiguous, upright after its EXIF orientation.
     Transparent pictures lie on white, as a browser shows them; 16-bit grey is scaled, not clipped.
@@ -42,6 +45,7 @@ def decode(data: bytes, max_pixels: int) -> UInt8Array:
     try:
         with _open(data) as image:
             _check_size(image.size, max_pixels)
+            take(image.width * image.height)
             image.load()
             return _rgb(_upright(image))
     except RequestError:

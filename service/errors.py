@@ -1,6 +1,7 @@
 """Every error a user of the service can meet.
 
 AlignSegError
+├── SettingsError              an ALIGNSEG_* variable can't be honoured
 ├── ManifestError              the model folder is missing, damaged or not ours
 ├── EngineError                the runtime failed on a batch
 │   ├── EngineOutOfMemory      ... for want of memory: a smaller batch may pass
@@ -8,11 +9,14 @@ AlignSegError
 ├── EngineUnavailable          the runtime asked for is not installed or has no device
 └── RequestError               has an HTTP status and an RFC 9457 problem type
     ├── BadRequest             400  malformed request or parameter
+    ├── Unauthorized           401  no API key, or a wrong one
     ├── UnsupportedMediaType   415  a body that is neither a form nor a picture
     ├── NotAnImage             415  the bytes are no picture of a format we read
     ├── DamagedImage           400  a picture that ends early or does not decode
     ├── TooManyBytes           413
     ├── TooManyPixels          413
+    ├── UriTooLong             414  a query that is longer than any real one
+    ├── HeadersTooLarge        431
     ├── NotAcceptable          406  no media type that the client accepts
     ├── QueueFull              429  with Retry-After
     ├── NotReady               503  loading, draining or broken, with Retry-After
@@ -25,6 +29,10 @@ from typing import ClassVar
 
 class AlignSegError(Exception):
     """Base of all errors raised on purpose. The message says what was got, what is expected and how to mend it."""
+
+
+class SettingsError(AlignSegError):
+    """A setting that can't be honoured."""
 
 
 class ManifestError(AlignSegError):
@@ -55,9 +63,38 @@ class RequestError(AlignSegError):
     title: ClassVar[str] = "Bad request"
     retry_after_s: float | None = None
 
+    @property
+    def reason(self) -> str:
+        """One of a few words, for a metric's label."""
+        return self.slug
+
 
 class BadRequest(RequestError):
     """400: a malformed request or parameter."""
+
+
+class Unauthorized(RequestError):
+    """401: no API key, or one that is not known."""
+
+    status = 401
+    slug = "unauthorized"
+    title = "An API key is needed"
+
+
+class UriTooLong(RequestError):
+    """414: the query string is longer than any real one."""
+
+    status = 414
+    slug = "uri-too-long"
+    title = "The URI is too long"
+
+
+class HeadersTooLarge(RequestError):
+    """431: too many headers, or too many bytes of them."""
+
+    status = 431
+    slug = "headers-too-large"
+    title = "The headers are too large"
 
 
 class UnsupportedMediaType(RequestError):
@@ -108,15 +145,24 @@ class NotAcceptable(RequestError):
 
 
 class QueueFull(RequestError):
-    """429: no room; `retry_after_s` says when it is worth coming back."""
+    """429: no room; `retry_after_s` says when it is worth coming back.
+
+    what: that there is too much of: count, bytes, pixels, time; or deadline, when the client's own can't be kept.
+    """
 
     status = 429
     slug = "queue-full"
     title = "The server is at capacity"
 
-    def __init__(self, message: str, retry_after_s: float) -> None:
+    def __init__(self, message: str, retry_after_s: float, what: str = "count") -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.what = what
+
+    @property
+    def reason(self) -> str:
+        """E.g. queue-full-time."""
+        return f"{self.slug}-{self.what}"
 
 
 class NotReady(RequestError):

@@ -1,13 +1,19 @@
 """uvicorn with a graceful end: SIGTERM stops admission, accepted work is answered, then the process exits with 0."""
 
+import asyncio
 import logging
+import signal
+import socket
+import threading
 import time
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.app import create_admin_app
 from service.pipeline import Pipeline
+from service.protocol import options
 from service.settings import Settings
 
 log = logging.getLogger("alignseg.server")
@@ -20,17 +26,36 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         super().__init__(
-            uvicorn.Config(app, host=settings.host, port=settings.port, timeout_graceful_shutdown=LAST_BYTES_S)
+            uvicorn.Config(
+                app, host=settings.host, port=settings.port, timeout_graceful_shutdown=LAST_BYTES_S, **options()
+            )
         )
         self.exit_code = 0
         self._app = app
-        self._drain_timeout_s = settings.drain_timeout_s
+        self._settings = settings
+        self._admin: AdminPort | None = None
         self._draining_since: float | None = None
 
     def run_until_stopped(self) -> int:
         """Serve; returns the process's exit code."""
         self.run()
         return self.exit_code if self.started else STARTUP_FAILED
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the ports, once the model is warm."""
+        if self._settings.admin_port is not None:
+            self._admin = AdminPort(self._app, self._settings)
+        await super().startup(sockets)
+        if self._admin is not None:
+            await self._admin.open()
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._app.state.watch.look_now)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the ports; health is told until the last answer is out."""
+        await super().shutdown(sockets)
+        if self._admin is not None:
+            await self._admin.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain. Second: leave now."""
@@ -44,14 +69,37 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: is there a reason to leave?"""
         pipeline = self._pipeline
-        if pipeline is not None and pipeline.lost:
+        if pipeline is not None and pipeline.health.lost:
             log.error("the engine is lost: ending the process, so that it can be started anew")
             self.exit_code, self.should_exit = 1, True
         if pipeline is not None and self._draining_since is not None:
-            late = time.monotonic() - self._draining_since > self._drain_timeout_s
+            late = time.monotonic() - self._draining_since > self._settings.drain_timeout_s
             self.should_exit = self.should_exit or late or pipeline.admission.in_flight == 0
         return await super().on_tick(counter)
 
     @property
     def _pipeline(self) -> Pipeline | None:
         return getattr(self._app.state, "pipeline", None)
+
+
+class AdminPort:
+    """A second port in the same event loop, for health and metrics."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        port = settings.admin_port or 0
+        self._server = uvicorn.Server(
+            uvicorn.Config(create_admin_app(app), host=settings.host, port=port, lifespan="off", **options())
+        )
+
+    async def open(self) -> None:
+        """Listen."""
+        config = self._server.config
+        config.load()
+        self._server.lifespan = config.lifespan_class(config)
+        log.info("health and metrics have a port of their own:")
+        await self._server.startup()
+        await self._server.on_tick(0)  # makes the Date header
+
+    async def close(self) -> None:
+        """Listen no more."""
+        await self._server.shutdown()

@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.logs import LogFormat
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-EngineName = Literal["auto", "onnxruntime-cpu"]
+EngineName = Literal["auto", "onnxruntime-cpu", "openvino-cpu"]
 
 
 class Settings(BaseSettings):
@@ -16,14 +18,23 @@ class Settings(BaseSettings):
 
     model: folder with a model.json and the files it names.
     engine: which runtime; auto takes the best one that is installed and has a device.
+    admin_port: where health and metrics are served instead, if set; 0 lets the system choose.
+    api_keys, api_keys_file: who has none of them is answered 401; see keys.py. None set: everybody is let in.
+    cors_origins: web sites, separated by commas, whose pages may ask; empty: none but our own.
+    log: json, text, or auto: text on a terminal, else json.
+    model_poll_s: how often the model folder is looked at for a new model; 0: only on SIGHUP.
     intra_op_threads: threads of one inference; 0 leaves it to the runtime (one a core).
     codec_threads: threads that decode, and as many again that encode.
     max_in_flight: requests inside the house at once, uploads included; one more is answered 429.
+    max_bytes_in_flight: of all their bodies together; a body without Content-Length counts as the largest.
+    max_pixels_in_flight: of all pictures that are decoded at one time.
+    crowded_latency_ms: how long accepted requests may take while others have to be turned away.
     max_queue_delay_ms: how long the oldest waiting picture may wait for company; 0 never idles.
     max_pixels: width times height of one picture, checked before it is decoded.
     max_tiles: how many tiles ?tile=true may cut a picture into.
     max_pictures: how many pictures one request may bring.
     request_timeout_ms: from the head of a request to its answer; late work is not computed.
+    engine_hang_s: how long one call of the engine may take before liveness fails.
     drain_timeout_s: how long SIGTERM waits for accepted work.
     """
 
@@ -33,11 +44,20 @@ class Settings(BaseSettings):
     engine: EngineName = "auto"
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    admin_port: int | None = Field(default=None, ge=0, le=65535)
+    api_keys: SecretStr = SecretStr("")
+    api_keys_file: Path | None = None
+    cors_origins: str = ""
+    log: LogFormat = "auto"
+    model_poll_s: float = Field(default=2.0, ge=0)
 
     intra_op_threads: int = Field(default=0, ge=0)
     codec_threads: int = Field(default=min(4, os.cpu_count() or 1), ge=1)
 
     max_in_flight: int = Field(default=64, ge=1)
+    max_bytes_in_flight: int = Field(default=256 * 1024 * 1024, ge=1)
+    max_pixels_in_flight: int = Field(default=80_000_000, ge=1)
+    crowded_latency_ms: float = Field(default=50.0, gt=0)
     max_queue_delay_ms: float = Field(default=0.0, ge=0)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     max_pixels: int = Field(default=40_000_000, ge=1)
@@ -45,4 +65,5 @@ class Settings(BaseSettings):
     max_pictures: int = Field(default=16, ge=1)
 
     request_timeout_ms: float = Field(default=30_000.0, gt=0)
+    engine_hang_s: float = Field(default=120.0, gt=0)
     drain_timeout_s: float = Field(default=30.0, ge=0)

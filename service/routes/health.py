@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, what does it know."""
+"""Is it alive, is it ready."""
 
 from typing import Any
 
@@ -14,24 +14,21 @@ router = APIRouter(tags=["health"])
 async def live(request: Request) -> dict[str, str]:
     """200 while the process can still serve; 503 asks for a new one."""
     pipeline: Pipeline = request.app.state.pipeline
-    if pipeline.lost:
-        raise NotReady("the engine is lost; the process has to be started anew.")
+    if (reason := pipeline.health.why_not_alive()) is not None:
+        raise NotReady(f"{reason}; the process has to be started anew.")
     return {"status": "live"}
 
 
 @router.get("/healthz/ready")
 @router.get("/health", summary="Short for /healthz/ready")
-async def ready(request: Request) -> dict[str, str]:
-    """200 while the last real inference worked and new work is taken."""
+async def ready(request: Request) -> dict[str, Any]:
+    """200 while the last real inference worked and new work is taken.
+
+    `refused_model` says why a model that came to lie in the folder was not taken; the old one goes on.
+    """
     pipeline: Pipeline = request.app.state.pipeline
-    if (reason := await pipeline.why_not_ready()) is not None:
+    if (reason := await pipeline.health.why_not_ready()) is not None:
         raise NotReady(f"{reason}.")
-    return {"status": "ready", "model": pipeline.manifest.name, "version": pipeline.manifest.version}
-
-
-@router.get("/classes", tags=["segmentation"])
-async def classes(request: Request) -> dict[str, Any]:
-    """Id, name and colour of every class the model knows."""
-    manifest = request.app.state.pipeline.manifest
-    entries = [{"id": i, "name": c.name, "color": c.color} for i, c in enumerate(manifest.classes)]
-    return {"model": manifest.name, "version": manifest.version, "classes": entries}
+    answer = {"status": "ready", "model": pipeline.manifest.name, "version": pipeline.manifest.version}
+    refused = request.app.state.watch.refused
+    return answer | ({"refused_model": refused} if refused else {})

@@ -24,7 +24,7 @@ async def on_leash(
     """
     job = asyncio.ensure_future(work)
     job.add_done_callback(permit.release)
-    watch = asyncio.ensure_future(_gone(request, body_read))
+    watch = asyncio.ensure_future(_gone(request, body_read, permit))
     try:
         left_s = max(0.0, deadline - time.monotonic())
         done, _ = await asyncio.wait({job, watch}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
@@ -32,13 +32,17 @@ async def on_leash(
             return job.result()
         if watch in done:
             raise ClientDisconnect
-        raise DeadlineExceeded("the answer was not ready in time (ALIGNSEG_REQUEST_TIMEOUT_MS). Come back later.")
+        raise DeadlineExceeded(
+            "the answer was not ready in time: the sooner of X-Request-Timeout-Ms and "
+            "ALIGNSEG_REQUEST_TIMEOUT_MS. Come back later, or give it longer."
+        )
     finally:
         watch.cancel()
         job.cancel()
 
 
-async def _gone(request: Request, body_read: asyncio.Event) -> None:
+async def _gone(request: Request, body_read: asyncio.Event, permit: Permit) -> None:
     await body_read.wait()
+    permit.body_read()
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -11,7 +11,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from service.errors import RequestError, TooManyBytes
+from service import journal
+from service.errors import RequestError, TooManyBytes, Unauthorized
 
 log = logging.getLogger("alignseg.http")
 MEDIA_TYPE: Final = "application/problem+json"
@@ -28,12 +29,21 @@ def install(app: FastAPI) -> None:
 
 def _request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)  # noqa: S101 - Starlette hands over what was registered
+    return answer_to(request, error)
+
+
+def answer_to(request: Request, error: RequestError) -> Response:
+    """The answer to a request that failed, or was refused."""
+    journal.note_refused(error.reason)
     headers, extra = {}, {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # whole seconds, says RFC 9110
+        headers["Retry-After-Ms"] = str(math.ceil(error.retry_after_s * 1e3))  # for who can read it: a second is long
         extra["retry_after_s"] = round(error.retry_after_s, 3)
     if isinstance(error, TooManyBytes):
         headers["Connection"] = "close"  # the rest of that body is not worth reading
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer, Basic realm="alignseg", charset="UTF-8"'  # Basic: a browser asks for it
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s", _request_id(request), request.url.path, error)
     return _problem(request, error.status, error.title, str(error), TYPE_PREFIX + error.slug, headers, extra)

@@ -1,7 +1,6 @@
 """POST /segment: a picture in, its class map out."""
 
 import asyncio
-import time
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,7 +10,8 @@ from service import answers
 from service.errors import BadRequest
 from service.pipeline import Answer, Pipeline
 from service.routes import openapi
-from service.routes.body import read_picture, refuse_by_header
+from service.routes.body import read_picture
+from service.routes.entrance import enter
 from service.routes.leash import on_leash
 from service.routes.negotiation import choose
 
@@ -32,11 +32,9 @@ async def segment(request: Request, include: Include = None) -> Response:
     gives the mask alone: an indexed PNG at the picture's own size whose pixel values are class ids.
     """
     pipeline: Pipeline = request.app.state.pipeline
-    deadline = time.monotonic() + pipeline.settings.request_timeout_ms / 1e3
     media_type = choose(",".join(request.headers.getlist("accept")), list(answers.RENDERERS))
     renderer, extras = answers.RENDERERS[media_type], _parse_include(include or [], media_type)
-    refuse_by_header(request, pipeline.settings.max_body_bytes)
-    permit = pipeline.admission.enter()
+    permit, deadline = enter(request)
 
     body_read = asyncio.Event()
 

@@ -1,64 +1,181 @@
 import pytest
 
-from service.admission import Admission
+from service.admission import Admission, Limits, Permit
 from service.errors import NotReady, QueueFull
 
 
 class Clock:
-    now = 0.0
+    now = 100.0
 
     def __call__(self) -> float:
         return self.now
 
 
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def working(admission: Admission, size: int = 0) -> Permit:
+    permit = admission.enter(size)
+    permit.body_read()
+    return permit
+
+
+def serve(admission: Admission, clock: Clock, seconds_each: float, count: int = 40) -> None:
+    """One after the other, so that the rate is known."""
+    for _ in range(count):
+        permit = working(admission)
+        clock.now += seconds_each
+        permit.release()
+
+
+def fill(admission: Admission) -> list[Permit]:
+    permits = []
+    while admission.refusal() is None:
+        permits.append(working(admission))
+    return permits
+
+
+def refused(admission: Admission, **asked: float) -> QueueFull:
+    with pytest.raises(QueueFull) as caught:
+        admission.enter(**asked)  # type: ignore[arg-type]
+    return caught.value
+
+
 def test_places_are_bounded_and_come_back_once() -> None:
-    admission = Admission(2)
+    admission = Admission(Limits(2))
     first, _second = admission.enter(), admission.enter()
-    with pytest.raises(QueueFull, match="2 requests are in flight, at most 2"):
-        admission.enter()
+    assert "2 requests are in flight, at most 2" in str(refused(admission))
     first.release()
     first.release()
     assert admission.in_flight == 1
     admission.enter()
-    with pytest.raises(QueueFull):
-        admission.enter()
+    assert refused(admission).reason == "queue-full-count"
 
 
-def test_retry_after_follows_the_measured_rate() -> None:
-    clock = Clock()
-    admission = Admission(8, clock)
+def test_a_burst_is_served_but_a_crowd_kept_short(clock: Clock) -> None:
+    admission = Admission(Limits(64, quick_s=0.05, busy=4), clock)
+    serve(admission, clock, 0.0025)  # 400 a second
+    burst = fill(admission)
+    assert len(burst) == 64
+    for permit in burst[:40]:  # the refusal above began a crowd: no room until 0.05 s of work are left
+        clock.now += 0.0025
+        permit.release()
+    assert admission.work == 24
+    assert refused(admission).reason == "queue-full-time"
+    for permit in burst[40:50]:
+        clock.now += 0.0025
+        permit.release()
+    assert 18 <= 14 + len(fill(admission)) <= 20
+
+
+def test_a_crowd_ends_a_second_after_its_last_refusal(clock: Clock) -> None:
+    admission = Admission(Limits(64, quick_s=0.05), clock)
+    serve(admission, clock, 0.0025)
+    for permit in fill(admission):
+        clock.now += 0.0025
+        permit.release()
+    assert admission.places() < 64
+    clock.now += 1.1
+    assert len(fill(admission)) == 64
+
+
+def test_a_slow_engine_keeps_as_many_as_it_needs_to_be_busy(clock: Clock) -> None:
+    admission = Admission(Limits(64, quick_s=0.05, busy=6), clock)
+    serve(admission, clock, 0.5)
+    for permit in fill(admission):
+        clock.now += 0.5
+        permit.release()
+    refused_once = [working(admission) for _ in range(64)]
+    refused(admission)
+    for permit in refused_once:
+        clock.now += 0.01
+        permit.release()
+    assert admission.places() == 6
+
+
+def test_bytes_are_bounded_but_one_body_always_fits() -> None:
+    admission = Admission(Limits(64, bytes=100))
+    large = admission.enter(1000)
+    assert refused(admission, size=1).reason == "queue-full-bytes"
+    large.release()
+    admission.enter(60)
+    assert "60 bytes are in flight and 50 more" in str(refused(admission, size=50))
+    admission.enter(40)
+
+
+def test_a_deadline_that_can_not_be_kept_is_told_at_once(clock: Clock) -> None:
+    admission = Admission(Limits(64), clock)
+    serve(admission, clock, 0.1)
+    for _ in range(9):
+        working(admission)
+    admission.enter(deadline=clock.now + 1.1).release()
+    assert refused(admission, deadline=clock.now + 0.5).reason == "queue-full-deadline"
+    assert admission.places() == 64  # that one was in a hurry; there is no crowd
+
+
+def test_an_idle_house_tries_any_deadline(clock: Clock) -> None:
+    admission = Admission(Limits(64), clock)
+    serve(admission, clock, 10.0)
+    admission.enter(deadline=clock.now + 0.001)
+
+
+def test_slow_uploads_are_no_work(clock: Clock) -> None:
+    admission = Admission(Limits(64, quick_s=0.05, busy=2), clock)
+    serve(admission, clock, 0.0025)
+    slow = [admission.enter() for _ in range(30)]
+    assert admission.work == 30  # they may still be quick
+    clock.now += 0.1
+    assert admission.refusal() is None
+    assert (admission.work, admission.in_flight) == (0, 30)
+    slow[0].body_read()
+    assert admission.work == 1
+    clock.now += 0.0025
+    for permit in slow:
+        permit.release()
+    assert (admission.work, admission.in_flight) == (0, 0)
+    working(admission)
+    assert admission.drain_s() == pytest.approx(0.0025, rel=0.1)  # the time spent on uploads does not count
+
+
+def test_retry_after_follows_the_measured_rate(clock: Clock) -> None:
+    admission = Admission(Limits(8), clock)
     for _ in range(40):  # full batches of four that take 2 s: two places a second
-        permits = [admission.enter() for _ in range(8 - admission.in_flight)]
+        permits = [working(admission) for _ in range(8 - admission.in_flight)]
         clock.now += 2.0
         for permit in permits[:4]:
             permit.release()
     while admission.in_flight < 8:
-        admission.enter()
+        working(admission)
     assert admission.drain_s() == pytest.approx(8 / 2, rel=0.25)
 
 
-def test_an_idle_hour_does_not_count() -> None:
-    clock = Clock()
-    admission = Admission(1, clock)
+def test_retry_after_grows_while_nothing_moves(clock: Clock) -> None:
+    admission = Admission(Limits(1), clock)
+    serve(admission, clock, 0.1)
+    working(admission)
+    clock.now += 20.0
+    assert refused(admission).retry_after_s == pytest.approx(20.0)
+
+
+def test_an_idle_hour_does_not_count(clock: Clock) -> None:
+    admission = Admission(Limits(1), clock)
     for _ in range(5):
-        permit = admission.enter()
-        clock.now += 0.1
-        permit.release()
+        serve(admission, clock, 0.1, count=1)
         clock.now += 3600.0
-    admission.enter()
+    working(admission)
     assert admission.drain_s() == pytest.approx(0.1)
 
 
 def test_unmeasured_says_a_second() -> None:
-    admission = Admission(1)
+    admission = Admission(Limits(1))
     admission.enter()
-    with pytest.raises(QueueFull) as refused:
-        admission.enter()
-    assert refused.value.retry_after_s == 1.0
+    assert refused(admission).retry_after_s == 1.0
 
 
 def test_closed() -> None:
-    admission = Admission(1)
+    admission = Admission(Limits(1))
     admission.close("the server is shutting down")
     with pytest.raises(NotReady, match="shutting down"):
         admission.enter()

@@ -276,7 +276,7 @@ async def test_a_hanging_engine_is_not_ready() -> None:
 
 
 async def test_readiness_answers_though_its_own_inference_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.pipeline._PROBE_S", 0.02)
+    monkeypatch.setattr("service.health._PROBE_S", 0.02)
     engine = FakeEngine()
     async with serving(engine) as (client, _):
         engine.before = _raise(EngineError("failed once."))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.admission import Admission
+from service.admission import Admission, Limits
 from service.server import Server
 from service.settings import Settings
 
@@ -13,8 +13,8 @@ class StandIn:
     """What the server looks at of a pipeline."""
 
     def __init__(self) -> None:
-        self.lost = False
-        self.admission = Admission(4)
+        self.health = SimpleNamespace(lost=False)
+        self.admission = Admission(Limits(4))
 
     def stop_admitting(self) -> None:
         self.admission.close("shutting down")
@@ -62,7 +62,7 @@ async def test_the_drain_ends_in_time(pipeline: StandIn) -> None:
 
 
 async def test_a_lost_engine_ends_the_process_with_1(server: Server, pipeline: StandIn) -> None:
-    pipeline.lost = True
+    pipeline.health.lost = True
     assert await server.on_tick(1)
     assert server.exit_code == 1
 

@@ -1,0 +1,47 @@
+"""API keys: optional, compared in constant time, never logged."""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+from service.errors import SettingsError
+from service.settings import Settings
+
+
+class ApiKeys:
+    """The keys that open the door. Only their digests are kept: of equal length, so nothing tells a key's own."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = [_digest(key) for key in keys]
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def know(self, key: str) -> bool:
+        """Whether this is one of them. Takes equally long whichever it is, and if it is none."""
+        digest, found = _digest(key), False
+        for known in self._digests:
+            found |= hmac.compare_digest(known, digest)
+        return found
+
+
+def load(settings: Settings) -> ApiKeys:
+    """Keys from ALIGNSEG_API_KEYS (separated by commas) and ALIGNSEG_API_KEYS_FILE (one a line, # begins a comment).
+
+    Raises SettingsError when the file can't be read or holds none: the door must not stand open by mistake.
+    """
+    keys = [key.strip() for key in settings.api_keys.get_secret_value().split(",")]
+    path = settings.api_keys_file
+    if path is not None:
+        try:
+            lines = [line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"ALIGNSEG_API_KEYS_FILE={path} can't be read: {error}. Mend or unset it.") from error
+        if not any(lines):
+            raise SettingsError(f"ALIGNSEG_API_KEYS_FILE={path} holds no key; expected one a line, or unset it.")
+        keys += lines
+    return ApiKeys(key for key in keys if key)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

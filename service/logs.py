@@ -1,0 +1,99 @@
+"""Log lines: one JSON object each for machines, or plain text for a person at a terminal."""
+
+import logging
+import sys
+import time
+from typing import Any, Final, Literal, TextIO
+
+import orjson
+
+from service.journal import Record
+
+LogFormat = Literal["auto", "json", "text"]
+_REFUSALS_A_SECOND: Final = 10  # lines; under attack the log must not become the load
+_access: Final = logging.getLogger("alignseg.access")
+
+
+class JsonFormatter(logging.Formatter):
+    """{"time", "level", "logger", "message", ...the record's `fields`, "exception"}; time is UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{clock}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """2026-11-22 14:00:00,123 INFO alignseg.access: request status=200 ms=12.3."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """The line without its traceback."""
+        fields = getattr(record, "fields", {})
+        return super().formatMessage(record) + "".join(f" {name}={value}" for name, value in fields.items())
+
+
+def configure(form: LogFormat = "auto", stream: TextIO | None = None) -> None:
+    """Send all loggers to `stream` (stderr). auto: text on a terminal, JSON elsewhere."""
+    stream = stream or sys.stderr
+    text = form == "text" or (form == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter() if text else JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class AccessLog:
+    """One line a request; of refusals the first few each second, and how many were left out since."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._written = 0
+        self._suppressed = 0
+
+    def write(self, record: Record, *, quiet: bool = False) -> None:
+        """Log a finished request. quiet: one that is asked so often that it is only worth DEBUG."""
+        level = logging.DEBUG if quiet and record.status < 400 else logging.INFO
+        if not _access.isEnabledFor(level) or (record.refused is not None and self._is_flood()):
+            return
+        if record.refused is not None:
+            record.suppressed, self._suppressed = self._suppressed, 0
+        _access.log(level, "request", extra={"fields": _fields(record)})
+
+    def _is_flood(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._written = second, 0
+        self._written += 1
+        flood = self._written > _REFUSALS_A_SECOND
+        self._suppressed += flood
+        return flood
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "request_id": record.request_id,
+        "method": record.method,
+        "path": record.path,
+        "status": record.status,
+        "ms": round(record.seconds * 1e3, 3),
+        "bytes_out": record.bytes_out,
+    }
+    optional = {
+        "model": record.model,
+        "stages_ms": record.stages_ms(),
+        "refused": record.refused,
+        "trace_id": record.trace_id,
+        "suppressed": record.suppressed,
+    }
+    return fields | {name: value for name, value in optional.items() if value}

@@ -1,0 +1,86 @@
+"""Figures for Prometheus. Every label has few values, all known beforehand, so that no client can blow them up.
+
+Each application has its own registry: two in one process (tests) don't meet.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from service.journal import Record
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
+STAGES: Final = ("decode", "queue", "infer", "encode")
+
+
+class Metrics:
+    """All figures of one application."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)  # resident memory, CPU seconds, open files
+        GCCollector(registry=registry)
+        self._requests = Counter(
+            "alignseg_requests", "Answers by route and status", ["route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "alignseg_request_seconds", "From a request's head to its last byte", ["route"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self._rejected = Counter("alignseg_rejected", "Requests turned away, by reason", ["reason"], registry=registry)
+        self._stages = Histogram(
+            "alignseg_stage_seconds", "A picture's time in each stage; queue is its wait for the engine",
+            ["model", "stage"], buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self._batches = Histogram(
+            "alignseg_batch_size", "Pictures in each call of the engine", ["model"], buckets=_BATCHES, registry=registry
+        )
+        self._failures = Counter(
+            "alignseg_engine_failures", "Calls of the engine that failed", ["model", "kind"], registry=registry
+        )
+        self._swaps = Counter(
+            "alignseg_model_swaps", "Changed models: swapped or refused", ["outcome"], registry=registry
+        )
+        self._serving = Gauge(
+            "alignseg_model_serving", "1 for the model that answers", ["model", "version", "engine"], registry=registry
+        )
+        for outcome in ("swapped", "refused"):
+            self._swaps.labels(outcome)  # shown as 0 from the start: an alert can't see what is absent
+
+    def watch(self, name: str, help_text: str, read: Callable[[], float]) -> None:
+        """A gauge that is read when Prometheus asks."""
+        Gauge(f"alignseg_{name}", help_text, registry=self.registry).set_function(read)
+
+    def finished(self, record: Record) -> None:
+        """Count a request at its end."""
+        self._requests.labels(record.route, str(record.status)).inc()
+        self._seconds.labels(record.route).observe(record.seconds)
+        if record.refused is not None:
+            self._rejected.labels(record.refused).inc()
+        if record.model is not None:
+            for stage in record.stages:
+                self._stages.labels(record.model, stage.name).observe(stage.seconds)
+
+    def batch(self, model: str, size: int, failure: str | None) -> None:
+        """Count a call of the engine; failure: the error's class name. Called from the engine's thread."""
+        self._batches.labels(model).observe(size)
+        if failure is not None:
+            self._failures.labels(model, failure).inc()
+
+    def swap(self, outcome: str) -> None:
+        """Count a changed model: "swapped" or "refused"."""
+        self._swaps.labels(outcome).inc()
+
+    def serving(self, model: str, version: str, engine: str) -> None:
+        """Say which model answers from now on."""
+        self._serving.clear()
+        self._serving.labels(model, version, engine).set(1)
+
+    def render(self) -> bytes:
+        """The page that Prometheus reads."""
+        return generate_latest(self.registry)

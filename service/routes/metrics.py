@@ -1,0 +1,14 @@
+"""GET /metrics, for Prometheus."""
+
+from fastapi import APIRouter, Request, Response
+
+from service.metrics import CONTENT_TYPE, Metrics
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """All figures in Prometheus' text format."""
+    figures: Metrics = request.app.state.metrics
+    return Response(figures.render(), media_type=CONTENT_TYPE)

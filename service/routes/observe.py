@@ -1,0 +1,100 @@
+"""The outermost layer: names each request, times it, and at its end tells the log, the metrics and the trace.
+
+Plain ASGI: Starlette's BaseHTTPMiddleware would hide from routes that a client has left.
+"""
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import journal
+from service.journal import Record
+from service.logs import AccessLog
+from service.metrics import Metrics
+from service.tracing import Tracer
+
+REQUEST_ID: Final = "X-Request-Id"
+QUIET: Final = frozenset({"/metrics", "/health", "/healthz/live", "/healthz/ready"})
+_ID_BYTES: Final = REQUEST_ID.lower().encode()
+_SAFE: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # goes into logs: no spaces, no line breaks
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
+
+SECURITY_HEADERS: Final[Mapping[bytes, bytes]] = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-opener-policy": b"same-origin",
+    # Nothing from elsewhere, nothing inline. What needs more (the page, /docs) sets its own.
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+}
+
+
+class ObserveMiddleware:
+    """Wraps a whole application."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None = None) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._tracer = tracer
+        self._log = AccessLog()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Observe one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = _begin(scope)
+        token = journal.enter(record)
+        try:
+            await self._app(scope, receive, _noting(record, send))
+        except Exception:
+            record.status = 500  # answered further out, by problems.py
+            raise
+        finally:
+            journal.leave(token)
+            self._finish(scope, record)
+
+    def _finish(self, scope: Scope, record: Record) -> None:
+        record.route = _route(scope)
+        record.status = record.status or 499  # nginx's number for a client that left before there was an answer
+        if self._tracer is not None:
+            record.trace_id = self._tracer.export(record, scope["headers"])
+        self._metrics.finished(record)
+        self._log.write(record, quiet=record.route in QUIET)
+
+
+def _begin(scope: Scope) -> Record:
+    given = next((value for name, value in scope["headers"] if name == _ID_BYTES), b"").decode("latin-1")
+    request_id = given if _SAFE.fullmatch(given) else uuid.uuid4().hex
+    scope.setdefault("state", {})["request_id"] = request_id
+    return Record(request_id, method=scope["method"], path=scope["path"])
+
+
+def _noting(record: Record, send: Send) -> Send:
+    async def noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            record.status = message["status"]
+            message["headers"] = _completed(message.get("headers", ()), record.request_id)
+        else:
+            record.bytes_out += len(message.get("body", b""))
+        await send(message)
+
+    return noting
+
+
+def _completed(headers: Any, request_id: str) -> list[tuple[bytes, bytes]]:
+    """The answer's own headers, then those it lacks."""
+    own = [(name, value) for name, value in headers if name != _ID_BYTES]
+    names = {name for name, _ in own}
+    added = [(name, value) for name, value in SECURITY_HEADERS.items() if name not in names]
+    return [*own, *added, (_ID_BYTES, request_id.encode())]
+
+
+def _route(scope: Scope) -> str:
+    """The route's template, never the path itself: a label with ids in it would grow without end."""
+    if scope["method"] not in _METHODS:
+        return "other"
+    return str(getattr(scope.get("route"), "path", "other"))

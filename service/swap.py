@@ -1,0 +1,102 @@
+"""A changed model folder is noticed, its model loaded beside the one that answers, warmed up and put in its place.
+
+Whatever goes wrong on the way, the old model stays, and the reason can be read in the log and at /healthz/ready.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from service import manifest as manifests
+from service.errors import EngineError
+from service.manifest import Manifest
+from service.model import ServedModel
+from service.pipeline import Pipeline
+
+log = logging.getLogger("alignseg.swap")
+Load = Callable[[Manifest], ServedModel]
+_Signature = tuple[tuple[str, int, int], ...]
+
+
+class ModelWatch:
+    """Looks at the folder every `poll_s` seconds, or when told to.
+
+    load: opens an engine; called in a thread. on_outcome: told "swapped" or "refused".
+    refused: why the last change was not taken; None when it was.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, folder: Path, load: Load, poll_s: float, on_outcome: Callable[[str], object]
+    ) -> None:
+        self.refused: str | None = None
+        self._pipeline = pipeline
+        self._folder = folder
+        self._load = load
+        self._poll_s = poll_s
+        self._on_outcome = on_outcome
+        self._tried = self._seen = _signature(folder)
+        self._told = asyncio.Event()
+
+    def look_now(self) -> None:
+        """Try the folder as it is, without waiting for it to come to rest."""
+        self._told.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), self._poll_s or None)
+            if self._told.is_set() or self._has_come_to_rest():
+                self._told.clear()
+                self._tried = self._seen = _signature(self._folder)
+                await self._try()
+
+    def _has_come_to_rest(self) -> bool:
+        """Whether the folder differs from what was tried, and does not change any more: copying takes its time."""
+        now, before = _signature(self._folder), self._seen
+        self._seen = now
+        return now == before != self._tried
+
+    async def _try(self) -> None:
+        try:
+            manifest = await asyncio.to_thread(manifests.load, self._folder)
+            if manifest == self._pipeline.manifest:
+                self.refused = None
+                return
+            log.info("loading %s %s beside the model that answers", manifest.name, manifest.version)
+            model = await self._warm(await self._opened(manifest))
+        except Exception as error:  # whatever it is, the model that works goes on
+            self.refused = str(error)
+            log.error("the changed model is refused, the old one stays: %s", error)
+            self._on_outcome("refused")
+            return
+        self._pipeline.exchange(model)
+        self.refused = None
+        log.info("swapped: %s %s answers from now on", manifest.name, manifest.version)
+        self._on_outcome("swapped")
+
+    async def _opened(self, manifest: Manifest) -> ServedModel:
+        return await asyncio.to_thread(self._load, manifest)
+
+    async def _warm(self, model: ServedModel) -> ServedModel:
+        warming = asyncio.ensure_future(model.warm_up())
+        hang_s = self._pipeline.settings.engine_hang_s
+        done, _ = await asyncio.wait({warming}, timeout=hang_s)  # not wait_for, which would wait for a hung engine
+        error = warming.exception() if done else EngineError(f"it does not warm up within {hang_s} s")
+        if error is None:
+            return model
+        warming.cancel()
+        await model.retire(0)
+        raise error
+
+
+def _signature(folder: Path) -> _Signature:
+    """Changes whenever a file of the folder is written; a few stat calls."""
+    try:
+        entries = sorted(folder.iterdir())
+        stats = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
+    except OSError:  # gone for a moment: somebody is exchanging it
+        return ()
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
