@@ -55,7 +55,7 @@ def write(
 def _json(manifest: Manifest) -> str:
     """Indented, but with each list of numbers on one line."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    return re.sub(r"\[[\s\d.,-]+\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), text) + "\n"
+    return re.sub(r"\[\s*([\d.,\s-]+?)\s*\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def _manifest(

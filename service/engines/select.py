@@ -5,6 +5,7 @@ import logging
 from service import manifest as manifests
 from service.contracts import Engine
 from service.engines.onnx_runtime import ROLE, OnnxRuntimeEngine
+from service.engines.openvino import OpenVinoEngine
 from service.manifest import Manifest
 from service.settings import Settings
 
@@ -17,8 +18,12 @@ def open_engine(settings: Settings, manifest: Manifest) -> Engine:
     Raises EngineUnavailable or ManifestError.
     """
     asked = settings.engine
-    why = f"ALIGNSEG_ENGINE={asked}" if asked != "auto" else "auto: the only engine of this version"
+    why = f"ALIGNSEG_ENGINE={asked}" if asked != "auto" else "auto: it runs everywhere"
     path = manifests.verified_file(settings.model, manifest, ROLE)
-    engine = OnnxRuntimeEngine(path, intra_op_threads=settings.intra_op_threads)
+    engine: Engine
+    if asked == "openvino-cpu":
+        engine = OpenVinoEngine(path, threads=settings.intra_op_threads)
+    else:
+        engine = OnnxRuntimeEngine(path, intra_op_threads=settings.intra_op_threads)
     log.info("%s serves %s %s from %s (%s)", engine.name, manifest.name, manifest.version, path, why)
     return engine
