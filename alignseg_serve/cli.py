@@ -57,12 +57,31 @@ def segment(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished pictures again.")] = False,
     model: Model = None,
     engine: Engine = None,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Let this server do it, e.g. http://gpu:8000, instead of a model here."),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="ALIGNSEG_API_KEY", help="For a server that wants one.", show_default=False)
+    ] = None,
 ) -> None:
     """Write an indexed PNG mask for each picture. Run it again to go on where it stopped.
 
-    Exit codes: 0 all done, 1 some pictures could not be read (listed at the end), 130 interrupted.
+    Exit codes: 0 all done, 1 some pictures could not be read (listed at the end), 2 nothing can be done,
+    130 interrupted.
     """
+    if server is None:
+        code = _segment_locally(source, out, model, engine, overlay=overlay, overwrite=overwrite)
+    elif model or engine:
+        _give_up("--server brings its own model: leave --model and --engine out.")
+    else:
+        code = _segment_remotely(source, out, server, api_key, overlay=overlay, overwrite=overwrite)
+    raise typer.Exit(code)
+
+
+def _segment_locally(source: Path, out: Path, model: Path | None, engine: str | None, **flags: bool) -> int:
     from alignseg_serve.segment_files import run
+    from alignseg_serve.segment_locally import locally
     from service import manifest as manifests
     from service.engines.select import open_engine
     from service.errors import AlignSegError
@@ -70,11 +89,26 @@ def segment(
     settings = _settings(model=model, engine=engine)
     try:
         manifest = manifests.load(settings.model)
-        opened = open_engine(settings, manifest)
-        code = run(source, out, manifest, opened, settings.max_pixels, console, overlay=overlay, overwrite=overwrite)
+        segmenter = locally(manifest, open_engine(settings, manifest), settings.max_pixels)
+        return run(source, out, segmenter, console, **flags)
     except AlignSegError as error:
         _give_up(error)
-    raise typer.Exit(code)
+
+
+def _segment_remotely(source: Path, out: Path, server: str, api_key: str | None, **flags: bool) -> int:
+    from alignseg_serve.segment_files import run
+    from service.errors import AlignSegError
+
+    try:
+        from alignseg_serve.client import Client, ClientError
+        from alignseg_serve.segment_remotely import IN_FLIGHT, remotely
+    except ImportError as error:
+        _give_up(f"{error}. --server needs httpx: pip install 'alignseg-serve[client]'")
+    try:
+        with Client(server, api_key=api_key) as client:
+            return run(source, out, remotely(client), console, in_flight=IN_FLIGHT, **flags)
+    except (AlignSegError, ClientError, ValueError) as error:
+        _give_up(error)
 
 
 @app.command()

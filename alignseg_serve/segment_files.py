@@ -1,21 +1,17 @@
-"""Pictures on disk -> masks on disk, in this process, by the same road as the server's."""
+"""Pictures on disk -> masks on disk, whoever segments them. Goes on where it stopped."""
 
 import os
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from service import encode
-from service.contracts import Engine
-from service.decode import decode
-from service.errors import AlignSegError, EngineError, RequestError
-from service.manifest import Manifest
-from service.prepare import prepare, restore
+from service.errors import AlignSegError
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 SOME_FAILED: Final = 1
@@ -36,40 +32,81 @@ class Job:
         return self.mask.exists() and (self.overlay is None or self.overlay.exists())
 
 
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """PNGs of one picture. overlay: None when not asked for."""
+
+    mask: bytes
+    overlay: bytes | None
+
+
+class PictureFailed(Exception):
+    """The picture at hand can't be done; the others can. Any other exception ends the run."""
+
+
+# A picture and whether its overlay is wanted -> its masks. Raises PictureFailed.
+Segmenter = Callable[[Path, bool], Masks]
+
+
 def run(
     source: Path,
     out: Path,
-    manifest: Manifest,
-    engine: Engine,
-    max_pixels: int,
+    segmenter: Segmenter,
     console: Console,
     *,
     overlay: bool,
     overwrite: bool,
+    in_flight: int = 1,
 ) -> int:
     """Segment `source` (a picture or a folder) into the folder `out`; returns the exit code.
 
+    in_flight: pictures at once, each in a thread; with 1 all is done in this one.
     Raises AlignSegError when there is nothing to do or a mask would overwrite a picture.
     """
     jobs = plan(source, out, overlay=overlay)
     open_jobs = [job for job in jobs if overwrite or not job.done]
     if skipped := len(jobs) - len(open_jobs):
         console.print(f"{skipped} of {len(jobs)} are done already and skipped (--overwrite does them again)")
-    failed: list[tuple[Path, str]] = []
+    failed: list[_Failure] = []
     try:
-        for job in track(open_jobs, description="segmenting", console=console):
-            try:
-                _segment(job, manifest, engine, max_pixels)
-            except (RequestError, EngineError, OSError) as error:
-                failed.append((job.picture, str(error)))
+        outcomes = _outcomes(open_jobs, lambda job: _segment(job, segmenter), in_flight)
+        for outcome in track(outcomes, description="segmenting", total=len(open_jobs), console=console):
+            failed += [outcome] if outcome is not None else []
     except KeyboardInterrupt:
         left = sum(not job.done for job in jobs)
         console.print(f"interrupted: {len(jobs) - left} of {len(jobs)} are done; the same command goes on from here")
         return INTERRUPTED
-    for picture, reason in failed:
+    for picture, reason in sorted(failed):
         console.print(f"{picture}: {reason}", style="red", markup=False, soft_wrap=True)
     console.print(f"{len(open_jobs) - len(failed)} written to {out}, {len(failed)} failed", markup=False)
     return SOME_FAILED if failed else 0
+
+
+_Failure = tuple[Path, str]  # the picture and why
+
+
+def _outcomes(jobs: Sequence[Job], do: Callable[[Job], _Failure | None], in_flight: int) -> Iterator[_Failure | None]:
+    """Outcomes as they come. Left early, it waits for what is in flight and starts no more."""
+    if in_flight == 1:  # in this thread, so that Ctrl-C stops the work itself
+        yield from map(do, jobs)
+        return
+    with ThreadPoolExecutor(in_flight) as pool:
+        try:
+            for future in as_completed([pool.submit(do, job) for job in jobs]):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _segment(job: Job, segmenter: Segmenter) -> _Failure | None:
+    try:
+        masks = segmenter(job.picture, job.overlay is not None)
+        if job.overlay is not None and masks.overlay is not None:
+            _write(job.overlay, masks.overlay)
+        _write(job.mask, masks.mask)
+    except (PictureFailed, OSError) as error:
+        return job.picture, str(error)
+    return None
 
 
 def plan(source: Path, out: Path, *, overlay: bool) -> list[Job]:
@@ -116,15 +153,6 @@ def _refuse_clashes(jobs: list[Job]) -> None:
         raise AlignSegError(f"two pictures would both be written to {twice[0]}. Rename one of them.")
     if lost := [job.picture for job in jobs if job.picture.resolve() in written]:
         raise AlignSegError(f"a mask would overwrite the picture {lost[0]}. Choose another folder with -o.")
-
-
-def _segment(job: Job, manifest: Manifest, engine: Engine, max_pixels: int) -> None:
-    pixels = decode(job.picture.read_bytes(), max_pixels)
-    prepared = prepare(pixels, manifest.input.buckets)
-    ids = restore(engine.infer(np.ascontiguousarray(prepared.pixels[None])).ids[0], prepared).ids
-    if job.overlay is not None:
-        _write(job.overlay, encode.overlay_png(pixels, ids, manifest.palette))
-    _write(job.mask, encode.indexed_png(ids, manifest.palette))
 
 
 def _write(path: Path, data: bytes) -> None:

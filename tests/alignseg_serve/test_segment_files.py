@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from alignseg_serve import cli
 from alignseg_serve.segment_files import INTERRUPTED, plan, run
+from alignseg_serve.segment_locally import locally
 from service.errors import AlignSegError
 from service.settings import Settings
 from tests import tiny_model
@@ -33,7 +34,7 @@ def pictures(tmp_path: Path) -> Path:
 def segment(source: Path, out: Path, engine: FakeEngine | None = None, **flags: bool) -> tuple[int, str]:
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     flags = {"overlay": False, "overwrite": False, **flags}
-    code = run(source, out, MODEL, engine or FakeEngine(), 1_000_000, console, **flags)
+    code = run(source, out, locally(MODEL, engine or FakeEngine(), 1_000_000), console, **flags)
     console.file.close()
     return code, console.export_text()
 
