@@ -14,6 +14,7 @@ from service import journal
 from service.journal import Record
 from service.logs import AccessLog
 from service.metrics import Metrics
+from service.routes.security import headers_for
 from service.tracing import Tracer
 
 REQUEST_ID: Final = "X-Request-Id"
@@ -21,15 +22,6 @@ QUIET: Final = frozenset({"/metrics", "/health", "/healthz/live", "/healthz/read
 _ID_BYTES: Final = REQUEST_ID.lower().encode()
 _SAFE: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # goes into logs: no spaces, no line breaks
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
-
-SECURITY_HEADERS: Final[Mapping[bytes, bytes]] = {
-    b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
-    b"referrer-policy": b"no-referrer",
-    b"cross-origin-opener-policy": b"same-origin",
-    # Nothing from elsewhere, nothing inline. What needs more (the page, /docs) sets its own.
-    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-}
 
 
 class ObserveMiddleware:
@@ -49,7 +41,7 @@ class ObserveMiddleware:
         record = _begin(scope)
         token = journal.enter(record)
         try:
-            await self._app(scope, receive, _noting(record, send))
+            await self._app(scope, receive, _noting(record, headers_for(scope), send))
         except Exception:
             record.status = 500  # answered further out, by problems.py
             raise
@@ -73,11 +65,11 @@ def _begin(scope: Scope) -> Record:
     return Record(request_id, method=scope["method"], path=scope["path"])
 
 
-def _noting(record: Record, send: Send) -> Send:
+def _noting(record: Record, defaults: Mapping[bytes, bytes], send: Send) -> Send:
     async def noting(message: Message) -> None:
         if message["type"] == "http.response.start":
             record.status = message["status"]
-            message["headers"] = _completed(message.get("headers", ()), record.request_id)
+            message["headers"] = _completed(message.get("headers", ()), defaults, record.request_id)
         else:
             record.bytes_out += len(message.get("body", b""))
         await send(message)
@@ -85,11 +77,11 @@ def _noting(record: Record, send: Send) -> Send:
     return noting
 
 
-def _completed(headers: Any, request_id: str) -> list[tuple[bytes, bytes]]:
+def _completed(headers: Any, defaults: Mapping[bytes, bytes], request_id: str) -> list[tuple[bytes, bytes]]:
     """The answer's own headers, then those it lacks."""
     own = [(name, value) for name, value in headers if name != _ID_BYTES]
     names = {name for name, _ in own}
-    added = [(name, value) for name, value in SECURITY_HEADERS.items() if name not in names]
+    added = [(name, value) for name, value in defaults.items() if name not in names]
     return [*own, *added, (_ID_BYTES, request_id.encode())]
 
 
