@@ -19,7 +19,7 @@ from service.manifest import Manifest
 from service.metrics import Metrics
 from service.model import ServedModel
 from service.pipeline import Pipeline
-from service.routes import classes, health, metrics, openapi, page, problems, segment
+from service.routes import classes, docs, health, metrics, openapi, page, problems, segment
 from service.routes.guard import GuardMiddleware, cors_options
 from service.routes.observe import ObserveMiddleware
 from service.settings import Settings
@@ -71,6 +71,8 @@ def create_app(
         version=version("alignseg-serve"),
         lifespan=lifespan,
         responses=openapi.PROBLEMS,
+        docs_url=None,  # see routes/docs.py
+        redoc_url=None,
     )
     app.state.metrics = figures
     app.add_middleware(GuardMiddleware, keys=keys.load(settings))
@@ -78,7 +80,7 @@ def create_app(
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
     app.add_middleware(ObserveMiddleware, metrics=figures, tracer=tracer)
     problems.install(app)
-    for router in (page.router, segment.router, classes.router):
+    for router in (page.router, docs.router, segment.router, classes.router):
         app.include_router(router)
     if settings.admin_port is None:
         app.include_router(health.router)
@@ -88,7 +90,8 @@ def create_app(
 
 def create_admin_app(app: FastAPI) -> FastAPI:
     """Health and metrics of `app`, for a port of their own."""
-    admin = FastAPI(title="alignseg-serve, health and metrics", version=version("alignseg-serve"))
+    title = "alignseg-serve, health and metrics"
+    admin = FastAPI(title=title, version=version("alignseg-serve"), docs_url=None, redoc_url=None)
     admin.state = app.state
     admin.add_middleware(ObserveMiddleware, metrics=Metrics())  # its own figures would only blur the others
     problems.install(admin)

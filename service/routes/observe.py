@@ -5,7 +5,6 @@ Plain ASGI: Starlette's BaseHTTPMiddleware would hide from routes that a client 
 
 import re
 import uuid
-from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,11 +13,13 @@ from service import journal
 from service.journal import Record
 from service.logs import AccessLog
 from service.metrics import Metrics
-from service.routes.security import headers_for
+from service.routes.security import HEADERS
 from service.tracing import Tracer
 
 REQUEST_ID: Final = "X-Request-Id"
-QUIET: Final = frozenset({"/metrics", "/health", "/healthz/live", "/healthz/ready"})
+QUIET: Final = frozenset(
+    {"/metrics", "/health", "/healthz/live", "/healthz/ready", "/v2/health/live", "/v2/health/ready"}
+)
 _ID_BYTES: Final = REQUEST_ID.lower().encode()
 _SAFE: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # goes into logs: no spaces, no line breaks
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
@@ -41,7 +42,7 @@ class ObserveMiddleware:
         record = _begin(scope)
         token = journal.enter(record)
         try:
-            await self._app(scope, receive, _noting(record, headers_for(scope), send))
+            await self._app(scope, receive, _noting(record, send))
         except Exception:
             record.status = 500  # answered further out, by problems.py
             raise
@@ -65,11 +66,11 @@ def _begin(scope: Scope) -> Record:
     return Record(request_id, method=scope["method"], path=scope["path"])
 
 
-def _noting(record: Record, defaults: Mapping[bytes, bytes], send: Send) -> Send:
+def _noting(record: Record, send: Send) -> Send:
     async def noting(message: Message) -> None:
         if message["type"] == "http.response.start":
             record.status = message["status"]
-            message["headers"] = _completed(message.get("headers", ()), defaults, record.request_id)
+            message["headers"] = _completed(message.get("headers", ()), record.request_id)
         else:
             record.bytes_out += len(message.get("body", b""))
         await send(message)
@@ -77,11 +78,11 @@ def _noting(record: Record, defaults: Mapping[bytes, bytes], send: Send) -> Send
     return noting
 
 
-def _completed(headers: Any, defaults: Mapping[bytes, bytes], request_id: str) -> list[tuple[bytes, bytes]]:
+def _completed(headers: Any, request_id: str) -> list[tuple[bytes, bytes]]:
     """The answer's own headers, then those it lacks."""
     own = [(name, value) for name, value in headers if name != _ID_BYTES]
     names = {name for name, _ in own}
-    added = [(name, value) for name, value in defaults.items() if name not in names]
+    added = [(name, value) for name, value in HEADERS.items() if name not in names]
     return [*own, *added, (_ID_BYTES, request_id.encode())]
 
 

@@ -42,9 +42,18 @@ async def test_other_names_are_404(name: str) -> None:
         assert (await client.get(f"/page/{name}")).status_code == 404
 
 
+async def test_the_docs_come_from_here() -> None:
+    async with serving() as (client, _):
+        page = await client.get("/docs")
+        for path in re.findall(r'(?:href|src)="([^"]+)"', page.text):
+            assert (await client.get(f"/{path}")).status_code == 200, path
+        assert (await client.get("/docs/none.js")).status_code == 404
+    assert "script-src" not in page.headers["content-security-policy"]  # default-src 'self' holds for scripts
+
+
 def test_nothing_inline_and_nothing_from_elsewhere() -> None:
-    html = (PAGE / "index.html").read_text()
-    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", html)
+    for page in PAGE.glob("*.html"):
+        assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page.read_text())
     for file in PAGE.glob("*.*"):
         if file.suffix in {".html", ".js", ".css"}:
             assert not re.findall(r"""(?:src|href|url|fetch|import)\W{1,3}(?:https?:)?//""", file.read_text()), (
