@@ -1,0 +1,66 @@
+"""The weights that ship: whole, told honestly, and the same network in both files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model_export import checkpoint, parity
+from model_export.serving_module import ServingModule
+from service import manifest as manifests
+from service.contracts import UInt8Array
+from service.engines.onnx_runtime import OnnxRuntimeEngine
+from service.settings import REPOSITORY
+
+WEIGHTS = REPOSITORY / "weights"
+CAMVID = REPOSITORY.parent / "shared" / "camvid" / "val"
+FOLDERS = sorted(path.parent for path in WEIGHTS.glob("*/model.json"))
+BUDGET = 16 * 2**20
+
+
+@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_the_default_model_is_there() -> None:
+    assert WEIGHTS / "alignseg-lite" in FOLDERS
+
+
+def test_files_are_what_the_manifest_says(folder: Path) -> None:
+    manifest = manifests.load(folder)
+    assert manifest.name == folder.name
+    for role in manifest.files:
+        manifests.verified_file(folder, manifest, role)
+    assert sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) <= BUDGET
+    assert "non-commercial" in manifest.terms
+
+
+def test_both_files_hold_the_same_network(folder: Path) -> None:
+    manifest = manifests.load(folder)
+    module = ServingModule(checkpoint.load(manifests.verified_file(folder, manifest, "checkpoint")))
+    engine = OnnxRuntimeEngine(manifests.verified_file(folder, manifest, "onnx"))
+    scene = parity.read_picture(REPOSITORY / "service" / "page" / "scene.jpg")
+    assert agreement(module, engine, scene) >= parity.PIXELS_AGREEING
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason=f"real frames are in {CAMVID}, which outside users do not have")
+def test_masks_of_real_frames_mean_something() -> None:
+    folder = WEIGHTS / "alignseg-lite"
+    engine = OnnxRuntimeEngine(manifests.verified_file(folder, manifests.load(folder), "onnx"))
+    right = labelled = 0
+    for path in sorted((CAMVID / "images").glob("*.jpg"))[::13]:
+        with Image.open(CAMVID / "labels" / f"{path.stem}.png") as image:
+            labels = np.asarray(image)
+        ids = engine.infer(parity.read_picture(path)[None]).ids[0]
+        right += int((ids == labels)[labels < 11].sum())
+        labelled += int((labels < 11).sum())
+    assert right / labelled > 0.8
+
+
+def agreement(module: ServingModule, engine: OnnxRuntimeEngine, picture: UInt8Array) -> float:
+    with torch.inference_mode():
+        expected = module(torch.tensor(picture)[None])[0].numpy()
+    return float((engine.infer(picture[None]).ids == expected).mean())
