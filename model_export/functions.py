@@ -18,6 +18,7 @@ from model_export.alignseg.sampling import Sampling
 DOMAIN = "alignseg"
 AGGREGATE = "AlignedAggregate"
 CONTEXT = "AlignedContext"
+NODES = frozenset({AGGREGATE, CONTEXT})
 # 16 brought GridSample. From 20 on its mode is named "linear", which TensorRT's parser (to 11.1 at least) takes for
 # nearest in silence. 18 is what PyTorch's exporter writes.
 OPSET = 18
