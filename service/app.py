@@ -15,11 +15,13 @@ from service.attempts import OnCall
 from service.contracts import Engine
 from service.engines.select import open_engine
 from service.errors import EngineError
+from service.logs import AccessLog
 from service.manifest import Manifest
 from service.metrics import Metrics
 from service.model import ServedModel
 from service.pipeline import Pipeline
 from service.routes import classes, docs, health, metrics, openapi, page, problems, segment
+from service.routes.door import Door
 from service.routes.guard import GuardMiddleware, cors_options
 from service.routes.observe import ObserveMiddleware
 from service.settings import Settings
@@ -74,17 +76,21 @@ def create_app(
         docs_url=None,  # see routes/docs.py
         redoc_url=None,
     )
+    access_log = AccessLog()
     app.state.metrics = figures
     app.add_middleware(GuardMiddleware, keys=keys.load(settings))
     if settings.cors_origins.strip():
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
-    app.add_middleware(ObserveMiddleware, metrics=figures, tracer=tracer)
+    app.add_middleware(ObserveMiddleware, metrics=figures, log=access_log, tracer=tracer)
     problems.install(app)
     for router in (page.router, docs.router, segment.router, classes.router):
         app.include_router(router)
     if settings.admin_port is None:
         app.include_router(health.router)
         app.include_router(metrics.router)
+    if not settings.cors_origins.strip() and tracer is None:  # these need every answer to pass through them
+        paths = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
+        app.state.door = Door(app.state, figures, access_log, paths)
     return app
 
 
@@ -93,7 +99,9 @@ def create_admin_app(app: FastAPI) -> FastAPI:
     title = "alignseg-serve, health and metrics"
     admin = FastAPI(title=title, version=version("alignseg-serve"), docs_url=None, redoc_url=None)
     admin.state = app.state
-    admin.add_middleware(ObserveMiddleware, metrics=Metrics())  # its own figures would only blur the others
+    admin.add_middleware(
+        ObserveMiddleware, metrics=Metrics(), log=AccessLog()
+    )  # its own figures would only blur the others
     problems.install(admin)
     admin.include_router(health.router)
     admin.include_router(metrics.router)

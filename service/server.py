@@ -25,9 +25,11 @@ class Server(uvicorn.Server):
     """Keeps its sockets open while it drains, so that load balancers and late clients read a 503 instead of a reset."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
+        door = getattr(app.state, "door", None)
+        common = options(refuse=None if door is None else door.refuse)
         super().__init__(
             uvicorn.Config(
-                app, host=settings.host, port=settings.port, timeout_graceful_shutdown=LAST_BYTES_S, **options()
+                app, host=settings.host, port=settings.port, timeout_graceful_shutdown=LAST_BYTES_S, **common
             )
         )
         self.exit_code = 0

@@ -3,8 +3,9 @@
 Plain ASGI: Starlette's BaseHTTPMiddleware would hide from routes that a client has left.
 """
 
+import os
 import re
-import uuid
+from collections.abc import Iterable
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,11 +29,11 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 class ObserveMiddleware:
     """Wraps a whole application."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None = None) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, log: AccessLog, tracer: Tracer | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._log = log
         self._tracer = tracer
-        self._log = AccessLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Observe one request."""
@@ -59,9 +60,14 @@ class ObserveMiddleware:
         self._log.write(record, quiet=record.route in QUIET)
 
 
+def request_id_in(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The client's own id, if it gave one that is fit for a log."""
+    given = next((value for name, value in headers if name == _ID_BYTES), b"").decode("latin-1")
+    return given if _SAFE.fullmatch(given) else None
+
+
 def _begin(scope: Scope) -> Record:
-    given = next((value for name, value in scope["headers"] if name == _ID_BYTES), b"").decode("latin-1")
-    request_id = given if _SAFE.fullmatch(given) else uuid.uuid4().hex
+    request_id = request_id_in(scope["headers"]) or os.urandom(16).hex()
     scope.setdefault("state", {})["request_id"] = request_id
     return Record(request_id, method=scope["method"], path=scope["path"])
 

@@ -1,0 +1,134 @@
+"""What the server's benchmarks share: a server in a process of its own, watched; a generator in another; a report."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+RESULTS: Final = ROOT / "benchmarks" / "results"
+SCENE: Final = ROOT / "service" / "page" / "scene.jpg"
+_PACKAGES: Final = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pillow", "numpy", "pydantic")
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Watched:
+    """A process, and what it costs."""
+
+    def __init__(self, command: Sequence[str], **environment: str) -> None:
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
+        )
+        self.port = 0
+        self.log: list[str] = []
+        self.rss_mb: list[tuple[float, float]] = []  # (time.monotonic(), resident megabytes)
+        self._started = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+        if not self._started.wait(60) or not self.port:
+            self.process.kill()
+            raise RuntimeError("the server did not start:\n" + "".join(self.log))
+        threading.Thread(target=self._sample, daemon=True).start()
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU so far, all threads."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def rss(self) -> float:
+        """Resident megabytes now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def peak_rss(self, since: float = 0.0) -> float:
+        """The most resident megabytes seen since a moment on time.monotonic()."""
+        return max((rss for when, rss in self.rss_mb if when >= since), default=self.rss())
+
+    def _sample(self) -> None:
+        while self.process.poll() is None:
+            try:
+                self.rss_mb.append((time.monotonic(), self.rss()))
+            except (OSError, IndexError):  # it has just ended
+                return
+            time.sleep(0.25)
+
+    def _read(self) -> None:
+        for line in self.process.stderr or ():
+            if match := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(match[1])
+                self._started.set()
+            if len(self.log) < 10_000:
+                self.log.append(line)
+        self._started.set()
+
+
+@contextmanager
+def serving(command: Sequence[str], **environment: str) -> Generator[Watched, None, None]:
+    """A server on 127.0.0.1, ended on the way out; raises when it does not end with 0."""
+    server = Watched(command, ALIGNSEG_LOG="json", **environment)
+    try:
+        yield server
+        server.process.terminate()
+        if (code := server.process.wait(60)) != 0:
+            raise RuntimeError(f"the server ended with {code}:\n" + "".join(server.log[-20:]))
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+def stand_in(infer_ms: float = 0.3, **options: float) -> list[str]:
+    """The command of a server with a stand-in engine."""
+    extra = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    return [sys.executable, "-m", "benchmarks.stand_in", "--infer-ms", str(infer_ms), *extra]
+
+
+def load(port: int, **options: object) -> dict[str, Any]:
+    """Run the generator in a process of its own; its result."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "result.json"
+        options = {"port": port, "body": SCENE, "out": out, **options}
+        arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        subprocess.run([sys.executable, "-m", "benchmarks.loadgen", *arguments], cwd=ROOT, check=True)
+        result: dict[str, Any] = json.loads(out.read_text())
+        return result
+
+
+def percentiles(values: Sequence[float], points: Sequence[float] = (50, 95, 99)) -> dict[str, float]:
+    """E.g. {"p50": 3.1}; empty for no values."""
+    ordered = sorted(values)
+    return {f"p{point:g}": round(ordered[min(len(ordered) - 1, int(len(ordered) * point / 100))], 3) for point in points} if ordered else {}
+
+
+def machine() -> dict[str, Any]:
+    """Where a result comes from."""
+    cpu = next((ln.partition(":")[2].strip() for ln in Path("/proc/cpuinfo").read_text().splitlines() if ln.startswith("model name")), "?")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
+        "load_average_before": os.getloadavg()[0],
+        "python": sys.version.split()[0],
+        "packages": {name: version(name) for name in _PACKAGES},
+        "commit": commit.stdout.strip(),
+    }
+
+
+def report(name: str, figures: dict[str, Any]) -> None:
+    """Print, and write to benchmarks/results/NAME.json."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+    print(f"written to {path.relative_to(ROOT)}")
