@@ -8,7 +8,6 @@ from functools import partial
 
 from service import journal
 from service.admission import Admission, Limits
-from service.answers import Segmentation
 from service.batcher import Inferred
 from service.budget import PixelBudget, Take
 from service.contracts import UInt8Array
@@ -17,6 +16,7 @@ from service.health import Health
 from service.manifest import Manifest
 from service.model import ServedModel
 from service.pool import Pool
+from service.segmentation import Segmentation
 from service.settings import Settings
 from service.views import View, view
 
@@ -77,6 +77,8 @@ class Pipeline:
         """
         model = self.model
         journal.note_model(model.manifest.name)
+        if with_confidence:
+            model.require_confidence()
         with model.in_use(), self.pixels.share() as take:
             began = time.monotonic()
             pixels, seen = await self._decoders.run(partial(self._open, model.manifest, data, tile, take))

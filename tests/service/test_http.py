@@ -1,11 +1,12 @@
 import pytest
 
+from service import media
 from service.answers import RENDERERS
 from service.errors import NotAcceptable
+from service.media import JPEG, JSON, MULTIPART, NPY, PNG, WEBP, ZIP
 from service.routes.negotiation import choose
+from service.routes.openapi import SegmentAnswer, SeveralAnswers
 from tests.fakes import COLORS, encoded, serving, striped
-
-JSON, PNG = RENDERERS
 
 
 @pytest.mark.parametrize(
@@ -13,7 +14,11 @@ JSON, PNG = RENDERERS
     [("", JSON), ("*/*", JSON), ("image/png", PNG), ("image/*", PNG), ("application/json", JSON),
      ("image/png, */*", PNG), ("image/png;q=0.5, application/json", JSON), ("image/png;q=0.5, */*;q=0.1", PNG),
      ("application/json;q=0, */*", PNG), ("image/png, application/json", PNG), ("application/json, image/png", JSON),
-     ("text/html, application/xhtml+xml, image/avif, image/webp, */*;q=0.8", JSON), ("IMAGE/PNG", PNG),
+     ("text/html, application/xhtml+xml, image/avif, */*;q=0.8", JSON), ("IMAGE/PNG", PNG),
+     ("text/html, image/avif, image/webp, */*;q=0.8", WEBP), ("image/jpeg", JPEG),
+     ("image/*;q=0.9, image/png;q=0.1", JPEG),
+     ("application/x-npy", NPY), ("application/zip, multipart/*;q=0.9", ZIP), ("multipart/mixed", MULTIPART),
+     ("application/*", JSON),
      ("*/*;q=0.1, image/png;q=0.2", PNG), ("image/png;q=banana, application/json", JSON),
      ("text/html, */*;q=0.1", JSON)],
 )  # fmt: skip
@@ -21,9 +26,9 @@ def test_accept(accept: str, chosen: str) -> None:
     assert choose(accept, list(RENDERERS)) == chosen
 
 
-@pytest.mark.parametrize("accept", ["text/html", "image/jpeg", "*/*;q=0", "nonsense", "image/png;q=0"])
+@pytest.mark.parametrize("accept", ["text/html", "image/gif", "*/*;q=0", "nonsense", "image/png;q=0"])
 def test_nothing_acceptable(accept: str) -> None:
-    with pytest.raises(NotAcceptable, match="on offer are application/json, image/png"):
+    with pytest.raises(NotAcceptable, match="on offer are application/json, image/png, image/jpeg"):
         choose(accept, list(RENDERERS))
 
 
@@ -56,8 +61,12 @@ async def test_openapi_tells_both_bodies_and_a_real_answer() -> None:
     operation = spec["paths"]["/segment"]["post"]
     assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/*", "application/octet-stream"}
     answer = operation["responses"]["200"]["content"]
-    assert answer["application/json"]["schema"] == {"$ref": "#/components/schemas/SegmentAnswer"}
-    assert list(answer["application/json"]["example"]) == list(real)
-    assert "image/png" in answer
+    forms = {part["$ref"].rsplit("/")[-1] for part in answer["application/json"]["schema"]["anyOf"]}
+    assert forms == {"SegmentAnswer", "SeveralAnswers"}
+    for example in answer["application/json"]["examples"].values():
+        form = SeveralAnswers if "results" in example["value"] else SegmentAnswer
+        form.model_validate(example["value"])
+    assert list(answer["application/json"]["examples"]["mask as PNG"]["value"]) == list(real)
+    assert set(answer) == set(media.ALL)
     assert "application/problem+json" in operation["responses"]["default"]["content"]
     assert "422" not in operation["responses"]

@@ -70,7 +70,7 @@ async def test_include_adds_pictures() -> None:
     assert from_base64(body["overlay"]).size == (24, 16)
     assert list(body["class_masks"]) == list(body["class_overlays"]) == list(COLORS)
     np.testing.assert_array_equal(np.asarray(from_base64(body["class_masks"]["tree"])) == 255, IDS == 2)
-    assert from_base64(body["class_overlays"]["tree"]).mode == "RGBA"
+    assert from_base64(body["class_overlays"]["tree"]).convert("RGBA").getpixel((0, 0)) == (0, 0, 0, 0)
 
 
 async def test_a_tall_picture_takes_the_tall_bucket() -> None:
@@ -112,7 +112,11 @@ REFUSED = {
         {"content": stream(10_000, FORM_HEAD), "headers": {"Content-Type": FORM}}, 413, "too-many-bytes"),
     "too many pixels": ({"content": encoded(np.zeros((101, 100), np.uint8))}, 413, "too-many-pixels"),
     "another field": ({"files": {"file": ("a.png", PNG)}}, 400, "bad-request"),
-    "two pictures": ({"files": [("image", ("a.png", PNG)), ("image", ("b.png", PNG))]}, 400, "bad-request"),
+    "too many pictures": ({"files": [("image", (f"{i}.png", b"x")) for i in range(17)]}, 400, "bad-request"),
+    "several pictures as one": (
+        {"files": [("image", ("a.png", PNG))] * 2, "headers": {"Accept": "image/png"}}, 400, "bad-request"),
+    "text beside a picture": (
+        {"files": [("image", ("a.png", PNG)), ("image", (None, "text"))]}, 400, "bad-request"),
     "text in the field": ({"data": {"image": "a.png"}, "files": {"x": b"x"}}, 400, "bad-request"),
     "form without a boundary": (
         {"content": PNG, "headers": {"Content-Type": "multipart/form-data"}}, 400, "bad-request"),

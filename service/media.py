@@ -1,0 +1,12 @@
+"""The media types of answers, the default first."""
+
+from typing import Final
+
+JSON: Final = "application/json"
+PNG: Final = "image/png"
+JPEG: Final = "image/jpeg"
+WEBP: Final = "image/webp"
+NPY: Final = "application/x-npy"
+ZIP: Final = "application/zip"
+MULTIPART: Final = "multipart/mixed"
+ALL: Final = (JSON, PNG, JPEG, WEBP, NPY, ZIP, MULTIPART)
