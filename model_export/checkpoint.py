@@ -87,7 +87,7 @@ def _architecture(path: Path, text: str) -> Architecture:
 
 
 def _load_published(path: Path) -> AlignSeg:
-    state = published.without_wrapping(_unpickle(path))
+    state = published.without_wrapping(read_state_dict(path))
     try:
         network = AlignSeg.from_architecture(published.architecture(state))
     except KeyError as error:
@@ -100,7 +100,11 @@ def _load_published(path: Path) -> AlignSeg:
     return network
 
 
-def _unpickle(path: Path) -> StateDict:
+def read_state_dict(path: Path) -> StateDict:
+    """Names to tensors of a PyTorch file, from under `state_dict` where it has that; nothing in the file is run.
+
+    Raises CheckpointError when the file is none, is damaged, or holds anything else.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -130,14 +134,15 @@ def _load_strictly(path: Path, network: AlignSeg, state: StateDict, names: Mappi
     if missing or unexpected or misshapen:
         raise CheckpointError(
             f"{path} does not fit {network.architecture}:"
-            + _listed("missing", missing)
-            + _listed("unexpected", unexpected)
-            + _listed("misshapen", misshapen)
+            + listed("missing", missing)
+            + listed("unexpected", unexpected)
+            + listed("misshapen", misshapen)
         )
     network.load_state_dict({key: state[name] for key, name in names.items()}, strict=False)  # all but the counters
 
 
-def _listed(title: str, keys: Iterable[str]) -> str:
+def listed(title: str, keys: Iterable[str]) -> str:
+    """A heading with the count and a line for each key, for the end of a message; nothing when there is none."""
     lines = list(keys)
     return f"\n  {len(lines)} {title}:" + "".join(f"\n    {line}" for line in lines) if lines else ""
 

@@ -68,6 +68,7 @@ def _manifest(
     model_version: str,
 ) -> Manifest:
     fields = asdict(network.architecture)
+    del fields["align_fa"], fields["align_cm"]  # the ablation's switches; serving reads the graph
     return Manifest(
         name=name,
         version=model_version,

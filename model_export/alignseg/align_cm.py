@@ -33,6 +33,21 @@ class AlignedContext(nn.Module):
         return sample(context, offsets, self.sampling) + local
 
 
+class PlainCM(nn.Module):
+    """What AlignCM is compared with: the same context, each pixel taking that of the region it lies in."""
+
+    def __init__(self, features: int, channels: int) -> None:
+        super().__init__()
+        self.pooled = Projection(features, channels)
+        self.local = Projection(features, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, features, H, W) at 1/32. Returns (N, channels, H, W)."""
+        context: Tensor = self.pooled(region_means(x, REGIONS))
+        out: Tensor = self.local(x) + upsample(context, (x.shape[2], x.shape[3]))
+        return out
+
+
 class AlignCM(nn.Module):
     """Adds to each pixel the context of the region it belongs to, rather than of the region it lies in."""
 

@@ -41,6 +41,14 @@ class AlignedAggregate(nn.Module):
         return sample(high_up, offsets[:, :2], self.sampling) + sample(low, offsets[:, 2:], self.sampling)
 
 
+class PlainFA(nn.Module):
+    """What AlignFA is compared with: low + upsample(high), as in FPN (Lin et al., CVPR 2017)."""
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        """low: (N, C, H, W); high: (N, C, h, w). Returns (N, C, H, W)."""
+        return low + upsample(high, (low.shape[2], low.shape[3]))
+
+
 class AlignFA(nn.Module):
     """Adds a low-level map (large, sharp) and a high-level one (small, semantic), each moved to where they agree."""
 

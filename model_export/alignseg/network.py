@@ -5,8 +5,8 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from model_export.alignseg.align_cm import AlignCM
-from model_export.alignseg.align_fa import AlignFA, NormLeakyReLU
+from model_export.alignseg.align_cm import AlignCM, PlainCM
+from model_export.alignseg.align_fa import AlignFA, NormLeakyReLU, PlainFA
 from model_export.alignseg.backbone import Backbone, BackboneName
 from model_export.alignseg.preprocessing import IMAGENET_RGB, Normalise, Preprocessing
 from model_export.alignseg.sampling import Sampling
@@ -22,6 +22,8 @@ class Architecture:
     sampling: Sampling
     aux_head: bool
     preprocessing: Preprocessing
+    align_fa: bool = True
+    align_cm: bool = True
 
 
 class Refine(nn.Module):
@@ -61,7 +63,8 @@ class AlignSeg(nn.Module):
 
     backbone: "lite", "resnet18", "resnet50" or "resnet101". channels: width of the decoder, a multiple of 4;
     256 as published, 64 for "lite". sampling: see sampling.py; weights of one do not serve under the other.
-    aux_head: whether the auxiliary head of training is there.
+    aux_head: whether the auxiliary head of training is there. align_fa, align_cm: False puts plain upsampling in the
+    place of sampling at learned offsets (PlainFA, PlainCM), so that an ablation takes away alignment and nothing else.
     """
 
     def __init__(
@@ -72,17 +75,24 @@ class AlignSeg(nn.Module):
         sampling: Sampling = "standard",
         aux_head: bool = True,
         preprocessing: Preprocessing = IMAGENET_RGB,
+        align_fa: bool = True,
+        align_cm: bool = True,
     ) -> None:
         super().__init__()
         channels = channels or (64 if backbone == "lite" else 256)
-        self.architecture = Architecture(backbone, num_classes, channels, sampling, aux_head, preprocessing)
+        self.architecture = Architecture(
+            backbone, num_classes, channels, sampling, aux_head, preprocessing, align_fa, align_cm
+        )
         self.normalise = Normalise(preprocessing)
         self.backbone = Backbone(backbone)
-        self.align_cm = AlignCM(self.backbone.channels[3], channels, sampling)
+        features = self.backbone.channels[3]
+        self.align_cm = AlignCM(features, channels, sampling) if align_cm else PlainCM(features, channels)
         # Number n works on the backbone's stage n; 5 is AlignCM's context. "a" refines before AlignFA, "b" after it.
         inputs = [*self.backbone.channels, channels]
         self.refine_a = nn.ModuleDict({str(n): Refine(inputs[n - 1], channels) for n in (1, 2, 3, 4, 5)})
-        self.align_fa = nn.ModuleDict({str(n): AlignFA(channels, sampling) for n in (2, 3, 4, 5)})
+        self.align_fa = nn.ModuleDict(
+            {str(n): AlignFA(channels, sampling) if align_fa else PlainFA() for n in (2, 3, 4, 5)}
+        )
         self.refine_b = nn.ModuleDict({str(n): Refine(channels, channels) for n in (2, 3, 4, 5)})
         self.head = Head(channels, num_classes)
         self.aux_head = Head(channels, num_classes) if aux_head else None
@@ -90,7 +100,9 @@ class AlignSeg(nn.Module):
     @classmethod
     def from_architecture(cls, a: Architecture) -> Self:
         """Build an untrained network."""
-        return cls(a.backbone, a.num_classes, a.channels, a.sampling, a.aux_head, a.preprocessing)
+        return cls(
+            a.backbone, a.num_classes, a.channels, a.sampling, a.aux_head, a.preprocessing, a.align_fa, a.align_cm
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, 3, H, W) float, normalised by `self.normalise`. Returns (N, num_classes, ~H/4, ~W/4) logits."""

@@ -1,10 +1,12 @@
 """Checkpoints load strictly or not at all."""
 
+import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from model_export import checkpoint, published
 from model_export.alignseg import AlignSeg
@@ -41,6 +43,19 @@ def test_own_safetensors_round_trip(tmp_path: Path, aux_head: bool) -> None:
     assert_same(network, loaded)
     assert checkpoint.read_metadata(tmp_path / "a.safetensors")["note"] == "hello"
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_checkpoints_written_before_the_ablations_switches_load_with_both_modules(tmp_path: Path) -> None:
+    network = AlignSeg("lite", 3, channels=8)
+    checkpoint.save(tmp_path / "a.safetensors", network)
+    metadata = checkpoint.read_metadata(tmp_path / "a.safetensors")
+    fields = json.loads(metadata["architecture"])
+    del fields["align_fa"], fields["align_cm"]
+    state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    save_file(state, tmp_path / "old.safetensors", {**metadata, "architecture": json.dumps(fields)})
+    loaded = checkpoint.load(tmp_path / "old.safetensors")
+    assert loaded.architecture == network.architecture
+    assert_same(network, loaded)
 
 
 def test_half_stores_kernels_rounded_and_norms_whole(tmp_path: Path) -> None:

@@ -85,3 +85,16 @@ def test_no_auxiliary_head() -> None:
 def test_unknown_backbone() -> None:
     with pytest.raises(ValueError, match="no backbone 'vgg'; there are lite, resnet18"):
         AlignSeg("vgg", 5)
+
+
+@pytest.mark.parametrize("align_cm", [True, False])
+@pytest.mark.parametrize("align_fa", [True, False])
+def test_the_ablations_networks_equal_the_whole_one_while_offsets_are_zero(align_fa: bool, align_cm: bool) -> None:
+    whole = AlignSeg("lite", 5, channels=8).eval()
+    other = AlignSeg("lite", 5, channels=8, align_fa=align_fa, align_cm=align_cm).eval()
+    left_out = other.load_state_dict(whole.state_dict(), strict=False)
+    assert not left_out.missing_keys
+    assert all("_offsets." in key for key in left_out.unexpected_keys)
+    assert AlignSeg.from_architecture(other.architecture).state_dict().keys() == other.state_dict().keys()
+    x = torch.randn(1, 3, 64, 96)
+    torch.testing.assert_close(other(x), whole(x), rtol=1e-4, atol=1e-5)
