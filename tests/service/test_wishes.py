@@ -1,0 +1,64 @@
+import pytest
+
+from service import media
+from service.errors import BadRequest
+from service.segmentation import find_classes
+from service.wishes import PARAMETERS, Wishes, parse
+from tests.fakes import manifest
+
+
+def test_nothing_asked_for() -> None:
+    assert parse([], media.JSON) == Wishes()
+    assert parse([(name, "") for name in PARAMETERS], media.PNG) == Wishes()  # an HTML form's empty fields
+
+
+def test_everything_at_once() -> None:
+    query = [
+        ("masks", "RLE"), ("classes", "road, car"), ("classes", "2"), ("alpha", "0.25"), ("confidence", "1"),
+        ("tile", "True"), ("include", "overlay,class_masks"),
+    ]  # fmt: skip
+    assert parse(query, media.JSON) == Wishes(
+        frozenset({"overlay", "class_masks"}), "rle", ("road", "car", "2"), 0.25, confidence=True, tile=True
+    )
+
+
+WRONG = {
+    "mask=png": "no parameter 'mask'; there are masks, classes, alpha, confidence, tile, include",
+    "masks=svg": "masks is 'svg'; it can be png, rle, polygons, none",
+    "masks=png&masks=rle": "masks is given 2 times; expected one of png, rle, polygons, none",
+    "alpha=2": "alpha is '2'; expected a number from 0 to 1, such as 0.5",
+    "alpha=-0.1": "expected a number from 0 to 1",
+    "alpha=nan": "expected a number from 0 to 1",
+    "alpha=inf": "expected a number from 0 to 1",
+    "alpha=half": "alpha is 'half'",
+    "confidence=maybe": "confidence is 'maybe'; it can be true or false",
+    "tile=2": "tile is '2'; it can be true or false",
+    "include=mask": "include has mask; it can have overlay, class_masks, class_overlays",
+}
+
+
+@pytest.mark.parametrize("query", WRONG)
+def test_wrong_values_are_told_with_the_right_ones(query: str) -> None:
+    pairs = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
+    with pytest.raises(BadRequest) as raised:
+        parse(pairs, media.JSON)
+    assert WRONG[query] in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "media_type"),
+    [("masks", "rle", media.PNG), ("confidence", "true", media.JPEG), ("alpha", "0.5", media.NPY),
+     ("include", "overlay", media.ZIP), ("alpha", "0.5", media.PNG)],
+)  # fmt: skip
+def test_what_has_no_meaning_for_an_answer_is_not_ignored(name: str, value: str, media_type: str) -> None:
+    with pytest.raises(BadRequest, match=rf"{name} goes with .*application/json.*Accept asks for {media_type}"):
+        parse([(name, value)], media_type)
+
+
+def test_classes_by_name_and_id() -> None:
+    model = manifest()
+    assert find_classes([], model) == []
+    assert find_classes(["car", "ROAD", "1", "car"], model) == [0, 1, 3]
+    with pytest.raises(BadRequest) as raised:
+        find_classes(["car", "bus", "4"], model)
+    assert str(raised.value) == "classes has bus, 4; fake knows these, by id or name: 0 road, 1 sky, 2 tree, 3 car."
