@@ -19,6 +19,9 @@ from service.settings import Settings
 log = logging.getLogger("alignseg.server")
 LAST_BYTES_S = 5  # for answers that are made but not yet sent; by then the drain itself is over
 STARTUP_FAILED = 3  # what uvicorn's own command exits with
+# uvloop (libuv since 1.45) accepts one connection per listening descriptor and turn of the loop. In a flood of new
+# connections a turn takes milliseconds, and clients would wait seconds to be told that there is no room.
+ACCEPTS_A_TURN = 16
 
 
 class Server(uvicorn.Server):
@@ -27,11 +30,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         door = getattr(app.state, "door", None)
         common = options(refuse=None if door is None else door.refuse)
-        super().__init__(
-            uvicorn.Config(
-                app, host=settings.host, port=settings.port, timeout_graceful_shutdown=LAST_BYTES_S, **common
-            )
-        )
+        super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=LAST_BYTES_S, **common))
         self.exit_code = 0
         self._app = app
         self._settings = settings
@@ -40,7 +39,12 @@ class Server(uvicorn.Server):
 
     def run_until_stopped(self) -> int:
         """Serve; returns the process's exit code."""
-        self.run()
+        try:
+            sockets = _bind(self._settings.host, self._settings.port)
+        except OSError as error:
+            log.error("can't listen on %s port %d: %s", self._settings.host, self._settings.port, error)
+            return STARTUP_FAILED
+        self.run(sockets)
         return self.exit_code if self.started else STARTUP_FAILED
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -48,6 +52,8 @@ class Server(uvicorn.Server):
         if self._settings.admin_port is not None:
             self._admin = AdminPort(self._app, self._settings)
         await super().startup(sockets)
+        for host, port, *_ in {sock.getsockname() for sock in sockets or ()}:
+            log.info("running on http://%s:%d (Ctrl-C to quit)", f"[{host}]" if ":" in host else host, port)
         if self._admin is not None:
             await self._admin.open()
         if threading.current_thread() is threading.main_thread():
@@ -82,6 +88,15 @@ class Server(uvicorn.Server):
     @property
     def _pipeline(self) -> Pipeline | None:
         return getattr(self._app.state, "pipeline", None)
+
+
+def _bind(host: str, port: int) -> list[socket.socket]:
+    """One address, bound but closed until the model is warm, under several descriptors: see ACCEPTS_A_TURN."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(address)
+    return [bound, *(bound.dup() for _ in range(ACCEPTS_A_TURN - 1))]
 
 
 class AdminPort:
