@@ -18,6 +18,7 @@ from model_export.alignseg import AlignSeg
 from model_export.atomic import replacing
 from model_export.graph_names import name_after_modules
 from model_export.half_weights import store_exact_halves
+from model_export.lowering.merged_generators import merge_generators
 from model_export.serving_module import ServingModule
 from service.contracts import UInt8Array
 
@@ -45,6 +46,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
     (N, num_classes, ~H/4, ~W/4) float32, which cost nothing and tell the confidence; N, H and W dynamic.
     """
     network = copy.deepcopy(network).eval()
+    merge_generators(network)
     functions.put_nodes_in_place(network)
     dynamic = torch.export.Dim.AUTO
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators are not used
