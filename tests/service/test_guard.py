@@ -1,0 +1,159 @@
+import asyncio
+import base64
+import time
+from pathlib import Path
+
+import pytest
+
+from service.errors import SettingsError
+from service.keys import ApiKeys, load
+from service.settings import Settings
+from tests.fakes import FakeEngine, Gate, encoded, serving, striped
+
+PNG = encoded(striped())
+BASIC = base64.b64encode(b"anybody:secret-2").decode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({}, 401), ({"X-API-Key": "secret"}, 401), ({"X-API-Key": "secret-1"}, 200),
+     ({"Authorization": "Bearer secret-2"}, 200), ({"Authorization": "bearer secret-2"}, 200),
+     ({"Authorization": "Bearer "}, 401), ({"Authorization": "secret-2"}, 401),
+     ({"Authorization": f"Basic {BASIC}"}, 200), ({"Authorization": "Basic ???"}, 401),
+     ({"Authorization": "Bearer \u00e4".encode("latin-1").decode("latin-1")}, 401)],
+)  # fmt: skip
+async def test_keys(headers: dict[str, str], status: int) -> None:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    async with serving(api_keys="secret-1, secret-2") as (client, _):
+        response = await client.post("/segment", content=PNG, headers=raw)
+    assert response.status_code == status
+    if status == 401:
+        assert response.headers["www-authenticate"].startswith("Bearer, Basic")
+        assert response.json()["type"] == "urn:alignseg:problem:unauthorized"
+        assert "secret" not in response.text
+
+
+async def test_health_and_metrics_need_no_key_but_all_else_does() -> None:
+    async with serving(api_keys="secret") as (client, _):
+        for path in ("/healthz/live", "/healthz/ready", "/health", "/metrics"):
+            assert (await client.get(path)).status_code == 200
+        for path in ("/", "/docs", "/classes", "/openapi.json"):
+            assert (await client.get(path)).status_code == 401
+
+
+def test_keys_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# ours\nalpha  # the lab\n\nbeta\n")
+    keys = load(Settings(api_keys_file=path, api_keys="gamma"))
+    assert [keys.know(key) for key in ("alpha", "beta", "gamma", "# ours", "", "delta")] == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("content", [None, "", "# nothing\n", b"\xff\xfe"])
+def test_a_file_without_keys_does_not_leave_the_door_open(tmp_path: Path, content: str | bytes | None) -> None:
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SettingsError, match="ALIGNSEG_API_KEYS_FILE"):
+        load(Settings(api_keys_file=path))
+
+
+def test_no_keys_no_lock() -> None:
+    assert not load(Settings())
+    assert not ApiKeys([]).know("")
+
+
+def test_keys_are_not_shown() -> None:
+    settings = Settings(api_keys="secret")
+    assert "secret" not in repr(settings)
+    assert "secret" not in str(vars(load(settings)))
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "slug"),
+    [({"headers": {f"x-{i}": "1" for i in range(101)}}, 431, "headers-too-large"),
+     ({"headers": {"x": "1" * 33_000}}, 431, "headers-too-large"),
+     ({"params": {"include": "a" * 9000}}, 414, "uri-too-long")],
+)  # fmt: skip
+async def test_every_dimension_of_a_head_is_bounded(
+    request_: dict[str, dict[str, str]], status: int, slug: str
+) -> None:
+    async with serving() as (client, _):
+        response = await client.post("/segment", content=PNG, **request_)  # type: ignore[arg-type]
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:alignseg:problem:{slug}")
+
+
+async def test_no_cors_unless_origins_are_given() -> None:
+    ask = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    async with serving() as (client, _):
+        assert (await client.options("/segment", headers=ask)).status_code == 405
+        assert "access-control-allow-origin" not in (await client.get("/classes", headers=ask)).headers
+    async with serving(cors_origins="https://a.example, https://b.example", api_keys="secret") as (client, _):
+        preflight = await client.options("/segment", headers=ask)
+        refused = await client.post("/segment", content=PNG, headers={"Origin": "https://a.example"})
+        other = await client.post("/segment", content=PNG, headers={"Origin": "https://evil.example"})
+    assert preflight.headers["access-control-allow-origin"] == "https://a.example"
+    assert refused.headers["access-control-allow-origin"] == "https://a.example"  # its page may read why
+    assert "access-control-allow-credentials" not in preflight.headers
+    assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "soon", "", "1e3", "\u0661", "1" * 10])
+async def test_a_timeout_that_is_none_is_told(value: str) -> None:
+    async with serving() as (client, _):
+        headers = [(b"x-request-timeout-ms", value.encode())]
+        response = await client.post("/segment", content=PNG, headers=headers)
+    assert response.status_code == 400
+    assert "whole number of milliseconds" in response.json()["detail"]
+
+
+async def test_a_client_may_be_in_more_of_a_hurry_than_the_server() -> None:
+    gate = Gate()
+    gate.opened.set()
+    async with serving(FakeEngine(before=gate)) as (client, _):
+        gate.opened.clear()
+        began = time.monotonic()
+        response = await client.post("/segment", content=PNG, headers={"X-Request-Timeout-Ms": "50"})
+        assert time.monotonic() - began < 5
+        gate.opened.set()
+        assert response.status_code == 504
+        ok = await client.post("/segment", content=PNG, headers={"X-Request-Timeout-Ms": "20000"})
+        assert ok.status_code == 200
+
+
+async def test_pictures_are_bounded_by_their_pixels_together() -> None:
+    gate = Gate()
+    gate.opened.set()
+    engine = FakeEngine(max_batch=1, before=gate)
+    large = encoded(striped(100, 100))
+    async with serving(engine, max_pixels=10_000, max_pixels_in_flight=15_000) as (client, app):
+        gate.entered.clear()
+        gate.opened.clear()
+        first = asyncio.create_task(client.post("/segment", content=large))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        second = await client.post("/segment", content=large)
+        gate.opened.set()
+        assert (await first).status_code == 200
+        assert (await client.post("/segment", content=large)).status_code == 200
+        assert app.state.pipeline.pixels.taken == 0
+    assert second.status_code == 429
+    assert "ALIGNSEG_MAX_PIXELS_IN_FLIGHT" in second.json()["detail"]
+
+
+async def test_bodies_are_bounded_by_their_bytes_together() -> None:
+    gate = Gate()
+    gate.opened.set()
+    async with serving(FakeEngine(before=gate), max_body_bytes=1000, max_bytes_in_flight=1050) as (client, _):
+        gate.entered.clear()
+        gate.opened.clear()
+        first = asyncio.create_task(client.post("/segment", content=PNG))
+        await asyncio.to_thread(gate.entered.wait, 10)
+
+        async def unannounced() -> object:
+            yield PNG
+
+        second = await client.post("/segment", content=unannounced())  # counts as 1000
+        third = await client.post("/segment", content=PNG[:20])
+        gate.opened.set()
+        assert (await first).status_code == 200
+    assert (second.status_code, third.status_code) == (429, 400)
+    assert "ALIGNSEG_MAX_BYTES_IN_FLIGHT" in second.json()["detail"]
