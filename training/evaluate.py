@@ -1,4 +1,4 @@
-"""Measures masks against labels: python -m training.evaluate --checkpoint X.safetensors --root ../shared/camvid."""
+"""Measures masks against labels: alignseg evaluate --model weights/alignseg-lite --data camvid --split val."""
 
 from __future__ import annotations
 
@@ -8,79 +8,96 @@ import sys
 from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, get_args
 
-import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from model_export import checkpoint
 from service import manifest as manifests
-from service.engines.onnx_runtime import ROLE, OnnxRuntimeEngine
+from service.engines.select import open_engine
 from service.errors import AlignSegError
-from training.datasets import DATASETS, Dataset, DatasetError, Pair
+from service.settings import EngineName, Settings
+from training.boundaries import TOLERANCE, BoundaryScore
+from training.datasets import DATASETS, Bytes, Dataset, DatasetError, Pair
 from training.metrics import Confusion
 from training.predict import PredictionError, Predictor, with_engine, with_network, with_server
+from training.protocols import OVERLAP, Viewing
+from training.report import draw_confusion, heading, report, table
+
+DESCRIPTION = """\
+Measure masks against labels: mIoU and IoU by class, pixel accuracy, boundary F-score, confusion matrix.
+Measured is a checkpoint through PyTorch, a model folder through the engine that serves it, or a running server."""
 
 EPILOG = """\
 examples:
-  python -m training.evaluate --checkpoint runs/camvid/best.safetensors --root ../shared/camvid
-  python -m training.evaluate --model weights/alignseg-lite --root ../shared/camvid --json onnx.json
-  python -m training.evaluate --server http://localhost:8000 --root ../shared/camvid"""
+  alignseg evaluate --model weights/alignseg-lite --data camvid --split val
+  alignseg evaluate --model weights/alignseg-lite --engine pytorch --figure confusion.png
+  alignseg evaluate --server http://localhost:8000 --root ../shared/camvid --json served.json
+  alignseg evaluate --checkpoint weights.pth --data cityscapes --root /data/cityscapes --tile 872x872
+  alignseg evaluate --checkpoint best.safetensors --scales 0.75,1,1.25 --flip"""
+
+PYTORCH = "pytorch"
+ENGINES = (*get_args(EngineName), PYTORCH)
+MISTAKES = (ValueError, OSError, HTTPException, checkpoint.CheckpointError, AlignSegError, PredictionError)
+HOMES = (Path("data"), Path("../shared"))
 
 
-def evaluate(predict: Predictor, dataset: Dataset, pairs: Iterable[Pair]) -> Confusion:
-    """Every picture of `pairs` through the predictor, counted together."""
+class Meter(Protocol):
+    """What counts class maps."""
+
+    def add(self, predicted: Bytes, truth: Bytes) -> None:
+        """Count one picture; both uint8 (H, W)."""
+
+
+def evaluate(predict: Predictor, dataset: Dataset, pairs: Iterable[Pair], *more: Meter) -> Confusion:
+    """Every picture of `pairs` through the predictor, counted together, by `more` too."""
     confusion = Confusion(dataset.num_classes)
     for pair in pairs:
         picture, labels = dataset.read(pair)
-        confusion.add(predict(picture), labels)
+        predicted = predict(picture)
+        for meter in (confusion, *more):
+            meter.add(predicted, labels)
     return confusion
-
-
-def report(confusion: Confusion, dataset: Dataset) -> dict[str, Any]:
-    """The figures as JSON has them; null is the IoU of a class in neither labels nor predictions."""
-    iou = [None if np.isnan(value) else round(float(value), 5) for value in confusion.iou]
-    return {
-        "miou": round(confusion.miou, 5),
-        "pixel_accuracy": round(confusion.accuracy, 5),
-        "iou": dict(zip(dataset.names, iou, strict=True)),
-        "confusion": confusion.counts.tolist(),
-    }
-
-
-def table(figures: dict[str, Any]) -> Table:
-    """The figures for people, in per cent."""
-    made = Table()
-    made.add_column("class")
-    made.add_column("IoU %", justify="right")
-    for name, iou in figures["iou"].items():
-        made.add_row(name, "absent" if iou is None else f"{100 * iou:.1f}")
-    made.add_section()
-    made.add_row("mean (mIoU)", f"{100 * figures['miou']:.2f}")
-    made.add_row("pixel accuracy", f"{100 * figures['pixel_accuracy']:.2f}")
-    return made
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        "python -m training.evaluate",
-        description="Measure the masks of a checkpoint, a model folder or a running server against labels.",
+        "alignseg evaluate",
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = made.add_mutually_exclusive_group(required=True)
-    what.add_argument("--checkpoint", type=Path, help="a checkpoint, through PyTorch, whole pictures")
-    what.add_argument("--model", type=Path, help="a model folder (weights/...), through ONNX Runtime")
-    what.add_argument("--server", help="URL of a running server, over HTTP")
+    what.add_argument("--checkpoint", type=Path, metavar="FILE", help="a checkpoint, through PyTorch")
+    what.add_argument("--model", type=Path, metavar="FOLDER", help="a model folder (weights/...), through --engine")
+    what.add_argument("--server", metavar="URL", help="a running server, over HTTP")
+    made.add_argument("--engine", choices=ENGINES, default="auto", help="of --model (default: auto, as in serving)")
     made.add_argument("--data", choices=tuple(DATASETS), default="camvid", help="data set (default: camvid)")
-    made.add_argument("--root", type=Path, required=True, help="folder of the data set, in its official layout")
+    made.add_argument(
+        "--root", type=Path, help="its folder, in the official layout (default: data/NAME, ../shared/NAME)"
+    )
     made.add_argument("--split", default="val", help="train, val or test (default: val)")
     made.add_argument("--limit", type=int, help="only this many pictures, the first ones")
-    made.add_argument("--json", type=Path, help="write the figures, with the confusion matrix, to this file")
+    _add_viewing(made.add_argument_group("how to look at each picture, through PyTorch alone (default: once, whole)"))
+    made.add_argument(
+        "--boundary", type=float, default=TOLERANCE, metavar="PIXELS", help=f"tolerance of F (default: {TOLERANCE})"
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with the confusion matrix")
+    made.add_argument("--figure", type=Path, metavar="FILE", help="draw the confusion matrix as a PNG")
     return made
+
+
+def _add_viewing(group: Any) -> None:
+    cuda = "cuda" if torch.cuda.is_available() else "cpu"
+    group.add_argument("--tile", metavar="HxW", help="sliding window; the published protocol's is 872x872")
+    group.add_argument("--overlap", type=float, default=OVERLAP, help="share of a tile (default: a third)")
+    group.add_argument("--scales", default="1", help="average over these scales, as 0.75,1,1.25")
+    group.add_argument("--flip", action="store_true", help="average with the mirror image")
+    group.add_argument("--average", choices=("logits", "probabilities"), default="logits", help="(default: logits)")
+    group.add_argument("--device", default=cuda, help=f"cpu or cuda (default: {cuda})")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,38 +105,71 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         figures = _measure(arguments)
-    except (ValueError, OSError, HTTPException, checkpoint.CheckpointError, AlignSegError, PredictionError) as error:
-        Console(stderr=True).print(f"error: {error}", highlight=False, markup=False)
+        _write(figures, arguments)
+    except MISTAKES as error:
+        Console(stderr=True).print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1
-    heading = f"{figures['measured']}: {figures['data']} {figures['split']}, {figures['pictures']} pictures"
-    Console().print(heading, table(figures), sep="\n", highlight=False, soft_wrap=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    Console().print(heading(figures), table(figures), sep="\n", highlight=False, soft_wrap=True)
     return 0
 
 
+def _write(figures: dict[str, Any], arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if arguments.figure:
+        draw_confusion(figures, arguments.figure)
+
+
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    dataset = DATASETS[arguments.data]
-    pairs = dataset.pairs(arguments.root, arguments.split)[: arguments.limit]
-    predict = _predictor(arguments, dataset)
+    dataset, viewing = DATASETS[arguments.data], _viewing(arguments)
+    pairs = dataset.pairs(_root(arguments), arguments.split)[: arguments.limit]
+    predict, measured = _predictor(arguments, dataset, viewing)
+    boundaries = BoundaryScore(dataset.num_classes, arguments.boundary)
     shown = track(pairs, "evaluating", console=Console(stderr=True), disable=not sys.stderr.isatty())
-    figures = report(evaluate(predict, dataset, shown), dataset)
-    measured = str(arguments.checkpoint or arguments.model or arguments.server)
-    facts = {"measured": measured, "data": dataset.name, "split": arguments.split, "pictures": len(pairs)}
-    return {**facts, **figures}
+    figures = report(evaluate(predict, dataset, shown, boundaries), boundaries, dataset)
+    return {"measured": measured, "data": dataset.name, "split": arguments.split, "pictures": len(pairs), **figures}
 
 
-def _predictor(arguments: argparse.Namespace, dataset: Dataset) -> Predictor:
+def _root(arguments: argparse.Namespace) -> Path:
+    """The folder given, or the first place where the data set is likely to lie."""
+    likely = [home / arguments.data for home in HOMES]
+    there = next((path for path in likely if path.is_dir()), likely[0])
+    return Path(arguments.root or there)
+
+
+def _viewing(arguments: argparse.Namespace) -> Viewing:
+    """Raises ValueError that names the flag, what it got and what it takes."""
+    try:
+        tile = tuple(int(side) for side in arguments.tile.split("x")) if arguments.tile else None
+        scales = tuple(float(scale) for scale in arguments.scales.split(","))
+    except ValueError:
+        raise ValueError(
+            f"tile, scales: got {arguments.tile}, {arguments.scales}; expected HxW, as 872x872, and 0.75,1,1.25"
+        ) from None
+    if tile is not None and len(tile) != 2:
+        raise ValueError(f"tile: got {arguments.tile}, expected HxW, as 872x872")
+    return Viewing(tile, arguments.overlap, scales, arguments.flip, arguments.average)
+
+
+def _predictor(arguments: argparse.Namespace, dataset: Dataset, viewing: Viewing) -> tuple[Predictor, str]:
+    """What predicts, and its name for headings."""
+    if arguments.checkpoint or (arguments.model and arguments.engine == PYTORCH):
+        path = arguments.checkpoint or _checkpoint_of(arguments.model)
+        network = checkpoint.load(path).to(arguments.device)
+        _expect_classes(network.architecture.num_classes, dataset, path)
+        return with_network(network, viewing.look(network)), f"{path} through PyTorch, {viewing}"
+    if not viewing.plain:
+        raise ValueError(f"{viewing}: tiles, scales and mirror images need the logits; give --engine {PYTORCH}")
     if arguments.server:
-        return with_server(arguments.server)
-    if arguments.checkpoint:
-        network = checkpoint.load(arguments.checkpoint)
-        _expect_classes(network.architecture.num_classes, dataset, arguments.checkpoint)
-        return with_network(network)
+        return with_server(arguments.server), arguments.server
     manifest = manifests.load(arguments.model)
     _expect_classes(len(manifest.classes), dataset, arguments.model)
-    engine = OnnxRuntimeEngine(manifests.verified_file(arguments.model, manifest, ROLE))
-    return with_engine(engine, manifest.input.buckets)
+    engine = open_engine(Settings(model=arguments.model, engine=arguments.engine), manifest)
+    return with_engine(engine, manifest.input.buckets), f"{arguments.model} through {engine.name}"
+
+
+def _checkpoint_of(folder: Path) -> Path:
+    return manifests.verified_file(folder, manifests.load(folder), "checkpoint")
 
 
 def _expect_classes(found: int, dataset: Dataset, path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from model_export.alignseg import AlignSeg
 from service.contracts import Engine
 from service.prepare import prepare, restore
-from training.losses import upsample
+from training.protocols import Look, whole
 
 Bytes = NDArray[np.uint8]
 Predictor = Callable[[Bytes], Bytes]
@@ -28,17 +28,16 @@ class PredictionError(RuntimeError):
     """A server did not answer with a class map; the message says what it answered."""
 
 
-def with_network(network: AlignSeg, bf16: bool = False) -> Predictor:
-    """The whole picture at once through PyTorch, on the device the network is on."""
+def with_network(network: AlignSeg, look: Look | None = None) -> Predictor:
+    """Through PyTorch, on the device the network is on; whole pictures unless another look (protocols.py) is given."""
+    look = look or whole(network)
 
     @torch.inference_mode()
     def predict(picture: Bytes) -> Bytes:
         network.eval()
         device = next(network.parameters()).device
-        x = network.normalise(torch.tensor(picture)[None].to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = network(x)
-        ids: Bytes = upsample(logits, (picture.shape[0], picture.shape[1]))[0].argmax(0).to(torch.uint8).cpu().numpy()
+        scores = look(network.normalise(torch.tensor(picture)[None].to(device)))
+        ids: Bytes = scores[0].argmax(0).to(torch.uint8).cpu().numpy()
         return ids
 
     return predict

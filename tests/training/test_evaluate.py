@@ -119,6 +119,44 @@ def test_a_checkpoint_from_the_command_line(root, tmp_path, capsys):
     assert "tells 5 classes apart, expected 11" in capsys.readouterr().err
 
 
+def test_the_figures_and_the_picture_of_the_confusions(root, tmp_path):
+    path, drawn, kept = tmp_path / "x.safetensors", tmp_path / "confusion.png", tmp_path / "figures.json"
+    checkpoint.save(path, AlignSeg("lite", 11, channels=8))
+    flags = ["--tile", "32x32", "--scales", "1,1.5", "--flip", "--average", "probabilities", "--boundary", "2"]
+    written = ["--figure", str(drawn), "--json", str(kept)]
+    assert main(["--checkpoint", str(path), "--root", str(root), "--limit", "1", *flags, *written]) == 0
+    figures = json.loads(kept.read_text())
+    assert figures["measured"].endswith("through PyTorch, tiles of 32x32, scales 1 1.5, mirrored too")
+    assert 0 <= figures["boundary_f"] <= 1
+    assert figures["boundary_tolerance_px"] == 2
+    assert len(figures["boundary_f_by_class"]) == 11
+    with Image.open(drawn) as picture:
+        assert min(picture.size) > 500
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--server", "http://x", "--flip"], "mirrored too: tiles, scales and mirror images need the logits"),
+        (["--model", "x", "--tile", "64x64"], "give --engine pytorch"),
+        (["--checkpoint", "x", "--tile", "64"], "got 64, expected HxW"),
+        (["--checkpoint", "x", "--scales", "half"], "got None, half; expected HxW"),
+    ],
+)
+def test_ways_to_look_that_cannot_be_taken_are_told(flags, told, root, capsys):
+    assert main([*flags, "--root", str(root)]) == 1
+    assert told in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_without_a_root_the_data_set_is_looked_for_where_it_is_likely_to_lie(tmp_path, monkeypatch, capsys):
+    tiny_data.camvid(tmp_path / "data" / "camvid")
+    checkpoint.save(tmp_path / "x.safetensors", AlignSeg("lite", 11, channels=8))
+    monkeypatch.chdir(tmp_path)
+    assert main(["--checkpoint", "x.safetensors", "--limit", "1"]) == 0
+    assert main(["--checkpoint", "x.safetensors", "--data", "cityscapes"]) == 1
+    assert "data/cityscapes/gtFine" in capsys.readouterr().err.replace("\n", "")
+
+
 def test_mistakes_are_told_without_a_traceback(root, tmp_path, capsys):
     assert main(["--checkpoint", str(tmp_path / "none"), "--root", str(root)]) == 1
     assert main(["--model", str(tmp_path), "--root", str(root)]) == 1
