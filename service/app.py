@@ -20,7 +20,7 @@ from service.manifest import Manifest
 from service.metrics import Metrics
 from service.model import ServedModel
 from service.pipeline import Pipeline
-from service.routes import classes, docs, health, metrics, openapi, page, problems, segment
+from service.routes import classes, docs, health, huggingface, metrics, openapi, page, problems, segment, tensor_v2
 from service.routes.door import Door
 from service.routes.guard import GuardMiddleware, cors_options
 from service.routes.observe import ObserveMiddleware
@@ -83,7 +83,7 @@ def create_app(
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
     app.add_middleware(ObserveMiddleware, metrics=figures, log=access_log, tracer=tracer)
     problems.install(app)
-    for router in (page.router, docs.router, segment.router, classes.router):
+    for router in (page.router, docs.router, segment.router, classes.router, tensor_v2.router, huggingface.router):
         app.include_router(router)
     if settings.admin_port is None:
         app.include_router(health.router)

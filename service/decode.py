@@ -56,6 +56,17 @@ def decode(data: bytes, max_pixels: int, take: Callable[[int], None] = lambda pi
         raise DamagedImage(f"the picture does not decode: {reason}. Send a complete, undamaged file.") from error
 
 
+def accept(pixels: UInt8Array, max_pixels: int, take: Callable[[int], None]) -> UInt8Array:
+    """Pixels that came as such, (H, W, 3) uint8 RGB: under the same limits, and contiguous.
+
+    Raises TooManyPixels, or what `take` raises.
+    """
+    height, width = pixels.shape[:2]
+    _check_size((width, height), max_pixels)
+    take(height * width)
+    return np.ascontiguousarray(pixels)
+
+
 def _open(data: bytes) -> Image.Image:
     """Read the header alone."""
     try:

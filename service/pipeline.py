@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ParamSpec, TypeVar
 
 from service import journal
 from service.admission import Admission, Limits
 from service.batcher import Inferred
 from service.budget import PixelBudget, Take
 from service.contracts import UInt8Array
-from service.decode import decode
+from service.decode import accept, decode
 from service.health import Health
 from service.manifest import Manifest
 from service.model import ServedModel
@@ -19,6 +20,9 @@ from service.pool import Pool
 from service.segmentation import Segmentation
 from service.settings import Settings
 from service.views import View, view
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Pipeline:
 
     async def answer(
         self,
-        data: bytes,
+        picture: bytes | UInt8Array,
         render: Callable[[Segmentation], bytes],
         deadline: float,
         *,
@@ -71,8 +75,8 @@ class Pipeline:
     ) -> Answer:
         """Segment a picture.
 
-        data: the picture's bytes. render: makes the body, in a thread. deadline: on time.monotonic().
-        with_confidence: the segmentation has it too. tile: see tiles.py.
+        picture: a file's bytes, or (H, W, 3) uint8 RGB. render: makes the body, in a thread.
+        deadline: on time.monotonic(). with_confidence: the segmentation has it too. tile: see tiles.py.
         Raises RequestError. Ends when its work ends, also when it is cancelled.
         """
         model = self.model
@@ -81,7 +85,7 @@ class Pipeline:
             model.require_confidence()
         with model.in_use(), self.pixels.share() as take:
             began = time.monotonic()
-            pixels, seen = await self._decoders.run(partial(self._open, model.manifest, data, tile, take))
+            pixels, seen = await self._decoders.run(partial(self._open, model.manifest, picture, tile, take))
             timing = {"decode": _noted("decode", began)}
             began = time.monotonic()
             inferred = await self._infer_all(model, seen, deadline, with_confidence)
@@ -95,8 +99,15 @@ class Pipeline:
         """Raises BadRequest when the engine can't tell its confidence."""
         self.model.require_confidence()
 
-    def _open(self, manifest: Manifest, data: bytes, tile: bool, take: Take) -> tuple[UInt8Array, View]:
-        pixels = decode(data, self.settings.max_pixels, take)
+    async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call work(...) in a decoder's thread: for messages around pictures, to be read or written."""
+        return await self._decoders.run(partial(work, *args, **kwargs))
+
+    def _open(self, manifest: Manifest, picture: bytes | UInt8Array, tile: bool, take: Take) -> tuple[UInt8Array, View]:
+        if isinstance(picture, bytes):
+            pixels = decode(picture, self.settings.max_pixels, take)
+        else:
+            pixels = accept(picture, self.settings.max_pixels, take)
         return pixels, view(pixels, manifest.input.buckets, tile=tile, max_tiles=self.settings.max_tiles)
 
     async def _infer_all(

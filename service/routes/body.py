@@ -1,6 +1,6 @@
 """The picture's bytes out of a request: a multipart field, or the body itself. Counted while they come in."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import Final
 
 from starlette.datastructures import FormData, UploadFile
@@ -20,10 +20,10 @@ class _MemoryParser(MultiPartParser):
     spool_max_size = 0  # SpooledTemporaryFile takes 0 for "without end"
 
 
-def refuse_by_header(request: Request, max_body_bytes: int) -> None:
+def refuse_by_header(request: Request, max_body_bytes: int, also: Collection[str] = ()) -> None:
     """Judge the head of a request, before a byte of its body is read.
 
-    Raises TooManyBytes or UnsupportedMediaType.
+    also: media types besides pictures' that the route takes. Raises TooManyBytes or UnsupportedMediaType.
     """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_body_bytes:
@@ -32,11 +32,9 @@ def refuse_by_header(request: Request, max_body_bytes: int) -> None:
         raise UnsupportedMediaType(
             f"Content-Encoding is {coding!r}; send the picture as it is, it is compressed already."
         )
-    kind = _media_type(request)
-    if kind and kind not in {"multipart/form-data", "application/octet-stream"} and not kind.startswith("image/"):
-        raise UnsupportedMediaType(
-            f"Content-Type is {kind!r}; expected multipart/form-data, image/* or application/octet-stream: {HOW_TO}."
-        )
+    kind, taken = media_type(request), {"multipart/form-data", "application/octet-stream", *also}
+    if kind and kind not in taken and not kind.startswith("image/"):
+        raise UnsupportedMediaType(f"Content-Type is {kind!r}; expected image/*, {', '.join(sorted(taken))}: {HOW_TO}.")
 
 
 async def read_pictures(request: Request, max_body_bytes: int, max_pictures: int = 1) -> list[bytes]:
@@ -44,17 +42,22 @@ async def read_pictures(request: Request, max_body_bytes: int, max_pictures: int
 
     Raises BadRequest or TooManyBytes.
     """
-    stream = _counted(request, max_body_bytes)
-    if _media_type(request) == "multipart/form-data":
-        pictures = await _read_fields(request, stream, max_pictures)
+    if media_type(request) == "multipart/form-data":
+        pictures = await _read_fields(request, _counted(request, max_body_bytes), max_pictures)
     else:
-        pictures = [b"".join([chunk async for chunk in stream])]
+        pictures = [await read_body(request, max_body_bytes)]
     if pictures == [b""]:
         raise BadRequest(f"the picture is empty, 0 bytes; expected one: {HOW_TO}.")
     return pictures
 
 
-def _media_type(request: Request) -> str:
+async def read_body(request: Request, max_body_bytes: int) -> bytes:
+    """The body as it is. Raises TooManyBytes."""
+    return b"".join([chunk async for chunk in _counted(request, max_body_bytes)])
+
+
+def media_type(request: Request) -> str:
+    """Content-Type without its parameters; empty when there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-import orjson
 from starlette.datastructures import State
 
 from service.errors import RequestError
@@ -19,7 +18,7 @@ from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.routes.entrance import announced_bytes
 from service.routes.observe import request_id_in
-from service.routes.problems import MEDIA_TYPE, TYPE_PREFIX
+from service.routes.problems import TYPE_PREFIX, written
 from service.routes.security import HEADERS
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -50,27 +49,26 @@ class Door:
         record = Record(request_id_in(headers) or os.urandom(16).hex(), "POST", path, refused=refusal.reason)
         record.route = path if path in self._routes else "other"
         record.status = refusal.status
-        answer = _render(refusal, record.request_id)
+        answer = _render(refusal, record.request_id, path)
         record.bytes_out = len(answer)
         self._metrics.finished(record)
         self._log.write(record)
         return answer
 
 
-def _render(refusal: RequestError, request_id: str) -> bytes:
+def _render(refusal: RequestError, request_id: str, path: str) -> bytes:
     retry_s = refusal.retry_after_s or 0.0
-    body = orjson.dumps(
-        {
-            "type": TYPE_PREFIX + refusal.slug,
-            "title": refusal.title,
-            "status": refusal.status,
-            "detail": str(refusal),
-            "request_id": request_id,
-            "retry_after_s": round(retry_s, 3),
-        }
-    )
+    problem = {
+        "type": TYPE_PREFIX + refusal.slug,
+        "title": refusal.title,
+        "status": refusal.status,
+        "detail": str(refusal),
+        "request_id": request_id,
+        "retry_after_s": round(retry_s, 3),
+    }
+    body, media_type = written(problem, path)
     return b"HTTP/1.1 %d %s\r\n%scontent-type: %s\r\ncontent-length: %d\r\n" % (
-        refusal.status, _PHRASES[refusal.status], _FIXED, MEDIA_TYPE.encode(), len(body),
+        refusal.status, _PHRASES[refusal.status], _FIXED, media_type.encode(), len(body),
     ) + b"retry-after: %d\r\nretry-after-ms: %d\r\nx-request-id: %s\r\n\r\n%s" % (
         max(1, math.ceil(retry_s)), math.ceil(retry_s * 1e3), request_id.encode(), body,
     )  # fmt: skip

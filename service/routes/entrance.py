@@ -1,7 +1,7 @@
 """What the head of a request says about its size and its deadline."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from starlette.requests import Request
@@ -14,16 +14,17 @@ from service.routes.body import refuse_by_header
 TIMEOUT: Final = "X-Request-Timeout-Ms"
 
 
-def enter(request: Request) -> tuple[Permit, float]:
+def enter(request: Request, also: Collection[str] = ()) -> tuple[Permit, float]:
     """Take a place for a request, before a byte of its body is read.
 
+    also: media types besides pictures' that the body may have.
     Returns the permit, to be released when the work ends, and the deadline on time.monotonic().
     Raises RequestError: QueueFull, NotReady, TooManyBytes, UnsupportedMediaType, BadRequest.
     """
     pipeline: Pipeline = request.app.state.pipeline
     settings = pipeline.settings
     deadline = time.monotonic() + timeout_ms(request.headers, settings.request_timeout_ms) / 1e3
-    refuse_by_header(request, settings.max_body_bytes)
+    refuse_by_header(request, settings.max_body_bytes, also)
     size = announced_bytes(request.headers.get("content-length", ""), settings.max_body_bytes)
     return pipeline.admission.enter(size, deadline), deadline
 

@@ -45,7 +45,7 @@ def answer_to(request: Request, error: RequestError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer, Basic realm="alignseg", charset="UTF-8"'  # Basic: a browser asks for it
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s", _request_id(request), request.url.path, error)
-    return _response(describe(request, error), headers)
+    return _response(request, describe(request, error), headers)
 
 
 def describe(request: Request, error: RequestError) -> dict[str, Any]:
@@ -60,13 +60,13 @@ def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     title = HTTPStatus(error.status_code).phrase
     detail = f"{request.method} {request.url.path}: {error.detail}. GET /docs shows what there is."
-    return _response(_members(request, error.status_code, title, detail), error.headers)
+    return _response(request, _members(request, error.status_code, title, detail), error.headers)
 
 
 def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    return _response(_members(request, 422, "Unprocessable Content", detail))
+    return _response(request, _members(request, 422, "Unprocessable Content", detail))
 
 
 def _bug(request: Request, error: Exception) -> Response:
@@ -74,16 +74,26 @@ def _bug(request: Request, error: Exception) -> Response:
     detail = "a bug in the server; its log has more under this request id."
     # Made outside of the middleware that names every other answer.
     problem = _members(request, 500, "Internal Server Error", detail)
-    return _response(problem, {"X-Request-Id": _request_id(request)})
+    return _response(request, problem, {"X-Request-Id": _request_id(request)})
 
 
 def _members(request: Request, status: int, title: str, detail: str, kind: str = "about:blank") -> dict[str, Any]:
     return {"type": kind, "title": title, "status": status, "detail": detail, "request_id": _request_id(request)}
 
 
-def _response(problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    body = orjson.dumps(problem)
-    return Response(body, status_code=problem["status"], media_type=MEDIA_TYPE, headers=dict(headers or {}))
+def written(problem: Mapping[str, Any], path: str) -> tuple[bytes, str]:
+    """A problem's body and media type: problem+json, but what the routes made for others' clients must give them."""
+    told = {"error": f"{problem['title']}: {problem['detail']}"}
+    if path.startswith("/v2/"):  # the Open Inference Protocol
+        return orjson.dumps(told), "application/json"
+    if path == "/":  # Hugging Face's client reads `error` and passes the rest over
+        return orjson.dumps({**problem, **told}), MEDIA_TYPE
+    return orjson.dumps(problem), MEDIA_TYPE
+
+
+def _response(request: Request, problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    body, media_type = written(problem, request.url.path)
+    return Response(body, status_code=problem["status"], media_type=media_type, headers=dict(headers or {}))
 
 
 def _request_id(request: Request) -> str:

@@ -7,6 +7,7 @@ nobody gets ahead by sending many at a time.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from service.errors import RequestError
 from service.pipeline import Answer
 from service.routes.problems import describe
 
+T = TypeVar("T")
 Answering = Callable[[bytes], Awaitable[Answer]]
 
 
@@ -28,20 +30,35 @@ async def answer_all(
     """
     results = [b""] * len(pictures)
     timing_ms: dict[str, float] = {}
-    waiting = iter(enumerate(pictures))
 
-    async def work() -> None:
-        for index, picture in waiting:
-            answer = await _answer_or_problem(request, picture, answer_one)
-            results[index] = answer.body
-            for stage, ms in answer.timing_ms.items():
-                timing_ms[stage] = round(timing_ms.get(stage, 0.0) + ms, 3)
+    async def answer_at(index: int) -> None:
+        answer = await _answer_or_problem(request, pictures[index], answer_one)
+        results[index] = answer.body
+        for stage, ms in answer.timing_ms.items():
+            timing_ms[stage] = round(timing_ms.get(stage, 0.0) + ms, 3)
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(work())
-        for place in _further_places(admission, len(pictures) - 1):
-            group.create_task(work()).add_done_callback(place.release)
+    await for_each(admission, range(len(pictures)), answer_at)
     return Answer(b'{"results":[' + b",".join(results) + b"]}", timing_ms)
+
+
+async def for_each(admission: Admission, items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Do the work on each item, on as many at once as there are places.
+
+    The first failure ends the others, and is raised once they have ended.
+    """
+    waiting = iter(items)
+
+    async def work_on_next() -> None:
+        for item in waiting:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work_on_next())
+            for place in _further_places(admission, len(items) - 1):
+                group.create_task(work_on_next()).add_done_callback(place.release)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 async def _answer_or_problem(request: Request, picture: bytes, answer_one: Answering) -> Answer:

@@ -1,0 +1,35 @@
+"""One POST from its head to its answer: a place, the body, the work, all for no longer than the client listens."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
+
+from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
+
+from service.routes.body import read_body
+from service.routes.entrance import enter
+from service.routes.leash import on_leash
+
+CLIENT_LEFT: Final = 499  # nginx's number; nobody reads it but the access log
+
+
+async def exchange(
+    request: Request, work: Callable[[bytes, float], Awaitable[Response]], also: Collection[str] = ()
+) -> Response:
+    """Answer with what `work` makes of the body and the deadline, which is on time.monotonic().
+
+    also: media types of the body, besides pictures'. Raises RequestError.
+    """
+    permit, deadline = enter(request, also)
+    body_read = asyncio.Event()
+
+    async def read_and_work() -> Response:
+        body = await read_body(request, request.app.state.pipeline.settings.max_body_bytes)
+        body_read.set()
+        return await work(body, deadline)
+
+    try:
+        return await on_leash(request, read_and_work(), body_read, permit, deadline)
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_LEFT)

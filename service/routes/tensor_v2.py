@@ -1,0 +1,156 @@
+"""KServe V2, also known as the Open Inference Protocol, over REST: what Triton's clients speak. See tensors.py."""
+
+import time
+from typing import Any, Final
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
+
+from service import tensors
+from service.contracts import UInt8Array
+from service.errors import BadRequest, NotReady
+from service.manifest import Manifest
+from service.pipeline import Pipeline
+from service.routes import openapi_v2
+from service.routes.exchange import exchange
+from service.routes.several import for_each
+from service.segmentation import Segmentation
+from service.tensors import Limits, Wanted
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=openapi_v2.ERRORS)
+
+JSON_LENGTH: Final = "Inference-Header-Content-Length"
+_JSON: Final = "application/json"
+_BINARY: Final = "application/octet-stream"
+
+
+@router.get("")
+async def server(request: Request) -> dict[str, Any]:
+    """Name, version and extensions of the server."""
+    return {"name": "alignseg-serve", "version": request.app.version, "extensions": ["binary_tensor_data"]}
+
+
+@router.get("/health/live")
+async def live(request: Request) -> dict[str, bool]:
+    """As /healthz/live."""
+    if (reason := _pipeline(request).health.why_not_alive()) is not None:
+        raise NotReady(f"{reason}; the process has to be started anew.")
+    return {"live": True}
+
+
+@router.get("/health/ready")
+async def ready(request: Request) -> dict[str, bool]:
+    """As /healthz/ready."""
+    if (reason := await _pipeline(request).health.why_not_ready()) is not None:
+        raise NotReady(f"{reason}.")
+    return {"ready": True}
+
+
+@router.get("/models/{model}")
+@router.get("/models/{model}/versions/{version}", include_in_schema=False)
+async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
+    """Inputs and outputs of the model. An inference takes one of the two inputs."""
+    manifest = _find(request, model, version)
+    outputs = [tensors.CLASS_MAP, *([tensors.CONFIDENCE] if _pipeline(request).model.engine.has_confidence else [])]
+    return {
+        "name": manifest.name,
+        "versions": [manifest.version],
+        "platform": f"alignseg_{_pipeline(request).model.engine.name}",
+        "inputs": tensors.INPUTS,
+        "outputs": [{"name": name, "datatype": "UINT8", "shape": [-1, -1, -1]} for name in outputs],
+    }
+
+
+@router.get("/models/{model}/ready")
+@router.get("/models/{model}/versions/{version}/ready", include_in_schema=False)
+async def model_ready(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
+    """Whether this model can infer now."""
+    manifest = _find(request, model, version)
+    return {"name": manifest.name, **await ready(request)}
+
+
+@router.post("/models/{model}/infer", **openapi_v2.INFER)
+@router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
+async def infer(request: Request, model: str, version: str | None = None) -> Response:
+    """Class maps of N pictures, each at its own size.
+
+    Input `pictures`: UINT8 [N, H, W, 3], RGB, of any H and W. Or `image`: BYTES [N], files such as JPEG (base64 in
+    JSON); all of one size. Outputs: `class_map` and, where the model tells it, `confidence`, UINT8 [N, H, W].
+    """
+    _find(request, model, version)
+    json_bytes = _json_bytes(request)
+    pipeline = _pipeline(request)
+    limits = Limits(pipeline.settings.max_pictures, pipeline.settings.max_pixels)
+
+    async def work(body: bytes, deadline: float) -> Response:
+        wanted = await pipeline.off_loop(tensors.parse, body, json_bytes, limits)
+        found = await _segment(pipeline, wanted, deadline)
+        return await pipeline.off_loop(_respond, pipeline.manifest, wanted, found)
+
+    return await exchange(request, work, also={_JSON})
+
+
+async def _segment(pipeline: Pipeline, wanted: Wanted, deadline: float) -> list[Segmentation]:
+    """In their order; the first failure ends them all, for a tensor has no place for an error."""
+    if wanted.timeout_s is not None:
+        deadline = min(deadline, time.monotonic() + wanted.timeout_s)
+    found: dict[int, Segmentation] = {}
+
+    async def one(index: int) -> None:
+        await pipeline.answer(
+            wanted.pictures[index],
+            lambda seg: found.update({index: seg}) or b"",
+            deadline,
+            with_confidence=tensors.CONFIDENCE in wanted.outputs,
+        )
+
+    await for_each(pipeline.admission, range(len(wanted.pictures)), one)
+    return [found[index] for index in range(len(wanted.pictures))]
+
+
+def _respond(manifest: Manifest, wanted: Wanted, found: list[Segmentation]) -> Response:
+    head: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version}
+    if wanted.id is not None:
+        head["id"] = wanted.id
+    outputs = {name: _stack([_output(seg, name) for seg in found]) for name in wanted.outputs}
+    body, json_bytes = tensors.pack(head, outputs, wanted.outputs)
+    if not any(wanted.outputs.values()):
+        return Response(body, media_type=_JSON)
+    return Response(body, media_type=_BINARY, headers={JSON_LENGTH: str(json_bytes)})
+
+
+def _output(seg: Segmentation, name: str) -> UInt8Array:
+    if name == tensors.CLASS_MAP:
+        return seg.ids
+    assert seg.confidence is not None  # noqa: S101 - it was asked for
+    return seg.confidence
+
+
+def _stack(maps: list[UInt8Array]) -> UInt8Array:
+    if len({values.shape for values in maps}) != 1:
+        sizes = [f"{values.shape[1]}x{values.shape[0]}" for values in maps]
+        raise BadRequest(f"the pictures are {', '.join(sizes)}; one tensor needs one size. Send them one by one.")
+    return np.stack(maps)
+
+
+def _pipeline(request: Request) -> Pipeline:
+    pipeline: Pipeline = request.app.state.pipeline
+    return pipeline
+
+
+def _find(request: Request, model: str, version: str | None) -> Manifest:
+    """The model that is served, if it is this one."""
+    manifest = _pipeline(request).manifest
+    if model != manifest.name or version not in {None, manifest.version}:
+        raise HTTPException(404, f"no such model; {manifest.name} {manifest.version} is served")
+    return manifest
+
+
+def _json_bytes(request: Request) -> int | None:
+    text = request.headers.get(JSON_LENGTH)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 12):
+        raise BadRequest(f"{JSON_LENGTH} is {text[:40]!r}; expected a number of bytes.")
+    return int(text)
