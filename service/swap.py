@@ -24,13 +24,14 @@ class ModelWatch:
     """Looks at the folder every `poll_s` seconds, or when told to.
 
     load: opens an engine; called in a thread. on_outcome: told "swapped" or "refused".
-    refused: why the last change was not taken; None when it was.
+    refused: why the last change was not taken; None when it was. busy: whether one is being loaded.
     """
 
     def __init__(
         self, pipeline: Pipeline, folder: Path, load: Load, poll_s: float, on_outcome: Callable[[str], object]
     ) -> None:
         self.refused: str | None = None
+        self.busy = False
         self._pipeline = pipeline
         self._folder = folder
         self._load = load
@@ -49,9 +50,11 @@ class ModelWatch:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._told.wait(), self._poll_s or None)
             if self._told.is_set() or self._has_come_to_rest():
+                self.busy = True
                 self._told.clear()
                 self._tried = self._seen = _signature(self._folder)
                 await self._try()
+                self.busy = False
 
     def _has_come_to_rest(self) -> bool:
         """Whether the folder differs from what was tried, and does not change any more: copying takes its time."""

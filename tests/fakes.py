@@ -103,9 +103,16 @@ async def serving(
 ) -> AsyncGenerator[tuple[httpx.AsyncClient, FastAPI], None]:
     """A client of an application with a fake engine, warmed up; drained on the way out."""
     app = create_app(Settings(**{"model_poll_s": 0, **settings}), engine or FakeEngine(), manifest())
+    async with serving_app(app) as client:
+        yield client, app
+
+
+@asynccontextmanager
+async def serving_app(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient, None]:
+    """A client of a running application."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
-        yield client, app
+        yield client
