@@ -97,7 +97,7 @@ def _compare_at(
     module: ServingModule, runtime: Runtime, frames: Sequence[UInt8Array], shape: tuple[int, int, int]
 ) -> Row:
     count, height, width = shape
-    pictures = np.stack([_resized(frames[index % len(frames)], height, width) for index in range(count)])
+    pictures = np.stack([resized(frames[index % len(frames)], height, width) for index in range(count)])
     with torch.inference_mode():
         expected_map, expected_logits = (x.numpy() for x in module(torch.from_numpy(pictures)))
     class_map, logits = runtime(pictures)
@@ -115,6 +115,7 @@ def read_picture(path: Path) -> UInt8Array:
         return np.asarray(image.convert("RGB"))
 
 
-def _resized(frame: UInt8Array, height: int, width: int) -> UInt8Array:
+def resized(frame: UInt8Array, height: int, width: int) -> UInt8Array:
+    """A picture, (H, W, 3) uint8 RGB, at another size."""
     image = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image)

@@ -1,0 +1,189 @@
+"""python model_export/build_engine.py weights/<model>: a TensorRT engine from a model folder, an ONNX or a checkpoint.
+
+Each stage is said. The engine is written to weights/<model>/engines/ with its description beside it, and then compared
+with PyTorch on real pictures. Exit codes: 0 built, 1 built, but it does not compute what PyTorch computes, 2 not built.
+"""
+
+import argparse
+import logging
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import ModelProto
+
+from model_export import export_command, trt_engine, trt_graph, trt_library, trt_network, trt_source
+from model_export.atomic import replacing
+from model_export.trt_library import Library, NoTensorRTError
+from model_export.trt_network import Report, WrongNetworkError
+from model_export.trt_precision import PrecisionError
+from model_export.trt_source import Source
+from service import manifest as manifests
+from service.engines import cuda_runtime
+from service.engines.plan import FOLDER, PlanInfo, PlanProfile
+from service.errors import AlignSegError
+from service.manifest import FileEntry
+
+RTX_ARCHITECTURES = (80, 86, 89, 120)  # what TensorRT for RTX builds for where there is no GPU to ask
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What it is built for. architectures: e.g. (90,)."""
+
+    gpu: str
+    architectures: tuple[int, ...]
+    here: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stages."""
+    options = _options(arguments)
+    logging.basicConfig(level=logging.INFO, format="          %(message)s", stream=sys.stderr)
+    try:
+        library = trt_library.load(options.runtime)
+        source = trt_source.find(options.source, options.bucket)
+        target = _target(library, options.arch)
+        _say("runtime", f"{library.runtime} {library.version} for {target.gpu}")
+        if options.warp is None:
+            options.warp = "gridsample" if library.runtime == "tensorrt_rtx" else "plugin"
+        return _build(library, source, target, options)
+    except (NoTensorRTError, WrongNetworkError, PrecisionError, AlignSegError, RuntimeError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+def _build(library: Library, source: Source, target: Target, options: argparse.Namespace) -> int:
+    wanted = trt_engine.profiles(source.buckets, options.batch)
+    _say("prepare", f"{source.onnx}: {options.precision}, {options.warp}")
+    model = trt_graph.prepare(onnx.load(source.onnx), options.precision, options.warp)
+    builder, network, report = _parse(library, model, target, options)
+    if options.dry_run:
+        _say("dry run", "nothing is built")
+        return 0
+    cache = source.folder / FOLDER / f"{_slug(target.gpu)}-{library.runtime}-{library.version}.timing"
+    architectures = target.architectures if library.runtime == "tensorrt_rtx" else ()
+    config = trt_engine.configure(library, builder, wanted, architectures, options.workspace_mib)
+    trt_engine.use_timing_cache(library, config, cache)
+    _say("build", f"{len(wanted)} profiles: {_told(wanted)} ...")
+    began = time.monotonic()
+    plan = trt_engine.build(library, builder, network, config)
+    trt_engine.keep_timing_cache(library, config, cache)
+    _say("built", f"{len(plan) / 2**20:.1f} MiB in {time.monotonic() - began:.1f} s")
+    path = _write(library, source, target, plan, wanted, report, options)
+    return _verify(source, path, target, options)
+
+
+def _parse(library: Library, model: ModelProto, target: Target, options: argparse.Namespace) -> tuple[Any, Any, Report]:
+    if options.warp == "plugin":
+        _register_plugin(library, target)
+    builder = library.require(library.trt.Builder(library.logger), "create a builder")
+    network = trt_network.parse(library, builder, model)
+    report = trt_network.check(library, network, model, options.warp)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in list(report.kinds.items())[:8])
+    _say("network", f"{report.layers} layers: {kinds} ...")
+    _say("warps", f"{report.warps} {options.warp} layers, as many as the model has; sampling is linear, zeros outside")
+    return builder, network, report
+
+
+def _register_plugin(library: Library, target: Target) -> None:
+    if library.runtime == "tensorrt_rtx":
+        raise RuntimeError("TensorRT for RTX takes no plugins from Python. Use --warp gridsample, or `tensorrt`.")
+    from model_export.plugins import tensorrt_plugin  # noqa: PLC0415 - TensorRT only where it is used
+
+    tensorrt_plugin.architecture = target.architectures[0]
+
+
+def _write(
+    library: Library, source: Source, target: Target, plan: bytes, wanted: list[PlanProfile], report: Report,
+    options: argparse.Namespace,
+) -> Path:  # fmt: skip
+    """The plan, then its description: without that, nobody takes the plan for one."""
+    folder = source.folder / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{_slug(target.gpu)}-{library.runtime}-{library.version}-{options.precision}.plan"
+    description = path.with_suffix(".json")
+    description.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(plan)
+    info = PlanInfo(
+        plan=FileEntry.of(path, source.folder),
+        runtime=library.runtime,
+        runtime_version=library.version,
+        gpu=target.gpu,
+        compute_capabilities=tuple(f"{a // 10}.{a % 10}" for a in target.architectures),
+        precision=options.precision,
+        warp=options.warp,
+        profiles=tuple(wanted),
+        num_classes=trt_source.num_classes(source),
+        onnx_sha256=manifests.sha256(source.onnx),
+        layers=report.layers,
+        built_by=f"alignseg-serve {version('alignseg-serve')}",
+    )
+    with replacing(description) as temporary:
+        temporary.write_text(info.model_dump_json(indent=2) + "\n")
+    _say("written", f"{path} and {description.name}")
+    return path
+
+
+def _verify(source: Source, path: Path, target: Target, options: argparse.Namespace) -> int:
+    if not target.here:
+        _say("verify", f"not done, since there is no GPU here. There: python model_export/verify.py {source.folder}")
+        return 0
+    from model_export import verify  # noqa: PLC0415 - PyTorch only now
+
+    return verify.run(source.folder, export_command.read_frames(options.frames), built=path)
+
+
+def _target(library: Library, asked: list[int] | None) -> Target:
+    """The GPU that is here, or, for TensorRT for RTX, the architectures asked for."""
+    device = cuda_runtime.first_device()
+    if asked and library.runtime == "tensorrt_rtx":
+        return Target("-".join(f"sm{a}" for a in asked), tuple(asked), here=False)
+    if device is not None:
+        return Target(device.name, (device.architecture,), here=True)
+    if library.runtime == "tensorrt":
+        raise RuntimeError("TensorRT builds on the GPU it builds for, and there is none here; tensorrt_rtx needs none.")
+    return Target("-".join(f"sm{a}" for a in RTX_ARCHITECTURES), RTX_ARCHITECTURES, here=False)
+
+
+def _told(wanted: Sequence[PlanProfile]) -> str:
+    batches = sorted({f"{item.min_batch}-{item.max_batch}" for item in wanted})
+    buckets = dict.fromkeys(f"{height}x{width}" for height, width in (item.bucket for item in wanted))
+    return f"pictures of {', '.join(buckets)} in batches of {', '.join(batches)}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _say(stage: str, text: str) -> None:
+    sys.stdout.write(f"{stage:9} {text}\n")
+    sys.stdout.flush()
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="build_engine.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="model folder, .onnx or checkpoint")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp16")
+    parser.add_argument("--warp", choices=("plugin", "gridsample"), help="default: plugin; gridsample for RTX")
+    parser.add_argument("--bucket", type=trt_source.size, nargs="+", help="HEIGHTxWIDTH ...; default: the manifest's")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="batch sizes to tune for; default: 1 8")
+    parser.add_argument("--runtime", choices=("tensorrt", "tensorrt_rtx"), help="default: the one installed")
+    parser.add_argument("--arch", type=int, nargs="+", help="RTX without a GPU: for these, e.g. 89 120")
+    parser.add_argument("--workspace-mib", type=int, help="limit of scratch memory while building")
+    parser.add_argument("--frames", type=Path, help="pictures to verify with; default: the demo scene")
+    parser.add_argument("--dry-run", action="store_true", help="parse, check and report, but build nothing")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

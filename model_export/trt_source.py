@@ -1,0 +1,60 @@
+"""What an engine is built from: a model folder, an ONNX file or a checkpoint."""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from model_export import export_command
+from service import manifest as manifests
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An ONNX file, the folder that its engines go into, and the (height, width) sizes to build for."""
+
+    onnx: Path
+    folder: Path
+    buckets: tuple[tuple[int, int], ...]
+
+
+def find(path: Path, buckets: Sequence[tuple[int, int]] | None) -> Source:
+    """A model folder's ONNX, its hash verified; an ONNX file; or a checkpoint, which is exported beside itself first.
+
+    Raises ManifestError or FileNotFoundError.
+    """
+    if path.is_dir():
+        manifest = manifests.load(path)
+        return Source(manifests.verified_file(path, manifest, "onnx"), path, tuple(buckets or manifest.input.buckets))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is neither a model folder nor a file. Make one with: alignseg export")
+    model = path if path.suffix == ".onnx" else _exported(path)
+    return Source(model, path.parent, tuple(buckets or export_command.DEFAULT_BUCKETS))
+
+
+def num_classes(source: Source) -> int:
+    """From the kernel of the last convolution: the head's 1x1, (num_classes, channels, 1, 1)."""
+    graph = onnx.load(source.onnx).graph
+    dims = {weight.name.removesuffix(".half"): weight.dims for weight in graph.initializer}
+    last = [node for node in graph.node if node.op_type == "Conv"][-1]
+    return int(dims[last.input[1]][0])
+
+
+def size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH, as typed. Raises ValueError."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise ValueError(f"got {text!r}, expected HEIGHTxWIDTH, e.g. 360x480")
+    return int(match[1]), int(match[2])
+
+
+def _exported(checkpoint_path: Path) -> Path:
+    from model_export import checkpoint, export_onnx, parity  # noqa: PLC0415 - PyTorch only for checkpoints
+
+    path = checkpoint_path.with_suffix(".onnx")
+    rows = export_onnx.export(checkpoint.load(checkpoint_path), path, export_command.read_frames(None))
+    sys.stdout.write(f"export    {checkpoint_path} to {path}\n{parity.table(rows)}\n")
+    return path

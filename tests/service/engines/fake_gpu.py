@@ -1,0 +1,210 @@
+"""As much of cuda.bindings.runtime and of TensorRT as service/engines/tensorrt.py calls. GPU memory is host memory.
+
+The network that a fake plan holds: the class of a pixel is its red value modulo 4; 4 logits at a quarter size.
+"""
+
+import ctypes
+import enum
+from typing import Any
+
+import numpy as np
+
+CLASSES = 4
+
+
+class Error(enum.IntEnum):
+    cudaSuccess = 0
+    cudaErrorMemoryAllocation = 2
+    cudaErrorInvalidValue = 1
+    cudaErrorIllegalAddress = 700
+    cudaErrorNoDevice = 100
+
+
+class CaptureMode(enum.Enum):
+    cudaStreamCaptureModeThreadLocal = 1
+
+
+class MemcpyKind(enum.Enum):
+    cudaMemcpyHostToDevice = 1
+    cudaMemcpyDeviceToHost = 2
+
+
+class Properties:
+    def __init__(self, name: str, major: int, minor: int) -> None:
+        self.name, self.major, self.minor = name.encode(), major, minor
+
+
+class FakeCuda:
+    """Runs queued work at once; while capturing, keeps it for the graph.
+
+    fails: error codes that calls are to give, by name, once each. limit: bytes that can be allocated.
+    """
+
+    cudaError_t, cudaStreamCaptureMode, cudaMemcpyKind = Error, CaptureMode, MemcpyKind
+    cudaStreamNonBlocking = 1
+    cudaHostAllocDefault = 0
+
+    def __init__(
+        self, devices: tuple[Properties, ...] = (Properties("NVIDIA H200", 9, 0),), limit: int = 2**30
+    ) -> None:
+        self.devices, self.limit = devices, limit
+        self.fails: dict[str, Error] = {}
+        self.calls: list[str] = []
+        self.memory: dict[int, Any] = {}
+        self.capturing: list[Any] | None = None
+
+    def _answer(self, name: str, *values: Any) -> tuple[Any, ...]:
+        self.calls.append(name)
+        error = self.fails.pop(name, Error.cudaSuccess)
+        return (error, *values)
+
+    def cudaGetDeviceCount(self) -> tuple[Any, ...]:
+        return (Error.cudaSuccess, len(self.devices)) if self.devices else (Error.cudaErrorNoDevice, 0)
+
+    def cudaGetDeviceProperties(self, index: int) -> tuple[Any, ...]:
+        return Error.cudaSuccess, self.devices[index]
+
+    def cudaSetDevice(self, index: int) -> tuple[Any, ...]:
+        return self._answer("cudaSetDevice")
+
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
+        return self._answer("cudaStreamCreateWithFlags", 7)
+
+    def cudaStreamDestroy(self, stream: int) -> tuple[Any, ...]:
+        return self._answer("cudaStreamDestroy")
+
+    def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
+        return self._answer("cudaStreamSynchronize")
+
+    def cudaGetLastError(self) -> tuple[Any, ...]:
+        return self._answer("cudaGetLastError")
+
+    def cudaMalloc(self, size: int) -> tuple[Any, ...]:
+        return self._allocate("cudaMalloc", size)
+
+    def cudaHostAlloc(self, size: int, flags: int) -> tuple[Any, ...]:
+        return self._allocate("cudaHostAlloc", size)
+
+    def _allocate(self, name: str, size: int) -> tuple[Any, ...]:
+        used = sum(len(block) for block in self.memory.values())
+        if used + size > self.limit:
+            return Error.cudaErrorMemoryAllocation, 0
+        block = (ctypes.c_uint8 * size)()
+        self.memory[ctypes.addressof(block)] = block
+        return self._answer(name, ctypes.addressof(block))
+
+    def cudaFree(self, address: int) -> tuple[Any, ...]:
+        del self.memory[address]
+        return self._answer("cudaFree")
+
+    cudaFreeHost = cudaFree
+
+    def queue(self, work: Any) -> None:
+        if self.capturing is None:
+            work()
+        else:
+            self.capturing.append(work)
+
+    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: Any, stream: int) -> tuple[Any, ...]:
+        self.queue(lambda: ctypes.memmove(to, source, size))
+        return self._answer("cudaMemcpyAsync")
+
+    def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any, ...]:
+        self.capturing = []
+        return self._answer("cudaStreamBeginCapture")
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
+        graph, self.capturing = self.capturing, None
+        return self._answer("cudaStreamEndCapture", graph)
+
+    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Any, ...]:
+        return self._answer("cudaGraphInstantiate", list(graph))
+
+    def cudaGraphDestroy(self, graph: Any) -> tuple[Any, ...]:
+        return self._answer("cudaGraphDestroy")
+
+    cudaGraphExecDestroy = cudaGraphDestroy
+
+    def cudaGraphLaunch(self, graph: Any, stream: int) -> tuple[Any, ...]:
+        for work in graph:
+            work()
+        return self._answer("cudaGraphLaunch")
+
+
+class FakeContext:
+    def __init__(self, trt: "FakeTensorRT") -> None:
+        self.trt = trt
+        self.shape: tuple[int, ...] = ()
+        self.addresses: dict[str, int] = {}
+        self.scratch: tuple[int, int] = (0, 0)
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        return profile < self.trt.profiles
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return name == "pictures"
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        count, height, width, _ = self.shape
+        return count, CLASSES, height // 4, width // 4
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        self.scratch = (address, size)
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert isinstance(stream, int) and self.scratch[0] in self.trt.cuda.memory
+        if self.trt.refuse_capture and self.trt.cuda.capturing is not None:
+            return False
+        self.trt.cuda.queue(self._compute)
+        return not self.trt.fails
+
+    def _compute(self) -> None:
+        count, height, width, _ = self.shape
+        pixels = count * height * width
+        pictures = np.frombuffer((ctypes.c_uint8 * (pixels * 3)).from_address(self.addresses["pictures"]), np.uint8)
+        ids = (pictures.reshape(pixels, 3)[:, 0] % CLASSES).astype(np.uint8)
+        ctypes.memmove(self.addresses["class_map"], ids.tobytes(), pixels)
+        logits = np.zeros(self.get_tensor_shape("logits"), np.float32)
+        logits[:, 1] = 100.0
+        ctypes.memmove(self.addresses["logits"], logits.tobytes(), logits.nbytes)
+
+
+class FakeTensorRT:
+    """The module: also its own runtime and engine."""
+
+    __version__ = "11.4.0"
+
+    class ILogger:
+        INTERNAL_ERROR, ERROR, WARNING = range(3)
+
+        def __init__(self) -> None:
+            pass
+
+    class ExecutionContextAllocationStrategy(enum.Enum):
+        USER_MANAGED = 2
+
+    def __init__(self, cuda: FakeCuda, profiles: int = 2) -> None:
+        self.cuda, self.profiles = cuda, profiles
+        self.fails = self.refuse_capture = False
+        self.contexts = 0
+
+    def Runtime(self, logger: Any) -> "FakeTensorRT":
+        self.logger = logger
+        return self
+
+    def deserialize_cuda_engine(self, plan: bytes) -> "FakeTensorRT | None":
+        if plan != b"plan":
+            self.logger.log(self.ILogger.ERROR, "magic tag does not match")
+            return None
+        return self
+
+    def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
+        return 1000 * (profile + 1)
+
+    def create_execution_context(self, strategy: Any) -> FakeContext:
+        self.contexts += 1
+        return FakeContext(self)

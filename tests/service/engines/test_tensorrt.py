@@ -1,0 +1,212 @@
+"""The TensorRT engine on stand-ins for the two libraries; tests/gpu runs it on a GPU."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.engines import cuda_runtime, plan, tensorrt
+from service.engines.cuda_runtime import Device
+from service.engines.plan import Machine, PlanInfo, PlanProfile
+from service.engines.tensorrt import TensorRtEngine
+from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable, ManifestError
+from service.manifest import FileEntry
+from tests.service.engines.fake_gpu import Error, FakeCuda, FakeTensorRT, Properties
+
+H200 = Device(0, "NVIDIA H200", 90)
+HERE = Machine("NVIDIA H200", "9.0", "tensorrt", "11.4.0")
+
+
+def info_of(folder: Path, name: str = "h200", **changes: Any) -> PlanInfo:
+    """A plan in `folder`/engines with its description."""
+    path = folder / "engines" / f"{name}.plan"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"plan")
+    fields: dict[str, Any] = {
+        "plan": FileEntry.of(path, folder), "runtime": "tensorrt", "runtime_version": "11.4.0", "gpu": "NVIDIA H200",
+        "compute_capabilities": ("9.0",), "precision": "fp16", "warp": "plugin", "num_classes": 4,
+        "profiles": (
+            PlanProfile(bucket=(8, 12), min_batch=1, max_batch=4), PlanProfile(bucket=(12, 8), min_batch=1, max_batch=2),
+        ),
+        "onnx_sha256": "a" * 64, "layers": 1, "built_by": "a test",
+    }  # fmt: skip
+    info = PlanInfo(**fields | changes)
+    path.with_suffix(".json").write_text(info.model_dump_json())
+    return info
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    fake = FakeCuda()
+    monkeypatch.setattr(cuda_runtime, "load", lambda: fake)
+    return fake
+
+
+@pytest.fixture
+def trt(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    fake = FakeTensorRT(cuda)
+    monkeypatch.setattr(tensorrt, "installed", lambda: (fake, "tensorrt"))
+    return fake
+
+
+@pytest.fixture
+def engine(trt: FakeTensorRT, tmp_path: Path) -> TensorRtEngine:
+    info = info_of(tmp_path)
+    return TensorRtEngine(tmp_path / info.plan.path, info, H200)
+
+
+def pictures(*shape: int) -> Any:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def test_batches_of_every_shape_go_through_graphs(engine: TensorRtEngine, cuda: FakeCuda, trt: FakeTensorRT) -> None:
+    assert (engine.name, engine.max_batch, engine.has_confidence) == ("tensorrt-fp16-gpu0", 4, True)
+    for _ in range(3):
+        for shape in ((1, 8, 12), (3, 8, 12), (4, 8, 12), (2, 12, 8)):
+            batch = pictures(*shape)
+            result = engine.infer(batch)
+            np.testing.assert_array_equal(result.ids, batch[..., 0] % 4)
+            assert result.confidence is None
+    assert cuda.calls.count("cudaGraphInstantiate") == 4  # one a shape, at its first batch
+    assert cuda.calls.count("cudaGraphLaunch") == 8
+    assert trt.contexts == 4
+
+
+def test_results_outlive_the_next_batch(engine: TensorRtEngine) -> None:
+    first = engine.infer(np.zeros((1, 8, 12, 3), dtype=np.uint8)).ids
+    engine.infer(np.ones((1, 8, 12, 3), dtype=np.uint8))
+    assert not first.any()
+
+
+def test_confidence_is_copied_only_when_asked_for(engine: TensorRtEngine, cuda: FakeCuda) -> None:
+    batch = pictures(2, 8, 12)
+    engine.infer(batch)
+    before = cuda.calls.count("cudaMemcpyAsync")
+    engine.infer(batch)
+    assert cuda.calls.count("cudaMemcpyAsync") == before  # in the graph
+    result = engine.infer(batch, with_confidence=True)
+    assert cuda.calls.count("cudaMemcpyAsync") == before + 1
+    assert result.confidence is not None
+    assert (result.confidence == 255).all() and result.confidence.shape == (2, 8, 12)
+
+
+def test_where_capture_fails_it_goes_on_call_by_call(
+    engine: TensorRtEngine, trt: FakeTensorRT, cuda: FakeCuda, caplog: pytest.LogCaptureFixture
+) -> None:
+    trt.refuse_capture = True
+    for _ in range(3):
+        batch = pictures(1, 8, 12)
+        np.testing.assert_array_equal(engine.infer(batch).ids, batch[..., 0] % 4)
+    assert cuda.calls.count("cudaStreamBeginCapture") == 1
+    assert "no CUDA graph for (1, 8, 12, 3)" in caplog.text
+
+
+def test_a_sticky_error_loses_the_engine(engine: TensorRtEngine, cuda: FakeCuda) -> None:
+    cuda.fails["cudaStreamSynchronize"] = Error.cudaErrorIllegalAddress
+    with pytest.raises(EngineLost, match="cudaErrorIllegalAddress"):
+        engine.infer(pictures(1, 8, 12))
+
+
+def test_other_errors_do_not(engine: TensorRtEngine, cuda: FakeCuda, trt: FakeTensorRT) -> None:
+    cuda.fails["cudaStreamSynchronize"] = Error.cudaErrorInvalidValue
+    with pytest.raises(EngineError, match="cudaErrorInvalidValue") as caught:
+        engine.infer(pictures(1, 8, 12))
+    assert type(caught.value) is EngineError
+    trt.fails = True
+    with pytest.raises(EngineError, match="TensorRT does not say why"):
+        engine.infer(pictures(2, 8, 12))
+
+
+def test_no_memory_is_said_as_such(trt: FakeTensorRT, cuda: FakeCuda, tmp_path: Path) -> None:
+    cuda.limit = 100
+    info = info_of(tmp_path)
+    with pytest.raises(EngineOutOfMemory, match="allocating 1152 bytes for pictures"):
+        TensorRtEngine(tmp_path / info.plan.path, info, H200)
+
+
+def test_shapes_without_a_profile_are_refused(engine: TensorRtEngine) -> None:
+    with pytest.raises(EngineError, match=r"no profile for \(1, 9, 9, 3\).*--bucket"):
+        engine.infer(pictures(1, 9, 9))
+    with pytest.raises(EngineError, match="no profile"):
+        engine.infer(pictures(3, 12, 8))
+
+
+def test_close_gives_all_memory_back(engine: TensorRtEngine, cuda: FakeCuda) -> None:
+    engine.infer(pictures(1, 8, 12))
+    engine.close()
+    engine.close()
+    assert cuda.memory == {}
+    with pytest.raises(EngineError, match="closed"):
+        engine.infer(pictures(1, 8, 12))
+
+
+def test_what_is_no_plan_is_refused(trt: FakeTensorRT, tmp_path: Path) -> None:
+    info = info_of(tmp_path)
+    (tmp_path / info.plan.path).write_bytes(b"nothing")
+    with pytest.raises(ManifestError, match="magic tag does not match"):
+        TensorRtEngine(tmp_path / info.plan.path, info, H200)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"runtime_version": "10.9"}, "is of tensorrt 10.9, here is tensorrt 11.4.0"),
+        ({"runtime": "tensorrt_rtx"}, "is of tensorrt_rtx 11.4.0"),
+        ({"gpu": "NVIDIA L4", "compute_capabilities": ("8.9",)}, r"is for NVIDIA L4 \(compute capability 8.9\)"),
+        ({"gpu": "NVIDIA H100 PCIe"}, "is for NVIDIA H100 PCIe, here is NVIDIA H200"),
+        ({"onnx_sha256": "b" * 64}, "another ONNX"),
+    ],
+)
+def test_a_plan_of_elsewhere_is_refused_with_the_rebuild_command(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    info_of(tmp_path, **changes)
+    with pytest.raises(EngineUnavailable, match=why + rf".*python model_export/build_engine.py {tmp_path}"):
+        plan.find(tmp_path, HERE, "a" * 64)
+
+
+def test_damaged_missing_and_unreadable_plans_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="holds no engine"):
+        plan.find(tmp_path, HERE, "a" * 64)
+    for name in ("damaged", "missing", "unreadable"):
+        info_of(tmp_path, name)
+    (tmp_path / "engines" / "damaged.plan").write_bytes(b"pla")
+    (tmp_path / "engines" / "missing.plan").unlink()
+    (tmp_path / "engines" / "unreadable.json").write_text("{}")
+    with pytest.raises(EngineUnavailable) as caught:
+        plan.find(tmp_path, HERE, "a" * 64)
+    for text in ("damaged.plan is not the file", "missing.plan is missing", "unreadable.plan has a description"):
+        assert text in str(caught.value)
+    good = info_of(tmp_path, "good")
+    assert plan.find(tmp_path, HERE, "a" * 64) == (tmp_path / good.plan.path, good)
+
+
+def test_devices(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda.devices = (Properties("NVIDIA L4", 8, 9), Properties("NVIDIA H200", 9, 0))
+    assert [d.compute_capability for d in cuda_runtime.devices(cuda)] == ["8.9", "9.0"]
+    assert cuda_runtime.first_device() == Device(0, "NVIDIA L4", 89)
+    cuda.devices = ()
+    assert cuda_runtime.first_device() is None
+
+
+def test_without_the_libraries_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda.bindings"):
+        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+    with pytest.raises(EngineUnavailable, match="pip install"):
+        tensorrt.installed()
+    with pytest.raises(EngineUnavailable, match=r"alignseg-serve\[gpu\]"):
+        cuda_runtime.load()
+    module = ModuleType("tensorrt_rtx")
+    module.__version__ = "1.7"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
+    assert tensorrt.machine(H200) == Machine("NVIDIA H200", "9.0", "tensorrt_rtx", "1.7")
+
+
+def test_the_description_is_plain_json(tmp_path: Path) -> None:
+    info_of(tmp_path)
+    told = json.loads((tmp_path / "engines" / "h200.json").read_text())
+    assert told["profiles"][0] == {"bucket": [8, 12], "min_batch": 1, "max_batch": 4}
