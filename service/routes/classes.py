@@ -1,15 +1,39 @@
 """GET /classes: what the ids mean."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from service.manifest import ClassEntry, Manifest
+from service.pipeline import Pipeline
 
 router = APIRouter(tags=["segmentation"])
 
 
+class KnownClass(BaseModel):
+    """One class: `id` is a pixel's value in every mask."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int] = Field(description="RGB, as in masks' palettes and overlays")
+
+
+class ClassTable(BaseModel):
+    """All classes of the model, by id."""
+
+    model: str
+    version: str
+    classes: list[KnownClass]
+
+
+def table_of(manifest: Manifest) -> ClassTable:
+    """The classes of a model."""
+    entries: tuple[ClassEntry, ...] = manifest.classes
+    known = [KnownClass(id=i, name=c.name, color=c.color) for i, c in enumerate(entries)]
+    return ClassTable(model=manifest.name, version=manifest.version, classes=known)
+
+
 @router.get("/classes")
-async def classes(request: Request) -> dict[str, Any]:
+async def classes(request: Request) -> ClassTable:
     """Id, name and colour of every class the model knows."""
-    manifest = request.app.state.pipeline.manifest
-    entries = [{"id": i, "name": c.name, "color": c.color} for i, c in enumerate(manifest.classes)]
-    return {"model": manifest.name, "version": manifest.version, "classes": entries}
+    pipeline: Pipeline = request.app.state.pipeline
+    return table_of(pipeline.manifest)

@@ -1,9 +1,12 @@
 """POST /segment in every form, with a fake engine whose maps are known: id = red % 4, confidence = green."""
 
+import asyncio
 import base64
 import email
 import email.policy
 import io
+import threading
+import time
 import zipfile
 from typing import Any
 
@@ -16,7 +19,7 @@ from pycocotools import mask as coco
 from service import media
 from service.contracts import Inference, UInt8Array
 from service.routes.openapi import SegmentAnswer
-from tests.fakes import COLORS, FakeEngine, encoded, opened, serving, striped
+from tests.fakes import COLORS, FakeEngine, Gate, encoded, opened, serving, striped
 
 # pycocotools was built before numpy 2 asked for the copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -203,6 +206,36 @@ async def test_a_tile_that_fails_fails_the_picture_alone() -> None:
         assert (response.status_code, response.json()["type"]) == (500, "urn:alignseg:problem:inference-failed")
         assert app.state.pipeline.admission.in_flight == 0
         assert (await client.post("/segment", content=PNG)).status_code == 200
+
+
+async def test_tiles_past_the_deadline_are_not_computed() -> None:
+    gate = Gate()
+    gate.opened.set()
+    engine = FakeEngine(max_batch=2, before=gate)
+    async with serving(engine, request_timeout_ms=60) as (client, app):
+        gate.opened.clear()
+        response = await client.post("/segment?tile=1", content=encoded(np.zeros((40, 90, 3), np.uint8)))
+        assert response.status_code == 504
+        gate.opened.set()
+        for _ in range(1000):
+            if app.state.pipeline.admission.in_flight == 0:
+                break
+            await asyncio.sleep(0.005)
+        assert app.state.pipeline.admission.in_flight == 0
+    assert sum(n for n, *_ in engine.batches[2:]) <= 4  # two batches' worth, of 18
+
+
+async def test_tiles_let_others_in_between() -> None:
+    """A small picture does not wait for all tiles of a large one that came before it."""
+    begun = threading.Event()
+    engine = FakeEngine(max_batch=1)
+    async with serving(engine) as (client, _):
+        engine.before = lambda batch: (begun.set(), time.sleep(0.005))
+        large = asyncio.create_task(client.post("/segment?tile=1", content=encoded(np.zeros((40, 90, 3), np.uint8))))
+        await asyncio.to_thread(begun.wait, 10)
+        assert (await client.post("/segment", content=PNG)).status_code == 200
+        assert not large.done()
+        assert (await large).status_code == 200
 
 
 @pytest.mark.parametrize("accept", media.ALL)
