@@ -97,7 +97,13 @@ def pack(head: Mapping[str, Any], outputs: Mapping[str, UInt8Array], binary: Map
     """A response, and how many of its bytes are JSON.
 
     outputs: (N, H, W) uint8 by name. binary: which of them travel as bytes after the JSON.
+    Raises BadRequest when the others are too large for JSON.
     """
+    as_json = sum(values.size for name, values in outputs.items() if not binary[name])
+    if as_json > MAX_JSON_BYTES:
+        raise BadRequest(
+            f"the outputs have {as_json} values, at most {MAX_JSON_BYTES} come as JSON. Ask for binary data."
+        )
     described, tail = [], []
     for name, values in outputs.items():
         entry: dict[str, Any] = {"name": name, "datatype": "UINT8", "shape": list(values.shape)}

@@ -15,7 +15,9 @@ const stage = new Stage(find("#stage"), (id, by) => {
   if (id !== null && by === "keys") status.textContent = readable(known[id].name);
 });
 
-let known = []; // every class of the model
+let model = { name: null, version: null }; // the one that answers
+let known = []; // every class of it, by id
+let chosenOpacity = opacity.value; // a picture that can't be shown has another, for as long as it is there
 let current = null; // {name, picture, url, abort, mask}: the picture that is shown or asked about
 
 /** Segment a picture and show it. The one before, if it is still on its way, is given up. */
@@ -27,7 +29,8 @@ async function run(picture, name) {
   result.setAttribute("aria-busy", "true");
   status.textContent = `Segmenting ${name} …`;
   try {
-    const [shown, answer] = await Promise.all([stage.open(mine.url), segment(picture, mine.abort.signal), learn()]);
+    const [shown, answer] = await Promise.all([stage.open(mine.url), segment(picture, mine.abort.signal)]);
+    await learn(answer);
     mine.mask = Uint8Array.from(atob(answer.mask), (character) => character.charCodeAt(0));
     const map = await idsOf(mine.mask);
     if (mine === current) present(answer, map, shown);
@@ -36,21 +39,23 @@ async function run(picture, name) {
   }
 }
 
-/** The model's name and classes, asked for until they are there. */
-async function learn() {
-  if (known.length) return;
+/** The model's name and classes; asked for anew when another model has answered than the one that we know. */
+async function learn(answer) {
+  if (answer && answer.model === model.name && answer.version === model.version) return;
   const told = await fetchClasses();
+  model = { name: told.model, version: told.version };
   known = told.classes;
-  find("#model").textContent = `${told.model} ${told.version} · ${known.length} classes`;
+  find("#model").textContent = `${model.name} ${model.version} · ${known.length} classes`;
 }
 
 function present(answer, map, shown) {
   stage.lay(map, known);
   legend.show(answer.classes, known);
-  setOpacity(shown ? opacity.value : 100);
+  setOpacity(shown ? chosenOpacity : 100);
   stage.paint((id) => legend.visible(id));
   showTiming(find("#timing"), answer.timing_ms);
   result.removeAttribute("aria-busy");
+  if (document.activeElement === document.body) find("#stage").focus({ preventScroll: true }); // the button is gone
   const top = [...answer.classes].sort((a, b) => b.fraction - a.fraction).slice(0, 3);
   status.textContent = `Done. Most of it is ${top.map((c) => `${readable(c.name)}, ${percent(c.fraction)}`).join("; ")}.`;
 }
@@ -131,7 +136,7 @@ function takeDrops() {
 
 takePictures();
 takeDrops();
-opacity.addEventListener("input", () => setOpacity(opacity.value));
+opacity.addEventListener("input", () => setOpacity((chosenOpacity = opacity.value)));
 find("#all").addEventListener("click", () => legend.setAll(true));
 find("#none").addEventListener("click", () => legend.setAll(false));
 find("#save-mask").addEventListener("click", () => save(new Blob([current.mask], { type: "image/png" }), ".png"));

@@ -1,6 +1,8 @@
 """KServe V2, also known as the Open Inference Protocol, over REST: what Triton's clients speak. See tensors.py."""
 
 import time
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from service import tensors
 from service.contracts import UInt8Array
-from service.errors import BadRequest, NotReady
+from service.errors import BadRequest, NotReady, TooManyPixels
 from service.manifest import Manifest
 from service.pipeline import Pipeline
 from service.routes import openapi_v2
@@ -85,46 +87,52 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
 
     async def work(body: bytes, deadline: float) -> Response:
         wanted = await pipeline.off_loop(tensors.parse, body, json_bytes, limits)
-        found = await _segment(pipeline, wanted, deadline)
-        return await pipeline.off_loop(_respond, pipeline.manifest, wanted, found)
+        return await pipeline.off_loop(_respond, wanted, await _segment(pipeline, wanted, deadline))
 
     return await exchange(request, work, also={_JSON})
 
 
-async def _segment(pipeline: Pipeline, wanted: Wanted, deadline: float) -> list[Segmentation]:
+@dataclass(frozen=True, slots=True)
+class _Maps:
+    """What is kept of a segmentation: its pixels are given back to the budget."""
+
+    model: Manifest
+    outputs: dict[str, UInt8Array]
+
+
+async def _segment(pipeline: Pipeline, wanted: Wanted, deadline: float) -> list[_Maps]:
     """In their order; the first failure ends them all, for a tensor has no place for an error."""
     if wanted.timeout_s is not None:
         deadline = min(deadline, time.monotonic() + wanted.timeout_s)
-    found: dict[int, Segmentation] = {}
+    found: dict[int, _Maps] = {}
+    most = pipeline.settings.max_pixels  # of all together: a map must wait for the others, outside of the pixel budget
+
+    def keep(index: int, seg: Segmentation) -> bytes:
+        if len(wanted.pictures) * seg.ids.size > most:
+            raise TooManyPixels(f"{len(wanted.pictures)} maps of {seg.ids.size} pixels; at most {most} in one tensor.")
+        maps = {tensors.CLASS_MAP: seg.ids, tensors.CONFIDENCE: seg.confidence}
+        found[index] = _Maps(seg.model, {name: values for name in wanted.outputs if (values := maps[name]) is not None})
+        return b""
 
     async def one(index: int) -> None:
-        await pipeline.answer(
-            wanted.pictures[index],
-            lambda seg: found.update({index: seg}) or b"",
-            deadline,
-            with_confidence=tensors.CONFIDENCE in wanted.outputs,
-        )
+        render = partial(keep, index)
+        with_confidence = tensors.CONFIDENCE in wanted.outputs
+        await pipeline.answer(wanted.pictures[index], render, deadline, with_confidence=with_confidence)
 
     await for_each(pipeline.admission, range(len(wanted.pictures)), one)
     return [found[index] for index in range(len(wanted.pictures))]
 
 
-def _respond(manifest: Manifest, wanted: Wanted, found: list[Segmentation]) -> Response:
-    head: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version}
+def _respond(wanted: Wanted, found: list[_Maps]) -> Response:
+    answered_by = found[0].model  # it may have been exchanged since
+    head: dict[str, Any] = {"model_name": answered_by.name, "model_version": answered_by.version}
     if wanted.id is not None:
         head["id"] = wanted.id
-    outputs = {name: _stack([_output(seg, name) for seg in found]) for name in wanted.outputs}
+    outputs = {name: _stack([maps.outputs[name] for maps in found]) for name in wanted.outputs}
     body, json_bytes = tensors.pack(head, outputs, wanted.outputs)
     if not any(wanted.outputs.values()):
         return Response(body, media_type=_JSON)
     return Response(body, media_type=_BINARY, headers={JSON_LENGTH: str(json_bytes)})
-
-
-def _output(seg: Segmentation, name: str) -> UInt8Array:
-    if name == tensors.CLASS_MAP:
-        return seg.ids
-    assert seg.confidence is not None  # noqa: S101 - it was asked for
-    return seg.confidence
 
 
 def _stack(maps: list[UInt8Array]) -> UInt8Array:

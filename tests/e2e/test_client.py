@@ -2,9 +2,11 @@
 
 import asyncio
 import io
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from alignseg_serve import cli
 from alignseg_serve.client import AsyncClient, Client
 from alignseg_serve.client_errors import PictureRefused
+from alignseg_serve.segment_files import INTERRUPTED
 from tests.fakes import COLORS, FakeEngine, encoded, striped
 from tests.live import live
 
@@ -114,6 +117,25 @@ def test_a_server_that_is_not_there_ends_the_run(folder: Path, tmp_path: Path) -
 def test_what_can_not_be_meant(folder: Path, tmp_path: Path, url: str, more: list[str], told: str) -> None:
     code, output = segment(folder, tmp_path / "out", url, *more)
     assert (code, told in output) == (cli.UNUSABLE, True)
+
+
+def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(folder: Path, tmp_path: Path) -> None:
+    (folder / "bad.png").unlink()
+    for i in range(40):
+        (folder / f"{i:02}.png").write_bytes(encoded(PICTURE))
+    out = tmp_path / "out"
+    with live(FakeEngine(before=lambda batch: time.sleep(0.1)), crowded_latency_ms=10_000) as url:
+        command = [sys.executable, "-m", "alignseg_serve", "segment", str(folder), "-o", str(out), "--server", url]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603
+        while not list(out.glob("*.png")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == INTERRUPTED, told
+    assert "the same command goes on from here" in " ".join(told.split())
+    done = list(out.rglob("*"))
+    assert 0 < len(done) < 43
+    assert all(path.suffix == ".png" for path in done if path.is_file())  # nothing half-written
 
 
 def test_without_httpx_it_says_what_to_install(folder: Path, tmp_path: Path) -> None:

@@ -56,19 +56,25 @@ def browser() -> Generator[object, None, None]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser, server: str):  # type: ignore[no-untyped-def]
-    """The page, opened; it must ask nobody else, break no policy and throw nothing."""
-    context = browser.new_context(viewport={"width": 1100, "height": 800})
-    page = context.new_page()
-    page.set_default_timeout(10_000)
+@pytest.fixture(scope="module")
+def tab(browser, server: str):  # type: ignore[no-untyped-def]
+    """A tab, and what went wrong in it: the page must ask nobody else, break no policy and throw nothing."""
+    tab = browser.new_page(viewport={"width": 1100, "height": 800})
+    tab.set_default_timeout(10_000)
     troubles: list[str] = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("console", lambda m: troubles.append(m.text) if "Content Security" in m.text else None)
-    page.on("request", lambda r: troubles.append(r.url) if not r.url.startswith((server, "blob:")) else None)
+    tab.on("pageerror", lambda error: troubles.append(str(error)))
+    tab.on("console", lambda m: troubles.append(m.text) if "Content Security" in m.text else None)
+    tab.on("request", lambda r: troubles.append(r.url) if not r.url.startswith((server, "blob:")) else None)
+    return tab, troubles
+
+
+@pytest.fixture
+def page(tab, server: str):  # type: ignore[no-untyped-def]
+    """The page, freshly opened."""
+    page, troubles = tab
     page.goto(server)
     yield page
-    context.close()
+    page.unroute_all()
     FAULT.on = False
     assert troubles == []
 
@@ -206,6 +212,7 @@ def test_the_demo_by_keyboard_alone(page) -> None:  # type: ignore[no-untyped-de
             break
     page.keyboard.press("Enter")
     shown(page)
+    assert page.evaluate("document.activeElement.id") == "stage"  # the button is gone; the focus is not lost
     assert page.locator("#stage img").evaluate("image => image.naturalWidth") == 480
 
 
@@ -231,6 +238,10 @@ def test_a_format_that_browsers_do_not_show(page) -> None:  # type: ignore[no-un
     shown(page)
     assert page.locator("#stage img").is_hidden()
     assert overlay(page)[30, 36].tolist() == [128, 128, 128, 255]
+    assert page.get_by_label("Overlay").input_value() == "100"
+    pick(page)
+    shown(page)
+    assert page.get_by_label("Overlay").input_value() == "55"
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(browser, server: str) -> None:  # type: ignore[no-untyped-def]

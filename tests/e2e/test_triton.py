@@ -106,6 +106,7 @@ def test_a_tensor_of_pictures_shares_a_batch() -> None:
         ("fake", lambda: tensor(np.zeros((1, 200, 200, 3), np.uint8)), "413", "at most 20000"),
         ("fake", lambda: tensor(np.zeros((5, 2, 2, 3), np.uint8)), "400", "at most 4"),
         ("fake", lambda: files(b"hello"), "415", "expected a JPEG"),
+        ("fake", lambda: files(*[encoded(striped(100, 100))] * 3), "413", "3 maps of 10000 pixels"),
         ("fake", lambda: files(encoded(striped(16, 24)), encoded(striped(24, 16))), "400", "one size"),
         ("other", lambda: tensor(PICTURES), "404", "fake 1 is served"),
     ],

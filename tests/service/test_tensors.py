@@ -121,6 +121,13 @@ def test_json_without_end() -> None:
         tensors.parse(b" " * (tensors.MAX_JSON_BYTES + 1), None, LIMITS)
 
 
+def test_maps_too_large_for_json() -> None:
+    maps = np.zeros((1, 3000, 3000), dtype=np.uint8)
+    with pytest.raises(BadRequest, match="Ask for binary"):
+        tensors.pack({}, {"a": maps}, {"a": False})
+    assert len(tensors.pack({}, {"a": maps}, {"a": True})[0]) > maps.size
+
+
 def test_pack() -> None:
     maps = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
     body, json_bytes = tensors.pack({"model_name": "m"}, {"a": maps, "b": maps}, {"a": True, "b": False})
