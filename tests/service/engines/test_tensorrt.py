@@ -30,7 +30,8 @@ def info_of(folder: Path, name: str = "h200", **changes: Any) -> PlanInfo:
         "plan": FileEntry.of(path, folder), "runtime": "tensorrt", "runtime_version": "11.4.0", "gpu": "NVIDIA H200",
         "compute_capabilities": ("9.0",), "precision": "fp16", "warp": "plugin", "num_classes": 4,
         "profiles": (
-            PlanProfile(bucket=(8, 12), min_batch=1, max_batch=4), PlanProfile(bucket=(12, 8), min_batch=1, max_batch=2),
+            PlanProfile(bucket=(8, 12), min_batch=1, max_batch=4),
+            PlanProfile(bucket=(12, 8), min_batch=1, max_batch=2),
         ),
         "onnx_sha256": "a" * 64, "layers": 1, "built_by": "a test",
     }  # fmt: skip
