@@ -19,6 +19,8 @@ Model = Annotated[
 ]
 Engine = Annotated[str | None, typer.Option(help="auto or onnxruntime-cpu.  [env: ALIGNSEG_ENGINE; default: auto]")]
 
+_PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}  # to a command that reads its own flags
+
 
 @app.callback()
 def _root() -> None:
@@ -143,6 +145,26 @@ def export(
         )
     except (checkpoints.CheckpointError, parity.ParityError, ValueError, FileNotFoundError) as error:
         _give_up(error)
+
+
+@app.command(add_help_option=False, context_settings=_PASSED_ON)
+def evaluate(context: typer.Context) -> None:
+    """Measure masks against labels: a checkpoint's, a model folder's or a running server's. See evaluate --help."""
+    try:
+        from training import evaluate as measuring
+    except ImportError as error:
+        _give_up(f"{error}. Measuring needs PyTorch: pip install 'alignseg-serve[cpu,train]'")
+    raise typer.Exit(measuring.main(context.args))
+
+
+@app.command(add_help_option=False, context_settings=_PASSED_ON)
+def offsets(context: typer.Context) -> None:
+    """Draw the offsets that AlignFA and AlignCM have learned, for one picture. See offsets --help."""
+    try:
+        from training import offsets as drawing
+    except ImportError as error:
+        _give_up(f"{error}. Drawing offsets needs PyTorch: pip install 'alignseg-serve[train]'")
+    raise typer.Exit(drawing.main(context.args))
 
 
 def _size(text: str) -> tuple[int, int]:

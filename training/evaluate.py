@@ -22,7 +22,7 @@ from service.settings import EngineName, Settings
 from training.boundaries import TOLERANCE, BoundaryScore
 from training.datasets import DATASETS, Bytes, Dataset, DatasetError, Pair
 from training.metrics import Confusion
-from training.predict import PredictionError, Predictor, with_engine, with_network, with_server
+from training.predict import PredictionError, Predictor, load_network, with_engine, with_network, with_server
 from training.protocols import OVERLAP, Viewing
 from training.report import draw_confusion, heading, report, table
 
@@ -154,8 +154,8 @@ def _viewing(arguments: argparse.Namespace) -> Viewing:
 def _predictor(arguments: argparse.Namespace, dataset: Dataset, viewing: Viewing) -> tuple[Predictor, str]:
     """What predicts, and its name for headings."""
     if arguments.checkpoint or (arguments.model and arguments.engine == PYTORCH):
-        path = arguments.checkpoint or _checkpoint_of(arguments.model)
-        network = checkpoint.load(path).to(arguments.device)
+        path = arguments.checkpoint or arguments.model
+        network = load_network(path).to(arguments.device)
         _expect_classes(network.architecture.num_classes, dataset, path)
         return with_network(network, viewing.look(network)), f"{path} through PyTorch, {viewing}"
     if not viewing.plain:
@@ -166,10 +166,6 @@ def _predictor(arguments: argparse.Namespace, dataset: Dataset, viewing: Viewing
     _expect_classes(len(manifest.classes), dataset, arguments.model)
     engine = open_engine(Settings(model=arguments.model, engine=arguments.engine), manifest)
     return with_engine(engine, manifest.input.buckets), f"{arguments.model} through {engine.name}"
-
-
-def _checkpoint_of(folder: Path) -> Path:
-    return manifests.verified_file(folder, manifests.load(folder), "checkpoint")
 
 
 def _expect_classes(found: int, dataset: Dataset, path: Path) -> None:

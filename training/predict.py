@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -15,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from model_export import checkpoint
 from model_export.alignseg import AlignSeg
+from service import manifest as manifests
 from service.contracts import Engine
 from service.prepare import prepare, restore
 from training.protocols import Look, whole
@@ -26,6 +29,16 @@ Predictor = Callable[[Bytes], Bytes]
 
 class PredictionError(RuntimeError):
     """A server did not answer with a class map; the message says what it answered."""
+
+
+def load_network(path: Path) -> AlignSeg:
+    """The network of a checkpoint, or of a model folder's, on the CPU, float32, in eval mode.
+
+    Raises what checkpoint.load raises, and service.errors.ManifestError for a folder that is none or is damaged.
+    """
+    if path.is_dir():
+        path = manifests.verified_file(path, manifests.load(path), "checkpoint")
+    return checkpoint.load(path)
 
 
 def with_network(network: AlignSeg, look: Look | None = None) -> Predictor:

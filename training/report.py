@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ def draw_confusion(figures: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    axes.set(xlabel="predicted", ylabel="labelled", title=f"{heading(figures)}, mIoU {100 * figures['miou']:.1f} %")
+    axes.set(xlabel="predicted", ylabel="labelled")
+    title = f"{heading(figures)}, mIoU {100 * figures['miou']:.1f} %"
+    axes.set_title(textwrap.fill(title, int(9 * side)), fontsize="medium")
     if len(names) <= NUMBERED:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
