@@ -1,0 +1,1 @@
+"""Benchmarks: each one command, writes JSON under results/."""

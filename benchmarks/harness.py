@@ -106,13 +106,25 @@ def load(port: int, **options: object) -> dict[str, Any]:
 def percentiles(values: Sequence[float], points: Sequence[float] = (50, 95, 99)) -> dict[str, float]:
     """E.g. {"p50": 3.1}; empty for no values."""
     ordered = sorted(values)
-    return {f"p{point:g}": round(ordered[min(len(ordered) - 1, int(len(ordered) * point / 100))], 3) for point in points} if ordered else {}
+    return (
+        {f"p{point:g}": round(ordered[min(len(ordered) - 1, int(len(ordered) * point / 100))], 3) for point in points}
+        if ordered
+        else {}
+    )
 
 
 def machine() -> dict[str, Any]:
     """Where a result comes from."""
-    cpu = next((ln.partition(":")[2].strip() for ln in Path("/proc/cpuinfo").read_text().splitlines() if ln.startswith("model name")), "?")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S607
+    cpu = next(
+        (
+            ln.partition(":")[2].strip()
+            for ln in Path("/proc/cpuinfo").read_text().splitlines()
+            if ln.startswith("model name")
+        ),
+        "?",
+    )
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu,

@@ -106,7 +106,7 @@ class Generator:
     async def open_loop(self, rate: float, seconds: float) -> None:
         """Poisson arrivals at `rate` a second."""
         self._began = time.monotonic()
-        due, pending = 0.0, set[asyncio.Task[None]]()
+        due, pending = 0.0, set[asyncio.Task[int]]()
         while (due := due + self._random.expovariate(rate)) < seconds:
             if (wait_s := self._began + due - time.monotonic()) > 0.0005:
                 await asyncio.sleep(wait_s)

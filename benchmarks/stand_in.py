@@ -1,6 +1,6 @@
 """The server with a stand-in engine that only takes time, so that everything but the engine is measured.
 
-    python -m benchmarks.stand_in --infer-ms 0.3
+python -m benchmarks.stand_in --infer-ms 0.3
 """
 
 import argparse
@@ -56,7 +56,7 @@ def _street(height: int, width: int) -> UInt8Array:
     """(H, W) uint8: bands with wavy edges and some boxes; a mask that compresses about as a real one."""
     y, x = np.mgrid[:height, :width] / np.array([height, width]).reshape(2, 1, 1)
     wave = y + 0.04 * np.sin(x * 17) + 0.02 * np.sin(x * 71)
-    ids = np.digitize(wave, [0.3, 0.5, 0.62, 0.9]).astype(np.uint8)
+    ids: UInt8Array = np.digitize(wave, [0.3, 0.5, 0.62, 0.9]).astype(np.uint8)
     for index in range(6):
         top, left = int(height * 0.45), int(width * (0.05 + 0.15 * index))
         ids[top : top + height // 5, left : left + width // 14] = 5 + index
@@ -69,7 +69,8 @@ def manifest() -> Manifest:
         {
             "name": "stand-in", "version": "1", "description": "takes time", "trained_on": "nothing", "terms": "none",
             "architecture": {
-                "backbone": "none", "num_classes": len(COLORS), "channels": 1, "sampling": "standard", "aux_head": False,
+                "backbone": "none", "num_classes": len(COLORS), "channels": 1, "sampling": "standard",
+                "aux_head": False,
             },
             "classes": [{"name": name, "color": color} for name, color in COLORS.items()],
             "input": {"buckets": (BUCKET,)},
