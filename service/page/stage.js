@@ -5,7 +5,7 @@ import { readable } from "./legend.js";
 const STEP = 1 / 40; // of the picture's longer side an arrow key moves by
 
 export class Stage {
-  /** @param {(id: number | null, by: "pointer" | "keys") => void} onProbe what lies under the pointer now */
+  /** @param {(id: number | null, by: "pointer" | "finger" | "keys") => void} onProbe what lies under the pointer now */
   constructor(root, onProbe) {
     [this.root, this.onProbe] = [root, onProbe];
     for (const part of ["img", "canvas", ".cross", ".tip", ".busy"]) {
@@ -74,7 +74,8 @@ export class Stage {
 
   #point(event) {
     const box = this.root.getBoundingClientRect();
-    this.#probe((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, "pointer");
+    const by = event.pointerType === "touch" ? "finger" : "pointer";
+    this.#probe((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, by);
   }
 
   #press(event) {
@@ -94,12 +95,13 @@ export class Stage {
     const { width, height, ids } = this.map;
     this.at = [x, y] = [x, y].map((share) => Math.min(Math.max(share, 0), 1 - 1e-6));
     const id = ids[Math.floor(y * height) * width + Math.floor(x * width)];
-    this.#tell(x, y, this.classes[id]);
+    this.#tell(x, y, this.classes[id], by === "finger" ? 0.2 : 0.8);
     this.cross.hidden = by !== "keys";
     this.onProbe(id, by);
   }
 
-  #tell(x, y, entry) {
+  /** lowest: from which y on the name stands above its point; under a finger nobody would see it. */
+  #tell(x, y, entry, lowest) {
     this.tip.hidden = false;
     this.tip.querySelector(".swatch").style.backgroundColor = `rgb(${entry.color})`;
     this.tip.querySelector(".name").textContent = readable(entry.name);
@@ -107,7 +109,7 @@ export class Stage {
       [mark.style.left, mark.style.top] = [`${x * 100}%`, `${y * 100}%`];
     }
     this.tip.classList.toggle("to-the-left", x > 0.6);
-    this.tip.classList.toggle("above", y > 0.8);
+    this.tip.classList.toggle("above", y > lowest);
   }
 
   #leave() {
