@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.logs import LogFormat
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-EngineName = Literal["auto", "onnxruntime-cpu", "openvino-cpu"]
+EngineName = Literal["auto", "tensorrt", "onnxruntime-cuda", "onnxruntime-cpu", "openvino-cpu"]
 
 
 class Settings(BaseSettings):
@@ -18,6 +18,7 @@ class Settings(BaseSettings):
 
     model: folder with a model.json and the files it names.
     engine: which runtime; auto takes the best one that is installed and has a device.
+    build: auto builds a missing TensorRT engine in the background, while another runtime serves.
     admin_port: where health and metrics are served instead, if set; 0 lets the system choose.
     api_keys, api_keys_file: who has none of them is answered 401; see keys.py. None set: everybody is let in.
     cors_origins: web sites, separated by commas, whose pages may ask; empty: none but our own.
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
 
     model: Path = REPOSITORY / "weights" / "alignseg-lite"
     engine: EngineName = "auto"
+    build: Literal["off", "auto"] = "off"
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     admin_port: int | None = Field(default=None, ge=0, le=65535)

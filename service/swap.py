@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service import manifest as manifests
+from service.engines import plan
 from service.errors import EngineError
 from service.manifest import Manifest
 from service.model import ServedModel
@@ -38,6 +39,7 @@ class ModelWatch:
         self._poll_s = poll_s
         self._on_outcome = on_outcome
         self._tried = self._seen = _signature(folder)
+        self._plans = _plans(folder)
         self._told = asyncio.Event()
 
     def look_now(self) -> None:
@@ -65,7 +67,8 @@ class ModelWatch:
     async def _try(self) -> None:
         try:
             manifest = await asyncio.to_thread(manifests.load, self._folder)
-            if manifest == self._pipeline.manifest:
+            plans = _plans(self._folder)
+            if manifest == self._pipeline.manifest and plans == self._plans:
                 self.refused = None
                 return
             log.info("loading %s %s beside the model that answers", manifest.name, manifest.version)
@@ -76,6 +79,7 @@ class ModelWatch:
             self._on_outcome("refused")
             return
         self._pipeline.exchange(model)
+        self._plans = plans
         self.refused = None
         log.info("swapped: %s %s answers from now on", manifest.name, manifest.version)
         self._on_outcome("swapped")
@@ -101,5 +105,14 @@ def _signature(folder: Path) -> _Signature:
         entries = sorted(folder.iterdir())
         stats = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
     except OSError:  # gone for a moment: somebody is exchanging it
+        return ()
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats) + _plans(folder)
+
+
+def _plans(folder: Path) -> _Signature:
+    """The engines that were built for the model, by their descriptions: a new one is worth a change of runtime."""
+    try:
+        stats = [(path.name, path.stat()) for path in sorted((folder / plan.FOLDER).glob("*.json"))]
+    except OSError:
         return ()
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)

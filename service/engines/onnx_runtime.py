@@ -1,5 +1,6 @@
 """ONNX Runtime: the engine that runs everywhere. The one file that imports onnxruntime."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,14 @@ class OnnxRuntimeEngine:
 
     max_batch = 1
 
-    def __init__(self, model: Path, *, provider: str = "CPUExecutionProvider", intra_op_threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        provider: str = "CPUExecutionProvider",
+        provider_options: Mapping[str, str] | None = None,
+        intra_op_threads: int = 0,
+    ) -> None:
         """Load `model` on `provider`; 0 threads leaves their number to the runtime.
 
         Raises EngineUnavailable without onnxruntime or the provider, ManifestError when the graph does not fit.
@@ -31,7 +39,8 @@ class OnnxRuntimeEngine:
             raise EngineUnavailable(f"this onnxruntime has no {provider}; it has {ort.get_available_providers()}.")
         self.name = f"onnxruntime-{provider.removesuffix('ExecutionProvider').lower()}"
         try:
-            session = ort.InferenceSession(model, _options(ort, intra_op_threads), providers=[provider])
+            providers = [(provider, dict(provider_options or {}))]
+            session = ort.InferenceSession(model, _options(ort, intra_op_threads), providers=providers)
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise ManifestError(f"onnxruntime {ort.__version__} can't load {model}: {error}") from error
         self._input = _input_name(session, model)
@@ -46,12 +55,20 @@ class OnnxRuntimeEngine:
             raise EngineError(f"the model gives no {LOGITS} to tell a confidence from. Make it with `alignseg export`.")
         names = [CLASS_MAP, LOGITS] if with_confidence else [CLASS_MAP]
         try:
-            ids, *logits = self._session.run(names, {self._input: batch})
+            ids, *logits = self._run(names, batch)
         except Exception as error:
             message = str(error)
-            kind = EngineOutOfMemory if any(s in message.lower() for s in _OUT_OF_MEMORY) else EngineError
-            raise kind(f"{self.name} failed on a batch of {batch.shape}: {message}") from error
+            raise self._kind(message)(f"{self.name} failed on a batch of {batch.shape}: {message}") from error
         return Inference(ids, confidence(logits[0], (batch.shape[1], batch.shape[2])) if logits else None)
+
+    def _run(self, names: Sequence[str], batch: UInt8Array) -> list[Any]:
+        """The outputs of these names."""
+        outputs: list[Any] = self._session.run(names, {self._input: batch})
+        return outputs
+
+    def _kind(self, message: str) -> type[EngineError]:
+        """Which of our errors this message of the runtime's is."""
+        return EngineOutOfMemory if any(text in message.lower() for text in _OUT_OF_MEMORY) else EngineError
 
     def close(self) -> None:
         """Release the session."""
@@ -74,6 +91,7 @@ def _options(ort: Any, intra_op_threads: int) -> Any:
     options.log_severity_level = 3  # errors; warnings about the graph are the exporter's business
     # Spinning threads would burn the cores that decode and encode need: off is 25 % more pictures a second.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
 
 

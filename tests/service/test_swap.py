@@ -169,3 +169,15 @@ async def test_work_that_has_begun_ends_with_the_model_it_began_with(tmp_path: P
         assert not made.engines[0].closed
         gate.opened.set()
         assert (await begun).json()["version"] == "1"
+
+
+async def test_a_newly_built_engine_is_taken(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.tried()
+        assert len(home.engines) == 1
+        (tmp_path / "engines").mkdir()
+        (tmp_path / "engines" / "h200.json").write_text("{}")  # its description; what it says is the opener's business
+        await home.tried()
+        assert len(home.engines) == 2
+        await home.tried()
+        assert len(home.engines) == 2

@@ -1,0 +1,41 @@
+"""ALIGNSEG_BUILD=auto: a missing TensorRT engine is built while another runtime serves.
+
+It is built by a process of its own, since building takes gigabytes and the export's packages; the service never
+imports them. When the engine is there, the model folder has changed, and the service exchanges its runtime for it.
+"""
+
+import importlib.util
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+log = logging.getLogger("alignseg.build")
+BUILDER = "model_export.build_engine"
+_started: set[Path] = set()  # once a process: what failed once would fail again, and keep the GPU busy with it
+_lock = threading.Lock()
+
+
+def start(folder: Path, command: list[str] | None = None) -> threading.Thread | None:
+    """Build an engine for `folder`. Returns the thread that waits for it; None if it was tried or can't be done."""
+    with _lock:
+        if folder in _started:
+            return None
+        _started.add(folder)
+    if command is None and importlib.util.find_spec("onnx") is None:
+        log.warning("ALIGNSEG_BUILD=auto needs what exports too: pip install 'alignseg-serve[export,tensorrt]'")
+        return None
+    thread = threading.Thread(
+        target=_build, args=(folder, command or [sys.executable, "-m", BUILDER, str(folder)]), name="build", daemon=True
+    )
+    thread.start()
+    return thread
+
+
+def _build(folder: Path, command: list[str]) -> None:
+    log.info("building an engine for %s in the background", folder)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a command of our own
+    last = (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1:]
+    level = logging.ERROR if done.returncode else logging.INFO
+    log.log(level, "the build for %s ended with %d: %s", folder, done.returncode, *(last or ["no output"]))

@@ -1,0 +1,137 @@
+"""Which runtime is taken on which machine, and what is said of it."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import manifest as manifests
+from service.engines import background_build, cuda_runtime, select, tensorrt
+from service.engines.onnx_cuda import OnnxCudaEngine, _require_on_gpu
+from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable
+from service.settings import Settings
+from tests import tiny_model
+from tests.service.engines.fake_gpu import FakeCuda, FakeTensorRT
+from tests.service.engines.test_tensorrt import info_of
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_model.write(tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    fake = FakeTensorRT(FakeCuda())
+    monkeypatch.setattr(cuda_runtime, "load", lambda: fake.cuda)
+    monkeypatch.setattr(tensorrt, "installed", lambda: (fake, "tensorrt"))
+    return fake
+
+
+def opened(folder: Path, caplog: pytest.LogCaptureFixture, **settings: Any) -> tuple[str, str]:
+    """Name of the engine, and the line that says why."""
+    with caplog.at_level(logging.INFO, "alignseg.engine"):
+        engine = select.open_engine(Settings(model=folder, **settings), manifests.load(folder))
+    engine.close()
+    return engine.name, next(r.message for r in caplog.records if "serves tiny" in r.message)
+
+
+def test_a_fitting_plan_is_taken(folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture) -> None:
+    onnx = manifests.load(folder).files["onnx"].sha256
+    info_of(folder, onnx_sha256=onnx)
+    name, line = opened(folder, caplog)
+    assert name == "tensorrt-fp16-gpu0"
+    assert line.endswith("(auto)")
+
+
+def test_without_one_it_falls_back_and_says_why(
+    folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture
+) -> None:
+    info_of(folder, onnx_sha256="b" * 64)
+    name, line = opened(folder, caplog)
+    assert name == "onnxruntime-cpu"
+    assert "not tensorrt: h200.plan was built from another ONNX" in line
+    assert f"python model_export/build_engine.py {folder}" in line
+    assert "not onnxruntime-cuda: this onnxruntime has no CUDAExecutionProvider" in line
+
+
+def test_a_plan_that_does_not_load_is_no_reason_not_to_serve(
+    folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info_of(folder, onnx_sha256=manifests.load(folder).files["onnx"].sha256)
+    monkeypatch.setattr(gpu, "deserialize_cuda_engine", lambda plan: None)
+    assert opened(folder, caplog)[0] == "onnxruntime-cpu"
+
+
+def test_no_gpu(folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_runtime, "load", lambda: FakeCuda(devices=()))
+    assert "there is no GPU" in opened(folder, caplog)[1]
+    for name in ("tensorrt", "onnxruntime-cuda"):  # asked for by name, it is that or nothing
+        with pytest.raises(EngineUnavailable):
+            opened(folder, caplog, engine=name)
+
+
+def test_a_missing_engine_is_built_in_the_background(
+    folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(background_build, "start", asked.append)
+    opened(folder, caplog)
+    assert asked == []
+    opened(folder, caplog, build="auto")
+    assert asked == [folder]
+
+
+@pytest.mark.parametrize(
+    ("code", "level"), [("print('written x')", "INFO"), ("raise SystemExit('no TensorRT')", "ERROR")]
+)
+def test_a_background_build_runs_once_and_says_how_it_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, code: str, level: str
+) -> None:
+    with caplog.at_level(logging.INFO, "alignseg.build"):
+        thread = background_build.start(tmp_path, [sys.executable, "-c", code])
+        assert thread is not None
+        thread.join(20)
+        assert background_build.start(tmp_path, [sys.executable, "-c", code]) is None
+    assert caplog.records[-1].levelname == level
+    assert caplog.records[-1].message.endswith(("written x", "no TensorRT"))
+
+
+class Session:
+    """What of a session says where nodes are computed."""
+
+    def __init__(self, providers: list[str], on_cpu: tuple[str, ...]) -> None:
+        self.providers, self.on_cpu, self.ep_name = providers, on_cpu, "CPUExecutionProvider"
+
+    def get_providers(self) -> list[str]:
+        return self.providers
+
+    def get_provider_graph_assignment_info(self) -> list["Session"]:
+        return [self]
+
+    def get_nodes(self) -> list[Any]:
+        return [type("Node", (), {"op_type": op_type}) for op_type in self.on_cpu]
+
+
+def test_no_feature_map_is_computed_on_the_cpu() -> None:
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    _require_on_gpu(Session(both, ("Shape", "Concat", "Range")), "1.32")
+    with pytest.raises(EngineUnavailable, match="computes Conv, GridSample on the CPU"):
+        _require_on_gpu(Session(both, ("GridSample", "Shape", "Conv")), "1.32")
+    with pytest.raises(EngineUnavailable, match="could not load its CUDA provider"):
+        _require_on_gpu(Session(["CPUExecutionProvider"], ()), "1.32")
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered", EngineLost),
+        ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED", EngineError),
+        ("Failed to allocate memory for requested buffer of size 1", EngineOutOfMemory),
+    ],
+)
+def test_messages_of_onnx_runtime(message: str, kind: type[EngineError]) -> None:
+    assert OnnxCudaEngine._kind(OnnxCudaEngine.__new__(OnnxCudaEngine), message) is kind
