@@ -33,11 +33,21 @@ class Watched:
         self.log: list[str] = []
         self.rss_mb: list[tuple[float, float]] = []  # (time.monotonic(), resident megabytes)
         self._started = threading.Event()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         if not self._started.wait(60) or not self.port:
             self.process.kill()
             raise RuntimeError("the server did not start:\n" + "".join(self.log))
         threading.Thread(target=self._sample, daemon=True).start()
+
+    def close(self) -> None:
+        """Kill what still runs, and let go of its pipe."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(5)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
     def cpu_s(self) -> float:
         """Seconds of CPU so far, all threads."""
@@ -81,9 +91,7 @@ def serving(command: Sequence[str], **environment: str) -> Generator[Watched, No
         if (code := server.process.wait(60)) != 0:
             raise RuntimeError(f"the server ended with {code}:\n" + "".join(server.log[-20:]))
     finally:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+        server.close()
 
 
 def stand_in(infer_ms: float = 0.3, **options: float) -> list[str]:

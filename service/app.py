@@ -89,8 +89,7 @@ def create_app(
         app.include_router(health.router)
         app.include_router(metrics.router)
     if not settings.cors_origins.strip() and tracer is None:  # these need every answer to pass through them
-        paths = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
-        app.state.door = Door(app.state, figures, access_log, paths)
+        app.state.door = Door(app.state, figures, access_log)
     return app
 
 

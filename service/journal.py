@@ -22,6 +22,7 @@ class Stage:
 class Record:
     """One request.
 
+    route: the template of its path, e.g. /page/{name}; empty when it was answered before one was looked for.
     model: which one worked on it, if any. refused: why it was turned away, e.g. "queue-full-time"; see errors.py.
     status: of the answer; 0 while there is none. suppressed: equal lines that were left out of the log before this one.
     """

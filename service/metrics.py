@@ -23,6 +23,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._known: set[str] = set()  # paths without parameters: as many as there are routes
         ProcessCollector(registry=registry)  # resident memory, CPU seconds, open files
         GCCollector(registry=registry)
         self._requests = Counter(
@@ -58,13 +59,22 @@ class Metrics:
 
     def finished(self, record: Record) -> None:
         """Count a request at its end."""
-        self._requests.labels(record.route, str(record.status)).inc()
-        self._seconds.labels(record.route).observe(record.seconds)
+        route = self._label(record)
+        self._requests.labels(route, str(record.status)).inc()
+        self._seconds.labels(route).observe(record.seconds)
         if record.refused is not None:
             self._rejected.labels(record.refused).inc()
         if record.model is not None:
             for stage in record.stages:
                 self._stages.labels(record.model, stage.name).observe(stage.seconds)
+
+    def _label(self, record: Record) -> str:
+        """A route's template. Who was refused before it was looked for has the one that others had at this path."""
+        if not record.route:
+            return record.path if record.path in self._known else "other"
+        if record.route == record.path:
+            self._known.add(record.path)
+        return record.route
 
     def batch(self, model: str, size: int, failure: str | None) -> None:
         """Count a call of the engine; failure: the error's class name. Called from the engine's thread."""

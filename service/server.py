@@ -51,13 +51,13 @@ class Server(uvicorn.Server):
         """Open the ports, once the model is warm."""
         if self._settings.admin_port is not None:
             self._admin = AdminPort(self._app, self._settings)
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._look_for_a_model)
         await super().startup(sockets)
         for host, port, *_ in {sock.getsockname() for sock in sockets or ()}:
             log.info("running on http://%s:%d (Ctrl-C to quit)", f"[{host}]" if ":" in host else host, port)
         if self._admin is not None:
             await self._admin.open()
-        if threading.current_thread() is threading.main_thread():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._app.state.watch.look_now)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the ports; health is told until the last answer is out."""
@@ -84,6 +84,11 @@ class Server(uvicorn.Server):
             late = time.monotonic() - self._draining_since > self._settings.drain_timeout_s
             self.should_exit = self.should_exit or late or pipeline.admission.in_flight == 0
         return await super().on_tick(counter)
+
+    def _look_for_a_model(self) -> None:
+        watch = getattr(self._app.state, "watch", None)
+        if watch is not None:
+            watch.look_now()
 
     @property
     def _pipeline(self) -> Pipeline | None:

@@ -27,13 +27,12 @@ _PHRASES: Final = {429: b"Too Many Requests", 503: b"Service Unavailable"}
 
 
 class Door:
-    """Asked with each head. state: the application's; `routes`: paths that may stand in a metric's label."""
+    """Asked with each head. state: the application's."""
 
-    def __init__(self, state: State, metrics: Metrics, log: AccessLog, routes: frozenset[str]) -> None:
+    def __init__(self, state: State, metrics: Metrics, log: AccessLog) -> None:
         self._state = state
         self._metrics = metrics
         self._log = log
-        self._routes = routes
 
     def refuse(self, method: bytes, url: bytes, headers: Headers) -> bytes | None:
         """A whole HTTP/1.1 answer for who can't come in; None for who is to be heard."""
@@ -47,7 +46,6 @@ class Door:
     def _answer(self, url: bytes, headers: Headers, refusal: RequestError) -> bytes:
         path = url.partition(b"?")[0].decode("latin-1")
         record = Record(request_id_in(headers) or os.urandom(16).hex(), "POST", path, refused=refusal.reason)
-        record.route = path if path in self._routes else "other"
         record.status = refusal.status
         answer = _render(refusal, record.request_id, path)
         record.bytes_out = len(answer)

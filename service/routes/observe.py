@@ -93,7 +93,5 @@ def _completed(headers: Any, request_id: str) -> list[tuple[bytes, bytes]]:
 
 
 def _route(scope: Scope) -> str:
-    """The route's template, never the path itself: a label with ids in it would grow without end."""
-    if scope["method"] not in _METHODS:
-        return "other"
-    return str(getattr(scope.get("route"), "path", "other"))
+    """The route's template, never the path itself; empty when none was found."""
+    return str(getattr(scope.get("route"), "path", "")) if scope["method"] in _METHODS else ""
