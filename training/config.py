@@ -28,6 +28,13 @@ class Config:
     scenes: float = _option(0.0, "share of rendered street scenes among the pictures, 0..1; CamVid only")
     backbone: str = _option("lite", "size of the network", ("lite", "resnet18", "resnet50", "resnet101"))
     channels: int = _option(0, "channels of the decoder; 0: 64 for lite, 256 otherwise")
+    align: str = _option(
+        "fa+cm",
+        "what is learned to be aligned: AlignFA, AlignCM, both or none (ablation)",
+        ("none", "fa", "cm", "fa+cm"),
+    )
+    init_from: str = _option("", "a state dict for the backbone, in the names of torchvision or CSAIL (.pth)")
+    init_partly: bool = _option(False, "load what fits of --init-from; without it all must fit")
     iterations: int = _option(0, "optimiser steps; 0: as many as --epochs make")
     epochs: int = _option(200, "passes over the training pictures, unless --iterations is given")
     batch: int = _option(8, "pictures a step")
@@ -67,6 +74,8 @@ class Config:
             raise ValueError(
                 f"crop, scale: got {self.crop}, {self.scale}; expected at least 32x32, and 0 < SMALLEST <= LARGEST"
             )
+        if self.init_partly and not self.init_from:
+            raise ValueError("init_partly: got no --init-from that it could be of")
         if self.scenes and self.data != "camvid":
             raise ValueError(f"scenes: rendered scenes have CamVid's classes, and data is {self.data!r}; leave it at 0")
 

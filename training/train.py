@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from model_export.checkpoint import CheckpointError
 from training.config import RECIPES, add_arguments, from_arguments, recipe_text, resumed
 from training.curves import draw
-from training.datasets import DATASETS, DatasetError
+from training.datasets import DATASETS
 from training.log import CurveLog, Progressing, progressing
 from training.parallel import Team
 from training.stopping import Stop, stopping
@@ -29,6 +30,7 @@ examples:
   python -m training.train --root ../shared/camvid --out runs/camvid
   python -m training.train --out runs/camvid --resume
   python -m training.train --recipe paper --root /data/cityscapes --out runs/cityscapes
+  python -m training.train --recipe paper --root /data/cityscapes --out runs/r101 --init-from resnet101-imagenet.pth
   several GPUs, or a process for each core of a CPU (give --batch for all of them together):
   torchrun --nproc-per-node 2 -m training.train --root ../shared/camvid --out runs/camvid --workers 0
 
@@ -62,17 +64,17 @@ def main(argv: list[str] | None = None) -> int:
     team = Team.join(arguments.device)
     console, errors = (Console(quiet=not team.leads, stderr=stderr) for stderr in (False, True))
     try:
-        trainer = _start(arguments, team)
+        trainer = _start(arguments, team, console)
         with stopping() as stop:
             finished = run(trainer, arguments.out, console, stop)
-    except (ValueError, DatasetError, FloatingPointError) as error:
+    except (ValueError, FileNotFoundError, CheckpointError, FloatingPointError) as error:
         errors.print(f"error: {error}", highlight=False, markup=False)
         return 1 if isinstance(error, FloatingPointError) else 2
     team.leave()
     return 0 if finished else 130
 
 
-def _start(arguments: argparse.Namespace, team: Team) -> Trainer:
+def _start(arguments: argparse.Namespace, team: Team, console: Console) -> Trainer:
     """The trainer of a new run or of the one to go on with, and its folder."""
     out: Path = arguments.out
     state = out / "state.pt"
@@ -82,10 +84,14 @@ def _start(arguments: argparse.Namespace, team: Team) -> Trainer:
         raise ValueError(f"out: {out} holds a run; go on with it by --resume, or choose another --out")
     config = resumed(out / "config.json", arguments) if arguments.resume else from_arguments(arguments)
     trainer = Trainer(config, torch.device(arguments.device), team)
-    out.mkdir(parents=True, exist_ok=True)
     if arguments.resume:
         trainer.load(state)
-    elif team.leads:
+        return trainer
+    if config.init_from:
+        fit = trainer.start_from(Path(config.init_from))
+        console.print(f"{len(fit.fitting)} tensors from {config.init_from}{fit}", highlight=False, markup=False)
+    out.mkdir(parents=True, exist_ok=True)
+    if team.leads:
         config.save(out / "config.json")
     return trainer
 

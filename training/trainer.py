@@ -23,6 +23,7 @@ from training.losses import make_loss
 from training.metrics import Confusion
 from training.parallel import Team
 from training.predict import with_network
+from training.pretrained import Fit, load_backbone
 from training.protocols import whole
 from training.scene import render
 from training.schedule import learning_rate
@@ -50,9 +51,23 @@ class Trainer:
         self.loss = make_loss(config.loss, config.aux_weight, self._class_weights(), config.loss_stride)
 
     def _network(self) -> AlignSeg:
-        network = AlignSeg(cast(Any, self.config.backbone), self.dataset.num_classes, self.config.channels or None)
+        c = self.config
+        network = AlignSeg(
+            cast(Any, c.backbone),
+            self.dataset.num_classes,
+            c.channels or None,
+            align_fa="fa" in c.align,
+            align_cm="cm" in c.align,
+        )
         network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.train()
+
+    def start_from(self, path: Path) -> Fit:
+        """Put a backbone's weights from elsewhere in place of the random ones; raises what load_backbone raises."""
+        fit = load_backbone(self.network.backbone, path, self.config.init_partly)
+        if self.average:
+            self.average.network.load_state_dict(self.network.state_dict())
+        return fit
 
     def _class_weights(self) -> Tensor | None:
         if self.config.class_weights == "none":

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from alignseg_serve.cli import app
 from model_export import checkpoint
 from model_export.alignseg import AlignSeg
 from service.contracts import Inference
@@ -162,3 +164,14 @@ def test_mistakes_are_told_without_a_traceback(root, tmp_path, capsys):
     assert main(["--model", str(tmp_path), "--root", str(root)]) == 1
     assert main(["--server", "http://127.0.0.1:1", "--root", str(root)]) == 1
     assert capsys.readouterr().err.count("error:") == 3
+
+
+def test_the_alignseg_command_passes_its_flags_on(root, tmp_path):
+    checkpoint.save(tmp_path / "x.safetensors", AlignSeg("lite", 11, channels=8))
+    flags = ["evaluate", "--checkpoint", str(tmp_path / "x.safetensors"), "--root", str(root), "--limit", "1"]
+    measured = CliRunner().invoke(app, flags)
+    assert measured.exit_code == 0
+    assert "boundary F" in measured.stdout
+    helped = CliRunner().invoke(app, ["evaluate", "--help"])
+    assert "alignseg evaluate --model weights/alignseg-lite" in helped.stdout
+    assert CliRunner().invoke(app, ["offsets"]).exit_code == 2
