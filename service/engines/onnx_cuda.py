@@ -55,6 +55,9 @@ class OnnxCudaEngine(OnnxRuntimeEngine):
             self.close()
             raise
 
+    def _prepare(self) -> None:
+        self._ort.preload_dlls()  # CUDA and cuDNN from their wheels, where there are no installed ones
+
     def _run(self, names: Sequence[str], batch: UInt8Array) -> list[Any]:
         """Through an IO binding: one copy in, one copy out for what is asked for, and nothing for the rest."""
         binding = self._session.io_binding()

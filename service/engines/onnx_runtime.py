@@ -35,6 +35,7 @@ class OnnxRuntimeEngine:
         Raises EngineUnavailable without onnxruntime or the provider, ManifestError when the graph does not fit.
         """
         self._ort = ort = _import_onnxruntime()
+        self._prepare()
         if provider not in ort.get_available_providers():
             raise EngineUnavailable(f"this onnxruntime has no {provider}; it has {ort.get_available_providers()}.")
         self.name = f"onnxruntime-{provider.removesuffix('ExecutionProvider').lower()}"
@@ -60,6 +61,9 @@ class OnnxRuntimeEngine:
             message = str(error)
             raise self._kind(message)(f"{self.name} failed on a batch of {batch.shape}: {message}") from error
         return Inference(ids, confidence(logits[0], (batch.shape[1], batch.shape[2])) if logits else None)
+
+    def _prepare(self) -> None:
+        """What the runtime needs before a session is made."""
 
     def _run(self, names: Sequence[str], batch: UInt8Array) -> list[Any]:
         """The outputs of these names."""
