@@ -8,6 +8,7 @@ with Client("http://localhost:8000") as client:
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from typing import Any, Final, Self
 
 import httpx
@@ -22,6 +23,7 @@ from alignseg_serve.client_messages import (
     bytes_of,
     class_table_of,
     problem_of,
+    query,
     segmentation_of,
 )
 
@@ -72,13 +74,13 @@ def _options(url: str, timeout_s: float, api_key: str | None) -> dict[str, Any]:
     return {"base_url": url, "headers": headers, "timeout": timeout_s}
 
 
-def _segment_request(data: bytes, overlay: bool) -> dict[str, Any]:
+def _segment_request(data: bytes, params: dict[str, str]) -> dict[str, Any]:
     return {
         "method": "POST",
         "url": "segment",
         "content": data,
         "headers": {"Content-Type": "application/octet-stream"},
-        "params": {"include": "overlay"} if overlay else {},
+        "params": params,
     }
 
 
@@ -105,13 +107,23 @@ class Client:
         self._timeout_s = timeout_s
         self._http = httpx.Client(**_options(url, timeout_s, api_key), transport=transport)
 
-    def segment(self, picture: Picture, *, overlay: bool = False) -> Segmentation:
+    def segment(
+        self,
+        picture: Picture,
+        *,
+        overlay: bool = False,
+        confidence: bool = False,
+        tile: bool = False,
+        classes: Sequence[str] = (),
+    ) -> Segmentation:
         """Name the class of every pixel.
 
-        picture: a path, the bytes of a file, a Pillow picture, or (H, W, 3) uint8 RGB.
-        Raises ClientError, or what bytes_of raises.
+        picture: a path, the bytes of a file, a Pillow picture, or (H, W, 3) uint8 RGB. overlay, confidence: asks for
+        these too. tile: looks through overlapping tiles, for pictures much larger than the model's input.
+        classes: only these, by name or id. Raises ClientError, or what bytes_of raises.
         """
-        return segmentation_of(self._send(**_segment_request(bytes_of(picture), overlay)))
+        params = query(overlay=overlay, confidence=confidence, tile=tile, classes=classes)
+        return segmentation_of(self._send(**_segment_request(bytes_of(picture), params)))
 
     def classes(self) -> ClassTable:
         """Id, name and colour of all that the model knows. Raises ClientError."""
@@ -161,10 +173,19 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(**_options(url, timeout_s, api_key), transport=transport)
 
-    async def segment(self, picture: Picture, *, overlay: bool = False) -> Segmentation:
+    async def segment(
+        self,
+        picture: Picture,
+        *,
+        overlay: bool = False,
+        confidence: bool = False,
+        tile: bool = False,
+        classes: Sequence[str] = (),
+    ) -> Segmentation:
         """See Client. Files are read and pictures encoded in a thread."""
+        params = query(overlay=overlay, confidence=confidence, tile=tile, classes=classes)
         data = await asyncio.to_thread(bytes_of, picture)
-        return segmentation_of(await self._send(**_segment_request(data, overlay)))
+        return segmentation_of(await self._send(**_segment_request(data, params)))
 
     async def classes(self) -> ClassTable:
         """See Client."""

@@ -4,7 +4,7 @@ import base64
 import binascii
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -37,11 +37,13 @@ class ClassShare(ClassEntry):
     """One class as it lies in one picture.
 
     fraction: share of the picture's pixels, 0..1. box: (x, y, width, height) around all of them.
+    confidence: mean probability of its pixels, 0..1, where it was asked for.
     """
 
     pixels: int
     fraction: float
     box: tuple[int, int, int, int]
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,8 @@ class Segmentation:
     """A picture, segmented.
 
     classes: those that are present, by id. mask_png: indexed PNG at the picture's own size.
-    overlay_png: the colours blended over the picture, where it was asked for.
-    timing_ms: decode, queue, infer, encode, as the server measured them.
+    overlay_png: the colours blended over the picture; confidence_png: each pixel's probability, 8-bit grey,
+    255 is certain; both where asked for. timing_ms: decode, queue, infer, encode, as the server measured them.
     """
 
     model: str
@@ -69,11 +71,12 @@ class Segmentation:
     classes: tuple[ClassShare, ...]
     mask_png: bytes
     overlay_png: bytes | None
+    confidence_png: bytes | None
     timing_ms: Mapping[str, float]
 
     @cached_property
     def mask(self) -> npt.NDArray[np.uint8]:
-        """(height, width) uint8 class ids."""
+        """(height, width) uint8 class ids; 255 where the class was not asked for."""
         return np.asarray(Image.open(io.BytesIO(self.mask_png)))
 
 
@@ -112,7 +115,8 @@ def segmentation_of(response: httpx.Response) -> Segmentation:
             height=told["height"],
             classes=tuple(_share(entry) for entry in told["classes"]),
             mask_png=base64.b64decode(told["mask"]),
-            overlay_png=base64.b64decode(told["overlay"]) if "overlay" in told else None,
+            overlay_png=_png(told, "overlay"),
+            confidence_png=_png(told, "confidence"),
             timing_ms=told["timing_ms"],
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
@@ -158,9 +162,26 @@ def retry_after_s(value: str) -> float | None:
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
+def query(*, overlay: bool, confidence: bool, tile: bool, classes: Sequence[str]) -> dict[str, str]:
+    """Parameters of POST /segment; those that are as by default are left out."""
+    flags = {"confidence": confidence, "tile": tile}
+    asked = {name: "true" for name, wanted in flags.items() if wanted}
+    return asked | ({"include": "overlay"} if overlay else {}) | ({"classes": ",".join(classes)} if classes else {})
+
+
+def _png(told: Mapping[str, str], name: str) -> bytes | None:
+    return base64.b64decode(told[name]) if name in told else None
+
+
 def _share(entry: dict[str, Any]) -> ClassShare:
     return ClassShare(
-        entry["id"], entry["name"], (*entry["color"],), entry["pixels"], entry["fraction"], (*entry["box"],)
+        id=entry["id"],
+        name=entry["name"],
+        color=(*entry["color"],),
+        pixels=entry["pixels"],
+        fraction=entry["fraction"],
+        box=(*entry["box"],),
+        confidence=entry.get("confidence"),
     )
 
 

@@ -17,6 +17,8 @@ from service.errors import RequestError, TooManyBytes, Unauthorized
 log = logging.getLogger("alignseg.http")
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:alignseg:problem:"
+# A line each: Chromium passes over a line with two, and only Basic makes a browser ask for the key.
+_CHALLENGES: Final = ("Bearer", 'Basic realm="alignseg", charset="UTF-8"')
 
 
 def install(app: FastAPI) -> None:
@@ -41,11 +43,13 @@ def answer_to(request: Request, error: RequestError) -> Response:
         headers["Retry-After-Ms"] = str(math.ceil(error.retry_after_s * 1e3))  # for who can read it: a second is long
     if isinstance(error, TooManyBytes):
         headers["Connection"] = "close"  # the rest of that body is not worth reading
-    if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = 'Bearer, Basic realm="alignseg", charset="UTF-8"'  # Basic: a browser asks for it
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s", _request_id(request), request.url.path, error)
-    return _response(request, describe(request, error), headers)
+    response = _response(request, describe(request, error), headers)
+    if isinstance(error, Unauthorized):
+        for challenge in _CHALLENGES:
+            response.headers.append("WWW-Authenticate", challenge)
+    return response
 
 
 def describe(request: Request, error: RequestError) -> dict[str, Any]:

@@ -45,6 +45,15 @@ def test_a_picture_in_ids_out(server: str) -> None:
     assert set(found.timing_ms) >= {"decode", "infer"}
 
 
+def test_what_else_can_be_asked_for(server: str) -> None:
+    with Client(server) as client:
+        found = client.segment(PICTURE, confidence=True, tile=True, classes=["sky", "3"])
+    assert [(c.name, c.confidence) for c in found.classes] == [("sky", 0.7843), ("car", 0.7843)]
+    assert found.confidence_png is not None
+    assert (np.asarray(Image.open(io.BytesIO(found.confidence_png))) == 200).all()
+    assert found.mask[30, [12, 36, 60, 84]].tolist() == [255, 1, 255, 3]
+
+
 async def test_async(server: str) -> None:
     async with AsyncClient(server) as client:
         assert await client.ready()

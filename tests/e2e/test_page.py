@@ -2,6 +2,8 @@
 
 import io
 import shutil
+import struct
+import zlib
 from collections.abc import Generator
 from pathlib import Path
 
@@ -255,6 +257,54 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, server: str) -> No
     page.touchscreen.tap(box["x"] + box["width"] * 0.4, box["y"] + box["height"] / 2)
     assert page.locator(".tip .name").inner_text() == "sky"
     context.close()
+
+
+@pytest.mark.parametrize("classes", [2, 4, 16, 200])
+def test_ids_of_any_depth_and_by_every_filter(page, classes: int) -> None:  # type: ignore[no-untyped-def]
+    ids = np.random.default_rng(classes).integers(0, classes, (37, 53), dtype=np.uint8)
+    ids[:, 20:40] = classes - 1
+    depth = {2: 1, 4: 2, 16: 4, 200: 8}[classes]
+    found = page.evaluate(
+        """async (bytes) => {
+            const { idsOf } = await import("/page/mask_png.js");
+            const { width, height, ids } = await idsOf(new Uint8Array(bytes));
+            return { width, height, ids: [...ids] };
+        }""",
+        list(png_with_every_filter(ids, depth)),
+    )
+    assert (found["width"], found["height"]) == (53, 37)
+    np.testing.assert_array_equal(np.array(found["ids"], np.uint8).reshape(37, 53), ids)
+
+
+def png_with_every_filter(ids: np.ndarray, depth: int) -> bytes:  # type: ignore[type-arg]
+    """An indexed PNG whose rows take turns with the five filters, checked by Pillow."""
+    bits = np.unpackbits(ids[..., None], axis=2)[..., 8 - depth :].reshape(len(ids), -1)
+    rows = np.packbits(bits, axis=1).astype(np.int64)
+    up = np.pad(rows, ((1, 0), (0, 0)))[:-1]
+    left, corner = (np.pad(values, ((0, 0), (1, 0)))[:, :-1] for values in (rows, up))
+    distances = np.abs(np.stack([up - corner, left - corner, left + up - 2 * corner]))
+    paeth = np.choose(distances.argmin(axis=0), [left, up, corner])
+    guesses = [np.zeros_like(rows), left, up, (left + up) // 2, paeth]
+    raw = b"".join(bytes([y % 5]) + (row - guesses[y % 5][y]).astype(np.uint8).tobytes() for y, row in enumerate(rows))
+    header = struct.pack(">IIBBBBB", ids.shape[1], ids.shape[0], depth, 3, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"PLTE", bytes(3 * 2**depth)), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), ids)
+    return png
+
+
+def test_behind_a_key_the_browser_asks_for_it(browser) -> None:  # type: ignore[no-untyped-def]
+    with live(api_keys="secret") as url:
+        context = browser.new_context(http_credentials={"username": "me", "password": "secret"})
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.goto(url)
+        pick(page)
+        shown(page)
+        assert page.locator("#legend li").count() == 4
+        context.close()
 
 
 def test_the_docs_need_no_other_host(page, server: str) -> None:  # type: ignore[no-untyped-def]

@@ -1,12 +1,15 @@
 import base64
+import contextlib
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service import tensors
-from service.errors import BadRequest, TooManyBytes, TooManyPixels
+from service.errors import BadRequest, RequestError, TooManyBytes, TooManyPixels
 from service.tensors import Limits, Wanted
 
 LIMITS = Limits(pictures=3, pixels=100)
@@ -109,6 +112,36 @@ def test_refused(case: str) -> None:
     (body, json_bytes), told = REFUSED[case]
     with pytest.raises(BadRequest, match=told):
         tensors.parse(body, json_bytes, LIMITS)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+ENTRY = st.fixed_dictionaries(
+    {"name": st.sampled_from(["pictures", "image", "class_map"]) | JSON},
+    optional={
+        "datatype": st.sampled_from(["UINT8", "BYTES"]) | JSON,
+        "shape": st.lists(st.integers(-1, 4), max_size=5) | JSON,
+        "data": JSON,
+        "parameters": st.fixed_dictionaries({}, optional={"binary_data_size": st.integers(-1, 40) | JSON}) | JSON,
+    },
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"inputs": st.lists(ENTRY, max_size=2) | JSON}, optional={"outputs": JSON, "parameters": JSON}
+    ),
+    st.binary(max_size=40),
+    st.integers(-2, 2) | st.none(),
+)
+@settings(max_examples=300, deadline=None)
+def test_whatever_comes_it_is_read_or_refused(request: object, tail: bytes, off: int | None) -> None:
+    text = orjson.dumps(request)
+    with contextlib.suppress(RequestError):
+        tensors.parse(text + tail, None if off is None else max(0, len(text) + off), LIMITS)
 
 
 def test_a_shape_beyond_the_limit_is_refused_by_its_numbers_alone() -> None:
