@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from alignseg_serve.segment_files import Masks, PictureFailed, Segmenter
 from service import encode
 from service.contracts import Engine
-from service.decode import decode
 from service.errors import EngineError, RequestError
 from service.manifest import Manifest
-from service.prepare import prepare, restore
+from service.views import PictureLimits, open_picture
 
 
 def locally(manifest: Manifest, engine: Engine, max_pixels: int) -> Segmenter:
@@ -26,8 +23,7 @@ def locally(manifest: Manifest, engine: Engine, max_pixels: int) -> Segmenter:
 
 
 def _segment(data: bytes, manifest: Manifest, engine: Engine, max_pixels: int, overlay: bool) -> Masks:
-    pixels = decode(data, max_pixels)
-    prepared = prepare(pixels, manifest.input.buckets)
-    ids = restore(engine.infer(np.ascontiguousarray(prepared.pixels[None])).ids[0], prepared).ids
-    drawn = encode.overlay_png(pixels, ids, manifest.palette) if overlay else None
+    pixels, seen = open_picture(data, manifest.input.buckets, PictureLimits(max_pixels), with_pixels=overlay)
+    ids = seen.assemble([engine.infer(seen.tensor(0)[None]).ids[0]])
+    drawn = None if pixels is None else encode.overlay_png(pixels, ids, manifest.palette)
     return Masks(encode.indexed_png(ids, manifest.palette), drawn)

@@ -66,7 +66,7 @@ def answer_forms(seg: Segmentation) -> dict[str, Work]:
 
 def parts(seg: Segmentation) -> dict[str, Work]:
     """What answers are made of, and the road's other ends."""
-    ids, palette, pixels = seg.ids, seg.model.palette, seg.pixels
+    ids, palette, pixels = seg.ids, seg.model.palette, seg.picture
     present = np.unique(ids).tolist()
     jpeg, prepared = encoded(pixels, "JPEG", quality=90), prepare(pixels, [BUCKET])
     small = np.ascontiguousarray(ids[:: SIZE[0] // BUCKET[0], :: SIZE[1] // BUCKET[1]])
@@ -91,7 +91,7 @@ def parts(seg: Segmentation) -> dict[str, Work]:
 
 def instead(seg: Segmentation) -> dict[str, Work]:
     """What was there before, or was tried and left."""
-    ids, palette, pixels = seg.ids, seg.model.palette, seg.pixels
+    ids, palette, pixels = seg.ids, seg.model.palette, seg.picture
     assert seg.confidence is not None  # noqa: S101
     confidence = seg.confidence
     tint = np.zeros((256, 3), dtype=np.uint8)

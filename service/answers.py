@@ -10,6 +10,7 @@ from service.segmentation import Segmentation, find_classes
 from service.summary import check_ids
 from service.wishes import Wishes
 
+_OVERLAID: Final = frozenset({media.JPEG, media.WEBP, media.ZIP, media.MULTIPART})
 Renderer = Callable[[Segmentation, Wishes], bytes]
 
 
@@ -25,7 +26,7 @@ def render_npy(seg: Segmentation, wishes: Wishes) -> bytes:
 
 def _overlay(draw: Callable[[UInt8Array, UInt8Array, UInt8Array, float], bytes]) -> Renderer:
     def render(seg: Segmentation, wishes: Wishes) -> bytes:
-        return draw(seg.pixels, _shown(seg, wishes).ids, seg.model.palette, wishes.alpha)
+        return draw(seg.picture, _shown(seg, wishes).ids, seg.model.palette, wishes.alpha)
 
     return render
 
@@ -49,6 +50,11 @@ RENDERERS: Final[Mapping[str, Renderer]] = {
     media.ZIP: bundle.render_zip,
     media.MULTIPART: bundle.render_multipart,
 }
+
+
+def shows_picture(media_type: str, wishes: Wishes) -> bool:
+    """Whether the answer has an overlay: only then are the picture's own pixels needed."""
+    return media_type in _OVERLAID or "overlay" in wishes.include
 
 
 def content_type(media_type: str) -> str:

@@ -33,7 +33,7 @@ def files(seg: Segmentation, wishes: Wishes) -> Iterator[File]:
     palette = seg.model.palette
     found = [
         File("mask.png", media.PNG, mask_png(shown, wishes)),
-        File("overlay.jpg", media.JPEG, encode.overlay_jpeg(seg.pixels, shown.ids, palette, wishes.alpha)),
+        File("overlay.jpg", media.JPEG, encode.overlay_jpeg(seg.picture, shown.ids, palette, wishes.alpha)),
     ]
     if seg.confidence is not None:
         found.append(File("confidence.png", media.PNG, encode.confidence_png(seg.confidence)))

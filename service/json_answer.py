@@ -73,7 +73,7 @@ def _pictures(shown: Segmentation, wishes: Wishes, classes: list[ClassSummary]) 
     ids, palette = shown.ids, shown.model.palette
     pictures: dict[str, Any] = {}
     if "overlay" in wishes.include:
-        pictures["overlay"] = _base64(encode.overlay_png(shown.pixels, ids, palette, wishes.alpha))
+        pictures["overlay"] = _base64(encode.overlay_png(shown.picture, ids, palette, wishes.alpha))
     if "class_masks" in wishes.include:
         pictures["class_masks"] = {c.name: _base64(encode.class_mask_png(ids, c.id)) for c in classes}
     if "class_overlays" in wishes.include:

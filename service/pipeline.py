@@ -12,14 +12,13 @@ from service.admission import Admission, Limits
 from service.batcher import Inferred
 from service.budget import PixelBudget, Take
 from service.contracts import UInt8Array
-from service.decode import accept, decode
 from service.health import Health
 from service.manifest import Manifest
 from service.model import ServedModel
 from service.pool import Pool
 from service.segmentation import Segmentation
 from service.settings import Settings
-from service.views import View, view
+from service.views import PictureLimits, View, open_picture
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,11 +71,13 @@ class Pipeline:
         *,
         with_confidence: bool = False,
         tile: bool = False,
+        with_pixels: bool = True,
     ) -> Answer:
         """Segment a picture.
 
         picture: a file's bytes, or (H, W, 3) uint8 RGB. render: makes the body, in a thread.
-        deadline: on time.monotonic(). with_confidence: the segmentation has it too. tile: see tiles.py.
+        deadline: on time.monotonic(). tile: see tiles.py. with_confidence, with_pixels: whether the segmentation has
+        them too; a large picture costs a tenth when nobody wants to see it.
         Raises RequestError. Ends when its work ends, also when it is cancelled.
         """
         model = self.model
@@ -85,7 +86,9 @@ class Pipeline:
             model.require_confidence()
         with model.in_use(), self.pixels.share() as take:
             began = time.monotonic()
-            pixels, seen = await self._decoders.run(partial(self._open, model.manifest, picture, tile, take))
+            pixels, seen = await self._decoders.run(
+                partial(self._open, model.manifest, picture, tile, with_pixels, take)
+            )
             timing = {"decode": _noted("decode", began)}
             began = time.monotonic()
             inferred = await self._infer_all(model, seen, deadline, with_confidence)
@@ -103,12 +106,11 @@ class Pipeline:
         """Call work(...) in a decoder's thread: for messages around pictures, to be read or written."""
         return await self._decoders.run(partial(work, *args, **kwargs))
 
-    def _open(self, manifest: Manifest, picture: bytes | UInt8Array, tile: bool, take: Take) -> tuple[UInt8Array, View]:
-        if isinstance(picture, bytes):
-            pixels = decode(picture, self.settings.max_pixels, take)
-        else:
-            pixels = accept(picture, self.settings.max_pixels, take)
-        return pixels, view(pixels, manifest.input.buckets, tile=tile, max_tiles=self.settings.max_tiles)
+    def _open(
+        self, manifest: Manifest, picture: bytes | UInt8Array, tile: bool, with_pixels: bool, take: Take
+    ) -> tuple[UInt8Array | None, View]:
+        limits = PictureLimits(self.settings.max_pixels, self.settings.max_tiles, take)
+        return open_picture(picture, manifest.input.buckets, limits, tile=tile, with_pixels=with_pixels)
 
     async def _infer_all(
         self, model: ServedModel, seen: View, deadline: float, with_confidence: bool
@@ -170,7 +172,7 @@ def _queue_and_infer(began: float, inferred: Sequence[Inferred]) -> dict[str, fl
 
 def _close(
     manifest: Manifest,
-    pixels: UInt8Array,
+    pixels: UInt8Array | None,
     seen: View,
     inferred: Sequence[Inferred],
     timing_ms: dict[str, float],

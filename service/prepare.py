@@ -14,13 +14,14 @@ from service.contracts import ClassMap, PreparedImage, UInt8Array
 Size = tuple[int, int]  # (height, width)
 
 
-def prepare(pixels: UInt8Array, buckets: Sequence[Size]) -> PreparedImage:
+def prepare(pixels: UInt8Array, buckets: Sequence[Size], original: Size | None = None) -> PreparedImage:
     """Fit a picture into the bucket in which it keeps most of its pixels.
 
     pixels: (h, w, 3) uint8 RGB of any size. buckets: (H, W), best first.
+    original: the picture's size, where the decoder has shrunk it already; see `enough`.
     The aspect is kept; small pictures are enlarged, since the network knows things at the bucket's scale.
     """
-    original = pixels.shape[0], pixels.shape[1]
+    original = original or (pixels.shape[0], pixels.shape[1])
     bucket = choose_bucket(original, buckets)
     content = fit(original, bucket)
     return PreparedImage(pad(_resize(pixels, content), bucket), content=content, original=original)
@@ -37,6 +38,15 @@ def restore(ids: UInt8Array, prepared: PreparedImage) -> ClassMap:
         return ClassMap(np.ascontiguousarray(inside))
     rows, columns = (_nearest(n, of) for n, of in zip(prepared.original, prepared.content, strict=True))
     return ClassMap(inside.take(rows, axis=0).take(columns, axis=1))
+
+
+def enough(size: Size, buckets: Sequence[Size]) -> Size:
+    """How many pixels of a picture a decoder must give, so that what `prepare` makes of them looks the same.
+
+    Twice what will be left: so the last halving at least is done by the better filter.
+    """
+    height, width = fit(size, choose_bucket(size, buckets))
+    return 2 * height, 2 * width
 
 
 def choose_bucket(size: Size, buckets: Sequence[Size]) -> Size:

@@ -18,13 +18,14 @@ UNSELECTED: Final = 255  # id of pixels whose class was not asked for; models ha
 class Segmentation:
     """One picture and its maps, all at the picture's own size.
 
-    pixels: (H, W, 3) uint8 RGB, the picture as decoded. ids: (H, W) uint8 class ids.
+    pixels: (H, W, 3) uint8 RGB, the picture as decoded; None where nobody wants to see it.
+    ids: (H, W) uint8 class ids.
     timing_ms: the stages so far. encoding_since: perf_counter() at which encoding began.
     confidence: (H, W) uint8, 255 times the chosen class's probability, if asked for. tiles: how many it took.
     """
 
     model: Manifest
-    pixels: UInt8Array
+    pixels: UInt8Array | None
     ids: UInt8Array
     timing_ms: Mapping[str, float]
     encoding_since: float
@@ -35,6 +36,15 @@ class Segmentation:
         """Milliseconds of each stage, encoding included."""
         encode_ms = (time.perf_counter() - self.encoding_since) * 1e3
         return {stage: round(ms, 3) for stage, ms in {**self.timing_ms, "encode": encode_ms}.items()}
+
+    @property
+    def picture(self) -> UInt8Array:
+        """The pixels, for who asked for them."""
+        if self.pixels is None:
+            raise ValueError(
+                "the picture was segmented without its pixels; answers.shows_picture says when they are needed"
+            )
+        return self.pixels
 
     def restricted_to(self, class_ids: Sequence[int]) -> Self:
         """All other pixels are UNSELECTED."""

@@ -1,10 +1,12 @@
 """What the engine gets to see of a picture, and how its answers become one map of the picture's own size."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from service.contracts import UInt8Array
-from service.prepare import Size, prepare, restore
+from service.decode import accept, decode, decode_enough
+from service.prepare import Size, enough, prepare, restore
 from service.tiles import Tiled
 
 
@@ -27,8 +29,8 @@ class Whole:
 
     count = 1
 
-    def __init__(self, pixels: UInt8Array, buckets: Sequence[Size]) -> None:
-        self._prepared = prepare(pixels, buckets)
+    def __init__(self, pixels: UInt8Array, buckets: Sequence[Size], original: Size | None = None) -> None:
+        self._prepared = prepare(pixels, buckets, original)
 
     def tensor(self, _index: int) -> UInt8Array:
         """See View."""
@@ -40,10 +42,45 @@ class Whole:
         return restore(values, self._prepared).ids
 
 
-def view(pixels: UInt8Array, buckets: Sequence[Size], *, tile: bool, max_tiles: int) -> View:
-    """Look at a picture, (h, w, 3) uint8 RGB, as a whole, or through tiles if asked and it takes more than one.
+@dataclass(frozen=True, slots=True)
+class PictureLimits:
+    """max_pixels: of one picture. max_tiles: of one picture. take: told the pixels before memory is spent on them."""
 
-    Raises TooManyPixels when it takes more than `max_tiles`.
+    max_pixels: int
+    max_tiles: int = 1
+    take: Callable[[int], None] = lambda pixels: None
+
+
+def open_picture(
+    picture: bytes | UInt8Array,
+    buckets: Sequence[Size],
+    limits: PictureLimits,
+    *,
+    tile: bool = False,
+    with_pixels: bool = False,
+) -> tuple[UInt8Array | None, View]:
+    """Read a picture and look at it.
+
+    picture: a file's bytes, or (h, w, 3) uint8 RGB. tile: through tiles, where it takes more than one.
+    Returns its pixels, (h, w, 3) uint8 RGB, if asked for, and the view. Raises RequestError.
     """
-    tiled = Tiled(pixels, buckets, max_tiles) if tile else None
-    return tiled if tiled is not None and tiled.count > 1 else Whole(pixels, buckets)
+    if isinstance(picture, bytes) and not tile:
+        return _open_shrunk(picture, buckets, limits, with_pixels)
+    if isinstance(picture, bytes):
+        pixels = decode(picture, limits.max_pixels, limits.take)
+    else:
+        pixels = accept(picture, limits.max_pixels, limits.take)
+    tiled = Tiled(pixels, buckets, limits.max_tiles) if tile else None
+    seen = tiled if tiled is not None and tiled.count > 1 else Whole(pixels, buckets)
+    return pixels if with_pixels else None, seen
+
+
+def _open_shrunk(
+    data: bytes, buckets: Sequence[Size], limits: PictureLimits, with_pixels: bool
+) -> tuple[UInt8Array | None, View]:
+    """The network sees the same whether or not anybody else wants to: masks never depend on the answer's form."""
+    pixels, original = decode_enough(data, limits.max_pixels, limits.take, lambda size: enough(size, buckets))
+    seen = Whole(pixels, buckets, original)
+    if with_pixels and pixels.shape[:2] != original:
+        pixels = decode(data, limits.max_pixels)  # again: a shrunk picture is had for less than shrinking costs
+    return pixels if with_pixels else None, seen

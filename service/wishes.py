@@ -44,7 +44,7 @@ class Parameter:
 def parse(query: Iterable[tuple[str, str]], media_type: str) -> Wishes:
     """Read the query of a request whose answer is a `media_type`. ?a=x,y and ?a=x&a=y mean the same.
 
-    Raises BadRequest for what is unknown, malformed, or of no meaning to such an answer.
+    Raises BadRequest for what is unknown, malformed, or of no meaning to such an answer and not its default.
     """
     given: dict[str, list[str]] = {}
     for name, text in query:
@@ -57,7 +57,7 @@ def parse(query: Iterable[tuple[str, str]], media_type: str) -> Wishes:
             continue  # an HTML form sends its empty fields too
         parameter = PARAMETERS[name]
         wishes[name] = parameter.parse(parameter, texts)
-        if media_type not in parameter.goes_with:
+        if media_type not in parameter.goes_with and wishes[name] != getattr(Wishes(), name):
             able = ", ".join(sorted(parameter.goes_with))
             raise BadRequest(f"{name} goes with {able}, but Accept asks for {media_type}. Leave one of them out.")
     return Wishes(**wishes)

@@ -61,7 +61,7 @@ async def image_segmentation(request: Request) -> Response:
         if parameters.threshold:
             pipeline.require_confidence()
         render = partial(_render, threshold=parameters.threshold or 0.0)
-        answer = await pipeline.answer(picture, render, deadline, with_confidence=scored)
+        answer = await pipeline.answer(picture, render, deadline, with_confidence=scored, with_pixels=False)
         return Response(answer.body, media_type=_JSON)
 
     return await exchange(request, work, also={_JSON})

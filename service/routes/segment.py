@@ -68,7 +68,14 @@ def _refuse_early(pipeline: Pipeline, asked: Wishes) -> None:
 
 async def _answer_one(pipeline: Pipeline, media_type: str, asked: Wishes, deadline: float, data: bytes) -> Answer:
     render = partial(answers.render, media_type, asked)
-    return await pipeline.answer(data, render, deadline, with_confidence=asked.confidence, tile=asked.tile)
+    return await pipeline.answer(
+        data,
+        render,
+        deadline,
+        with_confidence=asked.confidence,
+        tile=asked.tile,
+        with_pixels=answers.shows_picture(media_type, asked),
+    )
 
 
 def _require_json(media_type: str, pictures: int) -> None:

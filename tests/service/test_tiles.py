@@ -5,7 +5,8 @@ import pytest
 
 from service.errors import TooManyPixels
 from service.tiles import Tiled, how_many, spans
-from service.views import Whole, view
+from service.views import PictureLimits, Whole, open_picture
+from tests.fakes import encoded
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 16, 360])
@@ -55,6 +56,8 @@ def test_too_many_tiles_says_how_many() -> None:
 
 def test_a_picture_that_fits_is_seen_whole() -> None:
     pixels = np.zeros((16, 24, 3), np.uint8)
-    assert isinstance(view(pixels, [(16, 24)], tile=True, max_tiles=1), Whole)
-    assert isinstance(view(pixels, [(8, 8)], tile=False, max_tiles=1), Whole)
-    assert isinstance(view(pixels, [(8, 8)], tile=True, max_tiles=50), Tiled)
+    for data in (pixels, encoded(pixels)):
+        for buckets, tile, kind in (([(16, 24)], True, Whole), ([(8, 8)], False, Whole), ([(8, 8)], True, Tiled)):
+            seen_pixels, seen = open_picture(data, buckets, PictureLimits(10**6, 50), tile=tile)
+            assert isinstance(seen, kind)
+            assert seen_pixels is None

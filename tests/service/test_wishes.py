@@ -47,12 +47,16 @@ def test_wrong_values_are_told_with_the_right_ones(query: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "media_type"),
-    [("masks", "rle", media.PNG), ("confidence", "true", media.JPEG), ("alpha", "0.5", media.NPY),
-     ("include", "overlay", media.ZIP), ("alpha", "0.5", media.PNG)],
+    [("masks", "rle", media.PNG), ("confidence", "true", media.JPEG), ("alpha", "0.25", media.NPY),
+     ("include", "overlay", media.ZIP), ("alpha", "0", media.PNG)],
 )  # fmt: skip
 def test_what_has_no_meaning_for_an_answer_is_not_ignored(name: str, value: str, media_type: str) -> None:
     with pytest.raises(BadRequest, match=rf"{name} goes with .*application/json.*Accept asks for {media_type}"):
         parse([(name, value)], media_type)
+
+
+def test_what_would_change_nothing_is_no_error() -> None:
+    assert parse([("confidence", "false"), ("masks", "png"), ("alpha", "0.5")], media.NPY) == Wishes()
 
 
 def test_classes_by_name_and_id() -> None:
