@@ -13,7 +13,7 @@ if [ -f /source/model.json ]; then
     cp /source/model.json "$ALIGNSEG_MODEL/model.json.part"
     mv "$ALIGNSEG_MODEL/model.json.part" "$ALIGNSEG_MODEL/model.json"
 else
-    checkpoint=$(find /source -maxdepth 1 -name '*.safetensors' -o -maxdepth 1 -name '*.pth' -o -maxdepth 1 -name '*.pt' | head -n 1)
+    checkpoint=$(find /source -maxdepth 1 \( -name '*.safetensors' -o -name '*.pth' -o -name '*.pt' \) | head -n 1)
     if [ -z "$checkpoint" ]; then
         echo "error: /source holds neither a model.json nor a checkpoint; set ALIGNSEG_SOURCE to a folder that does" >&2
         exit 2

@@ -26,8 +26,9 @@ from model_export.trt_precision import PrecisionError
 from model_export.trt_source import Source
 from service import manifest as manifests
 from service.engines import cuda_runtime
-from service.engines.plan import FOLDER, PlanInfo, PlanProfile
-from service.errors import AlignSegError
+from service.engines import plan as plan_files
+from service.engines.plan import FOLDER, Machine, PlanInfo, PlanProfile
+from service.errors import AlignSegError, EngineUnavailable
 from service.manifest import FileEntry
 
 RTX_ARCHITECTURES = (80, 86, 89, 120)  # what TensorRT for RTX builds for where there is no GPU to ask
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = trt_source.find(options.source, options.bucket)
         target = _target(library, options.arch)
         _say("runtime", f"{library.runtime} {library.version} for {target.gpu}")
+        if options.if_missing and _there(source, target, library):
+            return 0
         if options.warp is None:
             options.warp = "gridsample" if library.runtime == "tensorrt_rtx" else "plugin"
         return _build(library, source, target, options)
@@ -141,6 +144,18 @@ def _verify(source: Source, path: Path, target: Target, options: argparse.Namesp
     return verify.run(source.folder, export_command.read_frames(options.frames), built=path)
 
 
+def _there(source: Source, target: Target, library: Library) -> bool:
+    """Whether an engine of this ONNX, GPU and TensorRT lies there already."""
+    capability = f"{target.architectures[0] // 10}.{target.architectures[0] % 10}"
+    machine = Machine(target.gpu, capability, library.runtime, library.version)
+    try:
+        found, _ = plan_files.find(source.folder, machine, manifests.sha256(source.onnx))
+    except EngineUnavailable:
+        return False
+    _say("there", f"{found} fits, nothing to build")
+    return True
+
+
 def _target(library: Library, asked: list[int] | None) -> Target:
     """The GPU that is here, or, for TensorRT for RTX, the architectures asked for."""
     device = cuda_runtime.first_device()
@@ -181,6 +196,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--arch", type=int, nargs="+", help="RTX without a GPU: for these, e.g. 89 120")
     parser.add_argument("--workspace-mib", type=int, help="limit of scratch memory while building")
     parser.add_argument("--frames", type=Path, help="pictures to verify with; default: the demo scene")
+    parser.add_argument("--if-missing", action="store_true", help="do nothing where an engine fits this machine")
     parser.add_argument("--dry-run", action="store_true", help="parse, check and report, but build nothing")
     return parser.parse_args(arguments)
 

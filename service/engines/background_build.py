@@ -24,7 +24,10 @@ def start(folder: Path, command: list[str] | None = None) -> threading.Thread | 
             return None
         _started.add(folder)
     if command is None and importlib.util.find_spec("onnx") is None:
-        log.warning("ALIGNSEG_BUILD=auto needs what exports too: pip install 'alignseg-serve[export,tensorrt]'")
+        log.warning(
+            "ALIGNSEG_BUILD=auto builds with onnx, onnxscript, onnx-ir, torch and safetensors; install these by name. "
+            "(The extra `export` brings onnxruntime, which would displace onnxruntime-gpu.)"
+        )
         return None
     thread = threading.Thread(
         target=_build, args=(folder, command or [sys.executable, "-m", BUILDER, str(folder)]), name="build", daemon=True

@@ -121,6 +121,8 @@ def test_builds_a_real_engine(rtx: object, folder: Path, capsys: pytest.CaptureF
     assert (info.num_classes, info.onnx_sha256) == (11, sha256(folder / "model.onnx"))
     assert [(p.min_batch, p.max_batch) for p in info.profiles] == [(1, 1), (2, 2)]
     assert sorted(path.suffix for path in (folder / "engines").iterdir()) == [".json", ".plan"]
+    assert build_engine.main([str(folder), *arguments, "--if-missing"]) == 0
+    assert "fits, nothing to build" in capsys.readouterr().out
 
 
 def test_dry_run_reports_and_writes_nothing(rtx: object, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
