@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ class Trainer:
         self.train_pairs = self.dataset.pairs(root, config.train_on)
         self.val_pairs = self.dataset.pairs(root, "val")
         self.step = 0
-        self.best = 0.0
+        self.best = -1.0  # below any mIoU, so that the first weights evaluated are kept
         self.losses: list[float] = []  # of the epoch so far
         self.network = self._network()
         self.average = MovingAverage(self.network, config.ema) if config.ema else None
@@ -52,13 +52,11 @@ class Trainer:
 
     def _network(self) -> AlignSeg:
         c = self.config
-        network = AlignSeg(
-            cast(Any, c.backbone),
-            self.dataset.num_classes,
-            c.channels or None,
-            align_fa="fa" in c.align,
-            align_cm="cm" in c.align,
-        )
+        network = AlignSeg(cast(Any, c.backbone), self.dataset.num_classes, c.channels or None)
+        if c.align != "fa+cm":  # the ablation compares networks that start from the same weights
+            a = replace(network.architecture, align_fa="fa" in c.align, align_cm="cm" in c.align)
+            state, network = network.state_dict(), AlignSeg.from_architecture(a)
+            network.load_state_dict(state, strict=False)
         network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.train()
 
