@@ -36,6 +36,7 @@ export class Stage {
   lay(map, classes) {
     [this.map, this.classes] = [map, classes];
     [this.canvas.width, this.canvas.height] = [map.width, map.height];
+    this.painted = new ImageData(map.width, map.height); // made once: a large picture's takes longer than its pixels
     this.#fit(map.width, map.height);
     this.busy.hidden = true;
     this.canvas.hidden = false;
@@ -47,11 +48,11 @@ export class Stage {
 
   /** @param {(id: number) => boolean} visible */
   paint(visible) {
-    const image = new ImageData(this.map.width, this.map.height);
+    const { ids } = this.map;
     const colours = tableOf(this.classes, visible);
-    const pixels = new Uint32Array(image.data.buffer);
-    this.map.ids.forEach((id, i) => (pixels[i] = colours[id]));
-    this.canvas.getContext("2d").putImageData(image, 0, 0);
+    const pixels = new Uint32Array(this.painted.data.buffer);
+    for (let i = 0; i < ids.length; i++) pixels[i] = colours[ids[i]];
+    this.canvas.getContext("2d").putImageData(this.painted, 0, 0);
   }
 
   set opacity(share) {
