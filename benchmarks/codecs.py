@@ -27,12 +27,14 @@ from service.prepare import prepare, restore
 from service.rle import encode_rle
 from service.segmentation import Segmentation
 from service.summary import summarize
+from service.views import PictureLimits, open_picture
 from service.wishes import Wishes
 from training.scene import DEMO_SEED, render
 
 BUCKET: Final = (360, 480)
 SIZE: Final = (1080, 1440)
 ROUNDS: Final = 7
+PHONE: Final = (3000, 4000)
 Work = Callable[[], Any]
 
 
@@ -73,8 +75,7 @@ def parts(seg: Segmentation) -> dict[str, Work]:
     assert seg.confidence is not None  # noqa: S101
     confidence = seg.confidence
     return {
-        "decode a JPEG": lambda: decode(jpeg, 10**9),
-        "prepare": lambda: prepare(pixels, [BUCKET]),
+        "open a JPEG for the network": lambda: open_picture(jpeg, [BUCKET], PictureLimits(10**9)),
         "restore": lambda: restore(small, prepared).ids,
         "figures": lambda: summarize(ids, seg.model),
         "figures with confidence": lambda: summarize(ids, seg.model, confidence),
@@ -89,6 +90,17 @@ def parts(seg: Segmentation) -> dict[str, Work]:
     }
 
 
+def phone(seg: Segmentation) -> dict[str, Work]:
+    """The first stage of the road, for a picture of PHONE; the second and third are what it was before."""
+    pixels = np.asarray(Image.fromarray(seg.picture).resize(PHONE[::-1], Image.Resampling.BICUBIC))
+    jpeg = encoded(pixels, "JPEG", quality=90)
+    return {
+        "open a JPEG for the network": lambda: open_picture(jpeg, [BUCKET], PictureLimits(10**9)),
+        "instead: decode it": lambda: decode(jpeg, 10**9),
+        "instead: prepare it": lambda: prepare(pixels, [BUCKET]),
+    }
+
+
 def instead(seg: Segmentation) -> dict[str, Work]:
     """What was there before, or was tried and left."""
     ids, palette, pixels = seg.ids, seg.model.palette, seg.picture
@@ -98,9 +110,12 @@ def instead(seg: Segmentation) -> dict[str, Work]:
     tint[: len(palette)] = palette // 2
     half = (np.arange(256) // 2).astype(np.uint8)
     drawn = encode.overlay(pixels, ids, palette, 0.5)
+    jpeg = encoded(pixels, "JPEG", quality=90)
     clear = np.zeros((256, 4), dtype=np.uint8)
     clear[0] = 255
     return {
+        "decode a JPEG": lambda: decode(jpeg, 10**9),
+        "prepare it": lambda: prepare(pixels, [BUCKET]),
         "figures by a mask a class": lambda: figures_by_masks(ids),
         "overlay by NumPy's look-up": lambda: half[pixels] + tint[ids],
         "overlay JPEG 4:4:4": lambda: encoded(drawn, "JPEG", quality=85, subsampling="4:4:4"),
@@ -130,8 +145,9 @@ def encoded(picture: UInt8Array | Image.Image, kind: str, **options: Any) -> byt
     return out.getvalue()
 
 
-def measure(work: Work, megapixels: float) -> dict[str, float]:
+def measure(work: Work, size: tuple[int, int]) -> dict[str, float]:
     """cpu_ms_per_mp: of the best round. bytes_per_mp: where the result is bytes."""
+    megapixels = size[0] * size[1] / 1e6
     times = []
     for _ in range(ROUNDS):
         began = time.thread_time()
@@ -148,12 +164,14 @@ def main() -> None:
     note = arguments.parse_args().note
     seg = scene()
     figures: dict[str, Any] = {}
-    for title, works in (("answers", answer_forms(seg)), ("parts", parts(seg)), ("instead", instead(seg))):
-        print(f"\n{title:34} CPU ms/MP   bytes/MP")
-        figures[title] = {name: measure(work, SIZE[0] * SIZE[1] / 1e6) for name, work in works.items()}
+    groups = {"answers": answer_forms(seg), "parts": parts(seg), "instead": instead(seg), "phone": phone(seg)}
+    for title, works in groups.items():
+        size = PHONE if title == "phone" else SIZE
+        print(f"\n{f'{title}, {size[1]}x{size[0]}':34} CPU ms/MP   bytes/MP")
+        figures[title] = {name: measure(work, size) for name, work in works.items()}
         for name, row in figures[title].items():
             print(f"{name:34} {row['cpu_ms_per_mp']:9.2f} {row.get('bytes_per_mp', ''):>10}")
-    report("codecs", {"note": note, "size": list(SIZE), "bucket": list(BUCKET), **figures})
+    report("codecs", {"note": note, "size": list(SIZE), "phone_size": list(PHONE), "bucket": list(BUCKET), **figures})
 
 
 if __name__ == "__main__":
