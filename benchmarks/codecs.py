@@ -153,8 +153,8 @@ def measure(work: Work, size: tuple[int, int]) -> dict[str, float]:
         began = time.thread_time()
         result = work()
         times.append(time.thread_time() - began)
-    size = {"bytes_per_mp": round(len(result) / megapixels)} if isinstance(result, bytes) else {}
-    return {"cpu_ms_per_mp": round(min(times) * 1e3 / megapixels, 2), **size}
+    weight = {"bytes_per_mp": round(len(result) / megapixels)} if isinstance(result, bytes) else {}
+    return {"cpu_ms_per_mp": round(min(times) * 1e3 / megapixels, 2), **weight}
 
 
 def main() -> None:
