@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable
 from http.client import HTTPException
@@ -73,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--checkpoint", type=Path, metavar="FILE", help="a checkpoint, through PyTorch")
     what.add_argument("--model", type=Path, metavar="FOLDER", help="a model folder (weights/...), through --engine")
-    what.add_argument("--server", metavar="URL", help="a running server, over HTTP")
+    what.add_argument("--server", metavar="URL", help="a running server, over HTTP (a key: $ALIGNSEG_API_KEY)")
     made.add_argument("--engine", choices=ENGINES, default="auto", help="of --model (default: auto, as in serving)")
     made.add_argument("--data", choices=tuple(DATASETS), default="camvid", help="data set (default: camvid)")
     made.add_argument(
@@ -161,7 +162,7 @@ def _predictor(arguments: argparse.Namespace, dataset: Dataset, viewing: Viewing
     if not viewing.plain:
         raise ValueError(f"{viewing}: tiles, scales and mirror images need the logits; give --engine {PYTORCH}")
     if arguments.server:
-        return with_server(arguments.server), arguments.server
+        return with_server(arguments.server, os.environ.get("ALIGNSEG_API_KEY")), arguments.server
     manifest = manifests.load(arguments.model)
     _expect_classes(len(manifest.classes), dataset, arguments.model)
     engine = open_engine(Settings(model=arguments.model, engine=arguments.engine), manifest)

@@ -66,18 +66,25 @@ def with_engine(engine: Engine, buckets: Sequence[tuple[int, int]]) -> Predictor
     return predict
 
 
-def with_server(url: str, timeout_s: float = 60.0) -> Predictor:
-    """Through a running server: pictures travel as PNG, which loses nothing, and masks come back as indexed PNG."""
+def with_server(url: str, api_key: str | None = None, timeout_s: float = 60.0) -> Predictor:
+    """Through a running server: pictures travel as PNG, which loses nothing, and masks come back as indexed PNG.
+
+    api_key: for a server that wants one. Raises ValueError when `url` is none, then PredictionError for any answer that
+    is no class map.
+    """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"server: got {url!r}, expected a URL as http://localhost:8000")
     connection = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     path = parts.path.rstrip("/") + "/segment"
+    headers = {"Content-Type": "image/png", "Accept": "image/png"}
+    if api_key:
+        headers["Authorization"] = f"Bearer {api_key}"
 
     def predict(picture: Bytes) -> Bytes:
         http = connection(parts.hostname or "", parts.port, timeout=timeout_s)
         try:
-            http.request("POST", path, _png(picture), {"Content-Type": "image/png", "Accept": "image/png"})
+            http.request("POST", path, _png(picture), headers)
             answer = http.getresponse()
             return _class_map(answer.status, answer.read(), url)
         finally:

@@ -70,6 +70,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         with Image.open(io.BytesIO(self.rfile.read(int(self.headers["Content-Length"])))) as opened:
             picture = np.asarray(opened.convert("RGB"))
+        self.server.keys_seen.append(self.headers["Authorization"])
         good = self.path == "/segment" and self.headers["Accept"] == "image/png" and len(picture) > 1
         buffer = io.BytesIO()
         mask = Image.fromarray(brightness_bands(picture)).convert("P")
@@ -85,28 +86,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running.keys_seen = []
     thread = threading.Thread(target=running.serve_forever, args=(0.01,))
     thread.start()
-    yield f"http://127.0.0.1:{running.server_port}"
+    yield running
     running.shutdown()
     thread.join()
     running.server_close()
 
 
-def test_a_server_is_measured_over_http(root, server, tmp_path, capsys):
+def url_of(server) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def test_a_server_is_measured_over_http(root, server, tmp_path, capsys, monkeypatch):
     path = tmp_path / "served.json"
-    assert main(["--server", server, "--root", str(root), "--split", "train", "--json", str(path)]) == 0
+    monkeypatch.setenv("ALIGNSEG_API_KEY", "secret")
+    assert main(["--server", url_of(server), "--root", str(root), "--split", "train", "--json", str(path)]) == 0
     figures = json.loads(path.read_text())
     direct = evaluate(brightness_bands, CAMVID, CAMVID.pairs(root, "train"))
     assert figures["confusion"] == direct.counts.tolist()
     assert figures["miou"] == pytest.approx(direct.miou, abs=1e-5)
     assert figures["pictures"] == 4
+    assert server.keys_seen == ["Bearer secret"] * 4
     assert "mIoU" in capsys.readouterr().out
 
 
 def test_what_a_server_refuses_is_told(server):
     with pytest.raises(PredictionError, match=r"answered 422.*too flat"):
-        with_server(server)(np.zeros((1, 5, 3), np.uint8))
+        with_server(url_of(server))(np.zeros((1, 5, 3), np.uint8))
     with pytest.raises(ValueError, match="expected a URL"):
         with_server("localhost:8000")
 

@@ -14,6 +14,7 @@ import torch
 
 from model_export import checkpoint
 from tests.training import tiny_data
+from training import evaluate
 from training.config import RECIPES, Config
 from training.state import load_state, save_state
 from training.train import main, parser
@@ -134,6 +135,8 @@ def test_the_papers_recipe_on_a_cityscapes_folder(tmp_path):
     config = Config.load(out / "config.json")
     assert (config.optimizer, config.lr, config.weight_decay, config.aux_weight) == ("sgd", 0.01, 5e-4, 0.1)
     assert checkpoint.load(out / "best.safetensors").architecture.num_classes == 19
+    protocol = ["--data=cityscapes", "--tile=32x32", "--scales=0.75,1", "--flip"]  # 872x872 on real pictures
+    assert evaluate.main([f"--checkpoint={out / 'best.safetensors'}", f"--root={data}", *protocol]) == 0
 
 
 def test_options_of_training(root, tmp_path):
