@@ -1,6 +1,5 @@
 """The `alignseg` command. Commands import what they need when they run: serving needs no torch, exporting no server."""
 
-import logging
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -35,20 +34,21 @@ def serve(
     port: Annotated[int | None, typer.Option(help="[env: ALIGNSEG_PORT; default: 8000]")] = None,
 ) -> None:
     """Serve a model over HTTP. SIGTERM or Ctrl-C answers what was accepted, then exits with 0."""
+    from service import logs
     from service import manifest as manifests
     from service.app import create_app
     from service.engines.select import open_engine
     from service.errors import AlignSegError
     from service.server import Server
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = _settings(model=model, engine=engine, host=host, port=port)
+    logs.configure(settings.log)
     try:  # here rather than in the lifespan: a missing model deserves a sentence, not a traceback
         manifest = manifests.load(settings.model)
-        opened = open_engine(settings, manifest)
+        served = create_app(settings, open_engine(settings, manifest), manifest)
     except AlignSegError as error:
         _give_up(error)
-    raise typer.Exit(Server(create_app(settings, opened, manifest), settings).run_until_stopped())
+    raise typer.Exit(Server(served, settings).run_until_stopped())
 
 
 @app.command()
