@@ -136,6 +136,11 @@ def _write(
 
 
 def _verify(source: Source, path: Path, target: Target, options: argparse.Namespace) -> int:
+    if options.no_verify:
+        return 0
+    if not (source.folder / manifests.FILE_NAME).is_file():
+        _say("verify", f"not done, since {source.folder} is no model folder and names no checkpoint to compare with")
+        return 0
     if not target.here:
         _say("verify", f"not done, since there is no GPU here. There: python model_export/verify.py {source.folder}")
         return 0
@@ -158,14 +163,15 @@ def _there(source: Source, target: Target, library: Library) -> bool:
 
 def _target(library: Library, asked: list[int] | None) -> Target:
     """The GPU that is here, or, for TensorRT for RTX, the architectures asked for."""
-    device = cuda_runtime.first_device()
     if asked and library.runtime == "tensorrt_rtx":
         return Target("-".join(f"sm{a}" for a in asked), tuple(asked), here=False)
-    if device is not None:
-        return Target(device.name, (device.architecture,), here=True)
-    if library.runtime == "tensorrt":
-        raise RuntimeError("TensorRT builds on the GPU it builds for, and there is none here; tensorrt_rtx needs none.")
-    return Target("-".join(f"sm{a}" for a in RTX_ARCHITECTURES), RTX_ARCHITECTURES, here=False)
+    try:
+        device = cuda_runtime.first_device()
+    except EngineUnavailable as error:
+        if library.runtime == "tensorrt":
+            raise RuntimeError(f"TensorRT builds on the GPU it builds for: {error} tensorrt_rtx needs none.") from None
+        return Target("-".join(f"sm{a}" for a in RTX_ARCHITECTURES), RTX_ARCHITECTURES, here=False)
+    return Target(device.name, (device.architecture,), here=True)
 
 
 def _told(wanted: Sequence[PlanProfile]) -> str:
@@ -197,6 +203,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workspace-mib", type=int, help="limit of scratch memory while building")
     parser.add_argument("--frames", type=Path, help="pictures to verify with; default: the demo scene")
     parser.add_argument("--if-missing", action="store_true", help="do nothing where an engine fits this machine")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch afterwards")
     parser.add_argument("--dry-run", action="store_true", help="parse, check and report, but build nothing")
     return parser.parse_args(arguments)
 

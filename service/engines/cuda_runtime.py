@@ -68,10 +68,12 @@ def check(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
 
 
 def devices(runtime: Any) -> list[Device]:
-    """All GPUs that this process may use; none without a driver."""
+    """All GPUs that this process may use, at least one. Raises EngineUnavailable, saying why there is none."""
     error, count = runtime.cudaGetDeviceCount()
-    if error != runtime.cudaError_t.cudaSuccess:
-        return []
+    if error == runtime.cudaError_t.cudaErrorInsufficientDriver:
+        raise EngineUnavailable("NVIDIA's driver is missing, or older than this CUDA: see what nvidia-smi says.")
+    if error != runtime.cudaError_t.cudaSuccess or not count:
+        raise EngineUnavailable(f"there is no NVIDIA GPU ({error.name}).")
     found = []
     for index in range(count):
         properties = check(runtime, runtime.cudaGetDeviceProperties(index), f"asking for GPU {index}")
@@ -80,10 +82,6 @@ def devices(runtime: Any) -> list[Device]:
     return found
 
 
-def first_device() -> Device | None:
-    """The first GPU, or None."""
-    try:
-        found = devices(load())
-    except EngineUnavailable:
-        return None
-    return found[0] if found else None
+def first_device() -> Device:
+    """The first GPU; CUDA_VISIBLE_DEVICES chooses another. Raises EngineUnavailable."""
+    return devices(load())[0]

@@ -34,8 +34,10 @@ def open_engine(settings: Settings, manifest: Manifest) -> Engine:
 
 def _best(settings: Settings, manifest: Manifest, onnx: Path) -> tuple[Engine, str]:
     """The engine, and why the better ones were not taken."""
-    if cuda_runtime.first_device() is None:
-        return _onnx_cpu(settings, manifest, onnx), "auto: there is no GPU, or no cuda-python to find one with"
+    try:
+        cuda_runtime.first_device()
+    except EngineUnavailable as error:
+        return _onnx_cpu(settings, manifest, onnx), f"auto; no GPU: {error}"
     why: list[str] = []
     for name in ("tensorrt", "onnxruntime-cuda"):
         try:
@@ -47,8 +49,6 @@ def _best(settings: Settings, manifest: Manifest, onnx: Path) -> tuple[Engine, s
 
 def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
     device = cuda_runtime.first_device()
-    if device is None:
-        raise EngineUnavailable("TensorRT needs a GPU and cuda-python: pip install 'alignseg-serve[gpu,tensorrt]'.")
     try:
         found, info = plan.find(settings.model, tensorrt.machine(device), manifest.files[ROLE].sha256)
     except EngineUnavailable:

@@ -20,7 +20,7 @@ from service.engines.confidence import confidence
 from service.engines.cuda_buffers import Buffers
 from service.engines.cuda_runtime import Device, check
 from service.engines.plan import Machine, PlanInfo, Runtime
-from service.errors import EngineError, EngineUnavailable, ManifestError
+from service.errors import EngineError, EngineLost, EngineUnavailable, ManifestError
 
 log = logging.getLogger("alignseg.engine")
 
@@ -203,6 +203,8 @@ class TensorRtEngine:
         check(cuda, cuda.cudaStreamBeginCapture(stream, mode), "starting a capture")
         try:
             self._enqueue(shape)
+        except EngineLost:
+            raise
         except EngineError as error:
             cuda.cudaStreamEndCapture(stream)
             cuda.cudaGetLastError()  # an invalidated capture is no error of the device

@@ -18,6 +18,7 @@ class Error(enum.IntEnum):
     cudaErrorInvalidValue = 1
     cudaErrorIllegalAddress = 700
     cudaErrorNoDevice = 100
+    cudaErrorInsufficientDriver = 35
 
 
 class CaptureMode(enum.Enum):

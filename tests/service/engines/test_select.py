@@ -68,7 +68,7 @@ def test_a_plan_that_does_not_load_is_no_reason_not_to_serve(
 
 def test_no_gpu(folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_runtime, "load", lambda: FakeCuda(devices=()))
-    assert "there is no GPU" in opened(folder, caplog)[1]
+    assert "there is no NVIDIA GPU" in opened(folder, caplog)[1]
     for name in ("tensorrt", "onnxruntime-cuda"):  # asked for by name, it is that or nothing
         with pytest.raises(EngineUnavailable):
             opened(folder, caplog, engine=name)

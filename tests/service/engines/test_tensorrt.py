@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from service.engines import cuda_runtime, plan, tensorrt
@@ -191,7 +192,11 @@ def test_devices(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [d.compute_capability for d in cuda_runtime.devices(cuda)] == ["8.9", "9.0"]
     assert cuda_runtime.first_device() == Device(0, "NVIDIA L4", 89)
     cuda.devices = ()
-    assert cuda_runtime.first_device() is None
+    with pytest.raises(EngineUnavailable, match=r"there is no NVIDIA GPU \(cudaErrorNoDevice\)"):
+        cuda_runtime.first_device()
+    monkeypatch.setattr(cuda, "cudaGetDeviceCount", lambda: (Error.cudaErrorInsufficientDriver, None))
+    with pytest.raises(EngineUnavailable, match="nvidia-smi"):
+        cuda_runtime.first_device()
 
 
 def test_without_the_libraries_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,3 +216,28 @@ def test_the_description_is_plain_json(tmp_path: Path) -> None:
     info_of(tmp_path)
     told = json.loads((tmp_path / "engines" / "h200.json").read_text())
     assert told["profiles"][0] == {"bucket": [8, 12], "min_batch": 1, "max_batch": 4}
+
+
+def test_verify_compares_the_engine_that_fits(
+    trt: FakeTensorRT, cuda: FakeCuda, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wiring of model_export/verify.py; the stand-in computes something else, and that is a breach."""
+    torch = pytest.importorskip("torch")
+    from model_export import checkpoint, export_onnx, verify
+    from model_export.alignseg import AlignSeg
+    from tests import fakes
+
+    torch.manual_seed(0)
+    network = AlignSeg("lite", 4, channels=8)
+    checkpoint.save(tmp_path / "model.safetensors", network)
+    onnx.save(export_onnx.to_onnx(network), tmp_path / "model.onnx")
+    names = {"checkpoint": "model.safetensors", "onnx": "model.onnx"}
+    files = {role: FileEntry.of(tmp_path / name, tmp_path) for role, name in names.items()}
+    manifest = fakes.manifest(((64, 96),)).model_copy(update={"files": files})
+    (tmp_path / "model.json").write_text(manifest.model_dump_json())
+    profiles = (PlanProfile(bucket=(64, 96), min_batch=1, max_batch=2),)
+    info_of(tmp_path, onnx_sha256=files["onnx"].sha256, profiles=profiles)
+    assert verify.main([str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert [line.split()[0] for line in told.splitlines()[1:]] == ["onnxruntime-cpu"] + 2 * ["tensorrt-fp16-gpu0"]
+    assert told.count("BREACH") == 2

@@ -1,0 +1,35 @@
+"""What needs an NVIDIA GPU: `make test-gpu`. Each test skips, and says so, where its GPU or runtime is missing."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+LITE = Path(__file__).parents[2] / "weights" / "alignseg-lite"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.gpu)
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.fixture(autouse=True)
+def gpu() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU, or a PyTorch without CUDA")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("TRITON_INTERPRET=1 is set, by other tests perhaps: run `make test-gpu`")
+    return torch.device("cuda")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The shipped model, without the engines that may lie beside it."""
+    for name in ("model.json", "model.onnx", "model.safetensors"):
+        shutil.copy(LITE / name, tmp_path)
+    return tmp_path

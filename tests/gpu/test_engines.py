@@ -1,0 +1,153 @@
+"""Engines built for this GPU, compared with PyTorch; the service's runtimes on it; how they fail."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_export import build_engine, parity, trt_library, verify
+from model_export.trt_library import NoTensorRTError
+from service import manifest as manifests
+from service.engines import cuda_runtime, plan, tensorrt
+from service.engines.onnx_cuda import OnnxCudaEngine
+from service.engines.onnx_runtime import OnnxRuntimeEngine
+from service.engines.select import open_engine
+from service.errors import EngineError, EngineUnavailable
+from service.settings import Settings
+from tests.model_export.frames import frames
+
+BUCKET = (360, 480)
+SMALL = ["--bucket", "360x480", "--batch", "1", "4"]
+
+
+def library(runtime: str) -> trt_library.Library:
+    try:
+        loaded = trt_library.load(runtime)
+    except NoTensorRTError as error:
+        pytest.skip(str(error))
+    device = cuda_runtime.first_device()
+    if runtime == "tensorrt_rtx" and not hasattr(loaded.trt.ComputeCapability, f"SM{device.architecture}"):
+        pytest.skip(f"TensorRT for RTX does not support {device.name}")
+    return loaded
+
+
+def pictures(count: int) -> Any:
+    return np.stack([parity.resized(frames()[i % len(frames())], *BUCKET) for i in range(count)])
+
+
+def opened(folder: Path) -> tensorrt.TensorRtEngine:
+    device = cuda_runtime.first_device()
+    onnx = manifests.load(folder).files["onnx"].sha256
+    return tensorrt.TensorRtEngine(*plan.find(folder, tensorrt.machine(device), onnx), device)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("runtime", "warp"), [("tensorrt", "plugin"), ("tensorrt", "gridsample"), ("tensorrt_rtx", "gridsample")]
+)
+def test_built_engines_compute_what_pytorch_computes(
+    folder: Path, capsys: pytest.CaptureFixture[str], runtime: str, warp: str, precision: str
+) -> None:
+    library(runtime)
+    arguments = [str(folder), "--runtime", runtime, "--warp", warp, "--precision", precision, *SMALL]
+    assert build_engine.main(arguments) == 0, capsys.readouterr()
+    told = capsys.readouterr().out
+    sys.stdout.write(told)  # the table, for whoever runs this with -s or reads the report
+    assert "BREACH" not in told and f"{runtime.replace('_', '-')}-{precision}-gpu0" in told
+
+
+@pytest.fixture
+def engine(folder: Path) -> Any:
+    for runtime in ("tensorrt", "tensorrt_rtx"):
+        try:
+            library(runtime)
+        except pytest.skip.Exception:
+            continue
+        assert build_engine.main([str(folder), "--runtime", runtime, *SMALL]) == 0
+        made = opened(folder)
+        yield made
+        made.close()
+        return
+    pytest.skip("no TensorRT that supports this GPU is installed")
+
+
+def test_graphs_give_what_the_first_call_gave(engine: tensorrt.TensorRtEngine) -> None:
+    for count in (1, 4, 2, 3, 1, 4):
+        batch = pictures(count)
+        first = engine.infer(batch, with_confidence=True)
+        again = engine.infer(batch, with_confidence=True)
+        np.testing.assert_array_equal(first.ids, again.ids)
+        assert first.confidence is not None and again.confidence is not None
+        np.testing.assert_array_equal(first.confidence, again.confidence)
+        single = engine.infer(batch[:1]).ids
+        assert (single == first.ids[:1]).mean() > 0.999
+    assert all(shape.graph is not None for shape in engine._shapes.values() if shape.met)
+
+
+def test_memory_is_given_back(folder: Path, engine: tensorrt.TensorRtEngine) -> None:
+    cuda = cuda_runtime.load()
+    engine.infer(pictures(4))
+
+    def free() -> int:
+        return int(cuda.cudaMemGetInfo()[1])
+
+    before = free()
+    for _ in range(5):
+        another = opened(folder)
+        another.infer(pictures(4))
+        another.close()
+    assert before - free() < 64 * 2**20
+
+
+def test_the_best_runtime_is_chosen(folder: Path, engine: tensorrt.TensorRtEngine) -> None:
+    chosen = open_engine(Settings(model=folder), manifests.load(folder))
+    assert chosen.name == engine.name
+    chosen.close()
+    with pytest.raises(EngineError, match="no profile"):
+        engine.infer(np.zeros((1, 64, 64, 3), dtype=np.uint8))
+
+
+def test_onnx_runtime_cuda(folder: Path) -> None:
+    try:
+        on_gpu = OnnxCudaEngine(folder / "model.onnx")  # refuses feature maps on the CPU
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+    on_cpu = OnnxRuntimeEngine(folder / "model.onnx")
+    for count in (1, 4):
+        batch = pictures(count)
+        result, expected = on_gpu.infer(batch, with_confidence=True), on_cpu.infer(batch, with_confidence=True)
+        assert (result.ids == expected.ids).mean() > 0.9995
+        assert result.confidence is not None and expected.confidence is not None
+        assert np.abs(result.confidence.astype(int) - expected.confidence).mean() < 0.05
+    on_gpu.close()
+
+
+def test_verify_as_a_command(folder: Path, engine: tensorrt.TensorRtEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(folder)]) == 0
+    assert engine.name in capsys.readouterr().out
+
+
+STICKY = """
+import sys
+import numpy as np, torch
+from pathlib import Path
+from service.errors import EngineLost
+from tests.gpu.test_engines import opened, pictures
+engine = opened(Path(sys.argv[1]))
+engine.infer(pictures(1))
+torch.zeros(4, device="cuda")[torch.tensor([10**6], device="cuda")]  # a device-side assertion: the context is lost
+try:
+    engine.infer(pictures(1))
+except EngineLost:
+    sys.exit(42)
+"""
+
+
+def test_a_sticky_error_is_told_as_a_lost_engine(folder: Path, engine: tensorrt.TensorRtEngine) -> None:
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", STICKY, str(folder)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 42, done.stderr

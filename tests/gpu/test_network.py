@@ -1,0 +1,36 @@
+"""A network with the fused operators on the GPU, eager and compiled, against the network as it is."""
+
+import pytest
+import torch
+
+from model_export import checkpoint
+from model_export.alignseg import AlignSeg
+from model_export.plugins import ops
+from tests.gpu.conftest import LITE
+
+
+@pytest.fixture
+def network(gpu: torch.device) -> AlignSeg:
+    return checkpoint.load(LITE / "model.safetensors").eval().to(gpu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("compiled", [False, True])
+@torch.inference_mode()
+def test_fused_network(gpu: torch.device, network: AlignSeg, dtype: torch.dtype, compiled: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = False
+    picture = torch.randn(2, 3, 360, 480, device=gpu)
+    expected = network(picture)
+    fused = ops.fuse(network).to(dtype).to(memory_format=torch.channels_last)
+    run = torch.compile(fused, fullgraph=True) if compiled else fused
+    logits = run(picture.to(dtype).to(memory_format=torch.channels_last)).float()
+    if dtype == torch.float32:
+        torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
+    assert (logits.argmax(dim=1) == expected.argmax(dim=1)).float().mean() > 0.99
+
+
+@torch.inference_mode()
+def test_argmax_operator(gpu: torch.device) -> None:
+    logits = torch.randn(1, 11, 90, 120, device=gpu)
+    on_cpu = ops.upsample_argmax(logits.cpu(), 360, 480)
+    assert (ops.upsample_argmax(logits, 360, 480).cpu() == on_cpu).float().mean() > 0.9999
