@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from service.contracts import UInt8Array
 from service.errors import NotAcceptable
-from service.png import grey_png, mask_png
+from service.png import grey_png, mask_png, rgba_png
 from service.segmentation import UNSELECTED
 from service.summary import check_ids
 
@@ -86,10 +86,9 @@ def class_bitmap_png(ids: UInt8Array, class_id: int) -> bytes:
 
 
 def class_overlay_png(ids: UInt8Array, class_id: int, palette: UInt8Array, alpha: float = OVERLAY_ALPHA) -> bytes:
-    """Palette PNG: the class's colour at `alpha` where the class is, fully transparent elsewhere."""
-    image = Image.fromarray((ids == class_id).view(np.uint8))
-    image.putpalette(bytes(3) + palette[class_id].tobytes())
-    return _saved(image, "PNG", transparency=bytes([0, round(alpha * 255)]), **_PNG)
+    """RGBA PNG: the class's colour at `alpha` where the class is, fully transparent elsewhere."""
+    color = np.array([*palette[class_id], round(alpha * 255)], dtype=np.uint8)
+    return rgba_png(ids == class_id, color)
 
 
 def confidence_png(confidence: UInt8Array) -> bytes:

@@ -1,4 +1,4 @@
-"""Grey PNGs of masks and maps, written here: twice to ten times as fast as by a library that tries every filter.
+"""PNGs of masks and maps, written here: twice to ten times as fast as by a library that tries every filter.
 
 A row's filter is Up: a map's rows resemble each other, so what is left is zeros, and run-length matching alone (zlib's
 Z_RLE) at level 1 finds them. Source: PNG, third edition, https://www.w3.org/TR/png-3/
@@ -14,22 +14,28 @@ import numpy.typing as npt
 from service.contracts import UInt8Array
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-_GREY: Final = 0  # colour type
+_GREY, _RGBA = 0, 6  # colour types
 _UP: Final = 2  # filter type
 _LEVEL: Final = 1
 
 
 def grey_png(values: UInt8Array) -> bytes:
     """8-bit grey PNG of (H, W) uint8."""
-    return _png(values, values.shape[1], bits=8)
+    return _png(values, values.shape[1], 8, _GREY)
 
 
 def mask_png(mask: npt.NDArray[np.bool_]) -> bytes:
     """1-bit grey PNG of (H, W) bool: white where it is true."""
-    return _png(np.packbits(mask, axis=1), mask.shape[1], bits=1)
+    return _png(np.packbits(mask, axis=1), mask.shape[1], 1, _GREY)
 
 
-def _png(rows: UInt8Array, width: int, bits: int) -> bytes:
+def rgba_png(mask: npt.NDArray[np.bool_], color: UInt8Array) -> bytes:
+    """RGBA PNG of (H, W) bool: `color`, (4,) uint8, where it is true, transparent black elsewhere."""
+    pixels = mask * color.view(np.uint32)  # one number a pixel: four times as fast as four bytes
+    return _png(pixels.view(np.uint8), mask.shape[1], 8, _RGBA)
+
+
+def _png(rows: UInt8Array, width: int, bits: int, colour_type: int) -> bytes:
     """rows: (H, bytes of a row)."""
     height = len(rows)
     filtered = np.empty((height, rows.shape[1] + 1), dtype=np.uint8)
@@ -37,7 +43,7 @@ def _png(rows: UInt8Array, width: int, bits: int) -> bytes:
     filtered[0, 1:] = rows[0]  # what is above the first row counts as 0
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     packer = zlib.compressobj(_LEVEL, strategy=zlib.Z_RLE)
-    header = struct.pack(">IIBBBBB", width, height, bits, _GREY, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
     body = packer.compress(filtered.data) + packer.flush()
     return b"".join((_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", body), _chunk(b"IEND", b"")))
 

@@ -46,7 +46,7 @@ def test_class_pictures() -> None:
     assert mask.mode == "L"
     np.testing.assert_array_equal(np.asarray(mask), (IDS == 1) * 255)
     overlay = opened(encode.class_overlay_png(IDS, 1, MODEL.palette))
-    overlay = overlay.convert("RGBA")
+    assert overlay.mode == "RGBA"
     assert np.asarray(overlay)[1, 2].tolist() == [*COLORS["sky"], 128]
     assert np.asarray(overlay)[0, 0].tolist() == [0, 0, 0, 0]
 
