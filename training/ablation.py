@@ -136,7 +136,8 @@ def in_processes(count: int) -> Train:
 
     def run(flags: Sequence[str]) -> int:
         with stopping() as stop:
-            child = subprocess.Popen(command(count, flags))  # noqa: S603 (this interpreter, flags checked by argparse)
+            # A session of its own: a terminal's Ctrl-C then reaches it once, from here, not a second time in mid-save.
+            child = subprocess.Popen(command(count, flags), start_new_session=True)  # noqa: S603 (our own interpreter)
             asked = False
             while (status := _wait(child)) is None:
                 if stop.wanted and not asked:
