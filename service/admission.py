@@ -102,6 +102,11 @@ class Admission:
             self._refused_at = now
         return QueueFull(f"{told} Come back after Retry-After.", self.drain_s(), reason)
 
+    @property
+    def may_refuse(self) -> bool:
+        """False for an empty house: that refuses nobody, and need not be asked."""
+        return self.in_flight > 0 or self.closed_because is not None
+
     def close(self, because: str) -> None:
         """Let nobody in any more."""
         self.closed_because = because

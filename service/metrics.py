@@ -4,6 +4,7 @@ Each application has its own registry: two in one process (tests) don't meet.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -50,6 +51,10 @@ class Metrics:
         self._serving = Gauge(
             "alignseg_model_serving", "1 for the model that answers", ["model", "version", "engine"], registry=registry
         )
+        # labels() takes a lock and makes strings each time; what is asked for with every request is remembered.
+        self._requests_of = lru_cache(256)(self._requests.labels)
+        self._seconds_of = lru_cache(256)(self._seconds.labels)
+        self._stages_of = lru_cache(256)(self._stages.labels)
         for outcome in ("swapped", "refused"):
             self._swaps.labels(outcome)  # shown as 0 from the start: an alert can't see what is absent
 
@@ -60,13 +65,13 @@ class Metrics:
     def finished(self, record: Record) -> None:
         """Count a request at its end."""
         route = self._label(record)
-        self._requests.labels(route, str(record.status)).inc()
-        self._seconds.labels(route).observe(record.seconds)
+        self._requests_of(route, str(record.status)).inc()
+        self._seconds_of(route).observe(record.seconds)
         if record.refused is not None:
             self._rejected.labels(record.refused).inc()
         if record.model is not None:
             for stage in record.stages:
-                self._stages.labels(record.model, stage.name).observe(stage.seconds)
+                self._stages_of(record.model, stage.name).observe(stage.seconds)
 
     def _label(self, record: Record) -> str:
         """A route's template. Who was refused before it was looked for has the one that others had at this path."""

@@ -149,8 +149,9 @@ class Pipeline:
 
 
 def _limits(settings: Settings, model: ServedModel) -> Limits:
-    # One picture in each codec thread, one batch in the engine and one before it: with these, no stage waits.
-    busy = 2 * settings.codec_threads + 2 * model.engine.max_batch
+    # A batch in the engine and one before it, and a picture in each codec thread and one before that: as the stages'
+    # times vary, fewer would leave some of them idle. And a rate measured with too few stays too low: so it is a floor.
+    busy = 4 * settings.codec_threads + 2 * model.engine.max_batch
     return Limits(settings.max_in_flight, settings.max_bytes_in_flight, settings.crowded_latency_ms / 1e3, busy)
 
 

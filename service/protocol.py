@@ -3,7 +3,7 @@ that cost next to nothing.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -12,18 +12,23 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD_BYTES: Final = 64 * 1024  # while it comes in; what is complete is judged in routes/guard.py
 HEAD_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 4096
-Refuse = Callable[[bytes, bytes, Sequence[tuple[bytes, bytes]]], bytes | None]  # method, url, headers -> an answer
+Refuse = Callable[[bytes], tuple[bytes, int] | None]  # first bytes -> an answer, and the size of what it answers
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's, with an end to everything. refuse: asked with each head; what it returns is the answer."""
+    """uvicorn's, with an end to everything.
+
+    refuse: asked with the first bytes of each message. What it returns is the answer, and the message is thrown away.
+    """
 
     def __init__(self, *args: Any, refuse: Refuse | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._refuse = refuse
-        self._refused = False  # whether the message that comes in has its answer already
+        self._unwanted = 0  # bytes to come of a message that has its answer
+        self._refused_at = float("-inf")
         self._head_bytes = 0
         self._in_head = False
+        self._in_message = False
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -40,49 +45,60 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count bytes until the head is complete."""
-        super().data_received(data)
-        if not self._in_head:
+        """Refuse, or hand on; count bytes until the head is complete."""
+        if self._unwanted:
+            data = self._throw_away(data)
+        elif self._refuse is not None and self._is_free() and (refused := self._refuse(data)) is not None:
+            answer, size = refused
+            self.transport.write(answer)
+            self._unwanted, self._refused_at = size - len(data), self.loop.time()
             return
-        self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response(f"The head of the request exceeds {MAX_HEAD_BYTES} bytes.")
-        elif self._patience is None:
-            self._wait_for_head()
+        if data:
+            super().data_received(data)
+            self._bound_head(len(data))
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._in_head, self._head_bytes, self._refused = True, 0, False
+        self._in_message, self._in_head, self._head_bytes = True, True, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The head is there."""
         self._in_head = False
         self._stop_waiting()
-        if (answer := self._refusal()) is None:
-            super().on_headers_complete()
-            return
-        self._refused = True
-        self.transport.write(answer)
-        self._wait_for_head()  # for the rest of this message, too
-
-    def on_body(self, body: bytes) -> None:
-        """Of a refused message it is thrown away."""
-        if not self._refused:
-            super().on_body(body)
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The connection is free for another message."""
-        if not self._refused:
-            super().on_message_complete()
+        """The body is there."""
+        self._in_message = False
+        super().on_message_complete()
 
-    def _refusal(self) -> bytes | None:
-        free = self.cycle is None or self.cycle.response_complete  # else a pipelined message would be answered early
-        if self._refuse is None or not free or self.parser.get_http_version() != "1.1":
-            return None
-        if not self.parser.should_keep_alive() or self.parser.should_upgrade():
-            return None
-        return self._refuse(self.parser.get_method(), self.url, self.headers)
+    def timeout_keep_alive_handler(self) -> None:
+        """Not for a connection whose latest message was refused just now: that set no timer of its own."""
+        if self._refused_lately():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _is_free(self) -> bool:
+        """Whether a message may begin and be answered at once."""
+        return not self._in_message and (self.cycle is None or self.cycle.response_complete)
+
+    def _throw_away(self, data: bytes) -> bytes:
+        rest = data[self._unwanted :]
+        self._unwanted = max(0, self._unwanted - len(data))
+        return rest
+
+    def _bound_head(self, size: int) -> None:
+        if not self._in_head:
+            return
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The head of the request exceeds {MAX_HEAD_BYTES} bytes.")
+        elif self._patience is None:
+            self._wait_for_head()
 
     def _wait_for_head(self) -> None:
         self._patience = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
@@ -92,9 +108,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._patience.cancel()
             self._patience = None
 
+    def _refused_lately(self) -> bool:
+        return self.loop.time() - self._refused_at < self.timeout_keep_alive
+
     def _give_up(self) -> None:
         self._patience = None
-        if not self.transport.is_closing():
+        if self._refused_lately():
+            self._wait_for_head()
+        elif not self.transport.is_closing():
             self.transport.close()
 
 

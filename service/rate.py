@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-_MEMORY: Final = 0.95  # what was done 20 places ago counts a third
+_MEMORY: Final = 0.98  # what was done 50 places ago counts a third
 _UNKNOWN_S: Final = 1.0  # said before anything has been measured
 
 

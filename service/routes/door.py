@@ -1,12 +1,14 @@
-"""The cheapest refusal: while the house is full, a POST is answered as soon as its head is parsed, before ASGI.
+"""The cheapest refusal: while the house is full, a POST is answered from its first bytes, before parser and ASGI.
 
 At four times the capacity three refusals come with every answer, and what they cost is taken from the answers: here
-a third of what they would cost through the application. Same answer, same figures, same log as by that road.
+a fifth of what they would cost through the application. Same answer, same figures, same log as by that road, and
+whatever is not the plainest of requests takes that road.
 """
 
 import math
-import os
-from collections.abc import Sequence
+import random
+import re
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.datastructures import State
@@ -16,38 +18,73 @@ from service.journal import Record
 from service.logs import AccessLog
 from service.metrics import Metrics
 from service.pipeline import Pipeline
-from service.routes.entrance import announced_bytes
-from service.routes.observe import request_id_in
 from service.routes.problems import TYPE_PREFIX, written
 from service.routes.security import HEADERS
 
-Headers = Sequence[tuple[bytes, bytes]]
 _FIXED: Final = b"".join(b"%s: %s\r\n" % header for header in HEADERS.items())
 _PHRASES: Final = {429: b"Too Many Requests", 503: b"Service Unavailable"}
+_REQUEST: Final = re.compile(
+    rb"POST (/[!->@-~]*)(?:\?[!-~]*)? HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+\r\n"
+)
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
+_ID: Final = re.compile(rb"\r\nx-request-id:[ \t]*([\w.:-]{1,128})[ \t]*\r\n", re.IGNORECASE | re.ASCII)
+# What changes how a message is framed, or how long its connection lives.
+_UNUSUAL: Final = re.compile(
+    rb"\r\n(?:transfer-encoding|expect|upgrade|content-length.*\r\ncontent-length"
+    rb"|connection:(?![ \t]*keep-alive\r\n))",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAX_HEAD: Final = 8 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPost:
+    """A POST in HTTP/1.1 with a Content-Length and nothing unusual. size: bytes of the whole message."""
+
+    path: str
+    request_id: str | None
+    body_size: int
+    size: int
+
+
+def read_head(data: bytes) -> PlainPost | None:
+    """What a message that begins with `data` is; None when it is not a plain POST, or its head not complete."""
+    request = _REQUEST.match(data, 0, _MAX_HEAD)
+    if request is None:
+        return None
+    head = request[0]
+    length = _LENGTH.search(head)
+    if length is None or _UNUSUAL.search(head):
+        return None
+    given, body_size = _ID.search(head), int(length[1])
+    request_id = given[1].decode() if given is not None else None
+    return PlainPost(request[1].decode(), request_id, body_size, len(head) + body_size)
 
 
 class Door:
-    """Asked with each head. state: the application's."""
+    """Asked with the first bytes of each message. state: the application's."""
 
     def __init__(self, state: State, metrics: Metrics, log: AccessLog) -> None:
         self._state = state
         self._metrics = metrics
         self._log = log
 
-    def refuse(self, method: bytes, url: bytes, headers: Headers) -> bytes | None:
-        """A whole HTTP/1.1 answer for who can't come in; None for who is to be heard."""
+    def refuse(self, data: bytes) -> tuple[bytes, int] | None:
+        """A whole answer for who can't come in, and the size of what it answers; None for who is to be heard."""
         pipeline: Pipeline | None = getattr(self._state, "pipeline", None)
-        if method != b"POST" or pipeline is None:
+        if pipeline is None or not pipeline.admission.may_refuse or (post := read_head(data)) is None:
             return None
-        length = next((value for name, value in headers if name == b"content-length"), b"").decode("latin-1")
-        refusal = pipeline.admission.refusal(announced_bytes(length, pipeline.settings.max_body_bytes))
-        return None if refusal is None else self._answer(url, headers, refusal)
+        if post.body_size > pipeline.settings.max_body_bytes or len(data) > post.size:
+            return None
+        refusal = pipeline.admission.refusal(post.body_size)
+        return None if refusal is None else (self._answer(post, refusal), post.size)
 
-    def _answer(self, url: bytes, headers: Headers, refusal: RequestError) -> bytes:
-        path = url.partition(b"?")[0].decode("latin-1")
-        record = Record(request_id_in(headers) or os.urandom(16).hex(), "POST", path, refused=refusal.reason)
-        record.status = refusal.status
-        answer = _render(refusal, record.request_id, path)
+    def _answer(self, post: PlainPost, refusal: RequestError) -> bytes:
+        record = Record(
+            post.request_id or f"{random.getrandbits(128):032x}", "POST", post.path,
+            status=refusal.status, refused=refusal.reason,
+        )  # fmt: skip
+        answer = _render(refusal, record.request_id, post.path)
         record.bytes_out = len(answer)
         self._metrics.finished(record)
         self._log.write(record)

@@ -3,7 +3,7 @@
 Plain ASGI: Starlette's BaseHTTPMiddleware would hide from routes that a client has left.
 """
 
-import os
+import random
 import re
 from collections.abc import Iterable
 from typing import Any, Final
@@ -67,7 +67,7 @@ def request_id_in(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def _begin(scope: Scope) -> Record:
-    request_id = request_id_in(scope["headers"]) or os.urandom(16).hex()
+    request_id = request_id_in(scope["headers"]) or f"{random.getrandbits(128):032x}"
     scope.setdefault("state", {})["request_id"] = request_id
     return Record(request_id, method=scope["method"], path=scope["path"])
 

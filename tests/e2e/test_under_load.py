@@ -138,7 +138,7 @@ async def test_sigterm_in_full_flight_under_overload() -> None:
     with running(stand_in(20), drain_timeout_s=30) as process:
         request = loadgen.build_request(SCENE.read_bytes())
         generator = loadgen.Generator(process.port, [request], seed=1)
-        flying = asyncio.create_task(generator.open_loop(150, 1.5))
+        flying = asyncio.create_task(asyncio.to_thread(generator.open_loop, 150, 1.5))
         await asyncio.sleep(0.8)
         process.process.send_signal(signal.SIGTERM)
         await flying
