@@ -4,6 +4,7 @@ import http.server
 import io
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,3 +184,15 @@ def test_the_alignseg_command_passes_its_flags_on(root, tmp_path):
     helped = CliRunner().invoke(app, ["evaluate", "--help"])
     assert "alignseg evaluate --model weights/alignseg-lite" in helped.stdout
     assert CliRunner().invoke(app, ["offsets"]).exit_code == 2
+
+
+def test_the_shipped_folder_is_measured_through_pytorch_and_through_its_engine(root, tmp_path):
+    model = Path(__file__).parents[2] / "weights" / "alignseg-lite"
+    figures = []
+    for engine in ("pytorch", "onnxruntime-cpu"):
+        path = tmp_path / f"{engine}.json"
+        flags = ["--engine", engine, "--root", str(root), "--limit", "1", "--json", str(path)]
+        assert main(["--model", str(model), *flags]) == 0
+        figures.append(json.loads(path.read_text()))
+    assert figures[0]["measured"] == f"{model} through PyTorch, whole pictures"
+    assert figures[1]["measured"] == f"{model} through onnxruntime-cpu"
