@@ -1,0 +1,102 @@
+"""What happens around serving: load a model, warm it up, watch its folder; at the end drain."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from service import manifest as manifests
+from service.attempts import OnCall
+from service.contracts import Engine
+from service.errors import EngineError
+from service.manifest import Manifest
+from service.metrics import Metrics
+from service.model import ServedModel
+from service.pipeline import Pipeline
+from service.settings import Settings
+from service.swap import ModelWatch
+
+log = logging.getLogger("alignseg.app")
+Opener = Callable[[Settings, Manifest], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What routes need while the application runs."""
+
+    pipeline: Pipeline
+    watch: ModelWatch
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, figures: Metrics, opener: Opener, engine: Engine | None, manifest: Manifest | None
+) -> AsyncGenerator[Served, None]:
+    """A warm pipeline; drained on the way out.
+
+    engine, manifest: the first model, if it is open already. opener: opens others, and the first one if not.
+    Raises ManifestError, EngineUnavailable or EngineError.
+    """
+    described = manifest or manifests.load(settings.model)
+    model = _served(settings, figures, described, engine or opener(settings, described))
+    pipeline = Pipeline(settings, model)
+    try:
+        await model.warm_up()
+        _announce(figures, model)
+        _show(figures, pipeline)
+        async with _watching(pipeline, settings, figures, opener) as watch:
+            yield Served(pipeline, watch)
+    finally:
+        if not await pipeline.drain():
+            log.error("not all accepted work was answered within %s s", settings.drain_timeout_s)
+
+
+@asynccontextmanager
+async def _watching(
+    pipeline: Pipeline, settings: Settings, figures: Metrics, opener: Opener
+) -> AsyncGenerator[ModelWatch, None]:
+    """While inside, a changed model folder is noticed."""
+
+    def load(manifest: Manifest) -> ServedModel:
+        return _served(settings, figures, manifest, opener(settings, manifest))
+
+    def on_outcome(outcome: str) -> None:
+        figures.swap(outcome)
+        if outcome == "swapped":
+            _announce(figures, pipeline.model)
+
+    watch = ModelWatch(pipeline, settings.model, load, settings.model_poll_s, on_outcome)
+    task = asyncio.create_task(watch.run())
+    try:
+        yield watch
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _served(settings: Settings, figures: Metrics, manifest: Manifest, engine: Engine) -> ServedModel:
+    delay_s = settings.max_queue_delay_ms / 1e3
+    return ServedModel(manifest, engine, max_queue_delay_s=delay_s, on_call=_counting(figures, manifest.name))
+
+
+def _counting(figures: Metrics, model: str) -> OnCall:
+    def on_call(size: int, error: EngineError | None) -> None:
+        figures.batch(model, size, type(error).__name__ if error is not None else None)
+
+    return on_call
+
+
+def _announce(figures: Metrics, model: ServedModel) -> None:
+    manifest = model.manifest
+    figures.serving(manifest.name, manifest.version, model.engine.name)
+    log.info("ready: %s %s, %d classes", manifest.name, manifest.version, len(manifest.classes))
+
+
+def _show(figures: Metrics, pipeline: Pipeline) -> None:
+    admission = pipeline.admission
+    figures.watch("in_flight", "Requests in the house, uploads included", lambda: admission.in_flight)
+    figures.watch("work", "Requests that ask for the engine and the codecs", lambda: admission.work)
+    figures.watch("places", "How much work is taken at the moment", admission.places)
+    figures.watch("drain_seconds", "How long the work in the house will take", admission.drain_s)
+    figures.watch("decoded_pixels", "Pixels of all pictures in the house", lambda: pipeline.pixels.taken)
