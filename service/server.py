@@ -21,7 +21,7 @@ LAST_BYTES_S = 5  # for answers that are made but not yet sent; by then the drai
 STARTUP_FAILED = 3  # what uvicorn's own command exits with
 # uvloop (libuv since 1.45) accepts one connection per listening descriptor and turn of the loop. In a flood of new
 # connections a turn takes milliseconds, and clients would wait seconds to be told that there is no room.
-ACCEPTS_A_TURN = 16
+ACCEPTS_A_TURN = 8
 
 
 class Server(uvicorn.Server):
