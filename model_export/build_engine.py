@@ -18,19 +18,21 @@ from typing import Any
 import onnx
 from onnx import ModelProto
 
-from model_export import export_command, trt_engine, trt_graph, trt_library, trt_network, trt_source
+from model_export import export_command, parity, trt_engine, trt_graph, trt_library, trt_network, trt_source
 from model_export.atomic import replacing
 from model_export.trt_library import Library, NoTensorRTError
 from model_export.trt_network import Report, WrongNetworkError
 from model_export.trt_precision import PrecisionError
 from model_export.trt_source import Source
 from service import manifest as manifests
+from service.contracts import UInt8Array
 from service.engines import cuda_runtime
 from service.engines import plan as plan_files
 from service.engines.plan import FOLDER, Machine, PlanInfo, PlanProfile
 from service.errors import AlignSegError, EngineUnavailable
 from service.manifest import FileEntry
 
+CALIBRATION_PICTURES = 40
 RTX_ARCHITECTURES = (80, 86, 89, 120)  # what TensorRT for RTX builds for where there is no GPU to ask
 
 
@@ -65,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build(library: Library, source: Source, target: Target, options: argparse.Namespace) -> int:
     wanted = trt_engine.profiles(source.buckets, options.batch)
     _say("prepare", f"{source.onnx}: {options.precision}, {options.warp}")
-    model = trt_graph.prepare(onnx.load(source.onnx), options.precision, options.warp)
+    pictures = _calibration(options, source) if options.precision == "int8" else []
+    model = trt_graph.prepare(onnx.load(source.onnx), options.precision, options.warp, pictures)
     builder, network, report = _parse(library, model, target, options)
     if options.dry_run:
         _say("dry run", "nothing is built")
@@ -81,6 +84,18 @@ def _build(library: Library, source: Source, target: Target, options: argparse.N
     _say("built", f"{len(plan) / 2**20:.1f} MiB in {time.monotonic() - began:.1f} s")
     path = _write(library, source, target, plan, wanted, report, options)
     return _verify(source, path, target, options)
+
+
+def _calibration(options: argparse.Namespace, source: Source) -> list[UInt8Array]:
+    """The folder's pictures at the first bucket's size, CALIBRATION_PICTURES at most, evenly chosen."""
+    if options.calibration is None or not options.calibration.is_dir():
+        raise FileNotFoundError(f"{options.precision} needs a folder of typical pictures: --calibration FOLDER")
+    files = sorted(p for p in options.calibration.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    chosen = files[:: max(1, len(files) // CALIBRATION_PICTURES)][:CALIBRATION_PICTURES]
+    if not chosen:
+        raise FileNotFoundError(f"{options.calibration} holds no .jpg or .png")
+    _say("calibrate", f"{len(chosen)} of {len(files)} pictures")
+    return [parity.resized(parity.read_picture(path), *source.buckets[0]) for path in chosen]
 
 
 def _parse(library: Library, model: ModelProto, target: Target, options: argparse.Namespace) -> tuple[Any, Any, Report]:
@@ -194,7 +209,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="build_engine.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("source", type=Path, help="model folder, .onnx or checkpoint")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp16")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp16")
+    parser.add_argument("--calibration", type=Path, help="int8: a folder of typical pictures to measure ranges on")
     parser.add_argument("--warp", choices=("plugin", "gridsample"), help="default: plugin; gridsample for RTX")
     parser.add_argument("--bucket", type=trt_source.size, nargs="+", help="HEIGHTxWIDTH ...; default: the manifest's")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="batch sizes to tune for; default: 1 8")

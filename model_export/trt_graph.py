@@ -1,29 +1,40 @@
 """The portable ONNX -> what TensorRT is to build: its precision written in, its norms folded, its warp chosen."""
 
 import copy
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from model_export import functions
+from model_export import functions, trt_int8
 from model_export.trt_precision import Precision, write_precision
+from service.contracts import UInt8Array
 
 Warp = Literal["plugin", "gridsample"]
 
 
-def prepare(model: ModelProto, precision: Precision, warp: Warp) -> ModelProto:
+def prepare(
+    model: ModelProto,
+    precision: Precision | Literal["int8"],
+    warp: Warp,
+    calibration: Sequence[UInt8Array] = (),
+) -> ModelProto:
     """A copy of `model`, as TensorRT wants it.
 
     precision: storage of the network between the normalised picture and the logits; both of these, positions and
     the pooled means stay float32. warp: "plugin" drops the bodies of AlignedAggregate and AlignedContext, so that
-    TensorRT takes them for plugins; "gridsample" keeps them.
+    TensorRT takes them for plugins; "gridsample" keeps them. "int8" is for convolutions, in fp16 surroundings; their
+    ranges are measured on `calibration`, (H, W, 3) uint8 RGB pictures.
     """
     prepared = copy.deepcopy(model)
     _unfold_halves(prepared)
     _cast_before_transpose(prepared)
     _fold_norms(prepared)
+    if precision == "int8":
+        trt_int8.quantise(prepared, trt_int8.calibrate(prepared, calibration))
+        precision = "fp16"
     write_precision(prepared, precision, in_half=functions.NODES if warp == "plugin" else frozenset())
     if warp == "plugin":
         _call_plugins(prepared)

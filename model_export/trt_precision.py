@@ -29,7 +29,7 @@ def write_precision(model: ModelProto, precision: Precision, in_half: frozenset[
     Raises PrecisionError when a weight overflows.
     """
     if precision != "fp32":
-        _Writer(model, _TYPES[precision], in_half | {"Conv"}).write()
+        _Writer(model, _TYPES[precision], in_half | {"Conv", "QuantizeLinear", "DequantizeLinear"}).write()
 
 
 class _Writer:

@@ -214,3 +214,28 @@ def test_verify_fails_on_a_breach(
     assert verify.main([str(folder)]) == 1
     assert "BREACH" in capsys.readouterr().out
     assert verify.main([str(folder / "nowhere")]) == 2
+
+
+def test_int8_measures_ranges_and_builds(
+    rtx: object, model: onnx.ModelProto, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = parity.resized(frames()[0], 96, 128)[None]
+    ids, _ = run(model, pictures)
+    prepared = trt_graph.prepare(model, "int8", "gridsample", [pictures[0]])
+    got, _ = run(prepared, pictures)
+    assert (got == ids).mean() > 0.9
+    left = [n.name for n in prepared.graph.node if n.op_type == "Conv" and not n.input[0].endswith(".dq")]
+    assert left
+    assert all("offsets.2" in n or n.startswith(("head.3", "backbone.stem", "align_cm.pooled")) for n in left)
+    stored = {w.name: w.data_type for w in prepared.graph.initializer}
+    scales = {stored[n.input[1]] for n in prepared.graph.node if n.op_type.lower().endswith("quantizelinear")}
+    assert scales == {TensorProto.FLOAT16}
+    arguments = ["--runtime", "tensorrt_rtx", "--arch", "89", "--bucket", "96x128", "--batch", "1"]
+    assert build_engine.main([str(folder), "--precision", "int8", *arguments]) == 2
+    assert "--calibration FOLDER" in capsys.readouterr().err
+    (folder / "typical").mkdir()
+    shutil.copy(Path(__file__).parents[1] / "data" / "scene.jpg", folder / "typical")
+    arguments += ["--precision", "int8", "--calibration", str(folder / "typical")]
+    assert build_engine.main([str(folder), *arguments]) == 0
+    assert "1 of 1 pictures" in capsys.readouterr().out
+    assert next((folder / "engines").glob("*-int8.plan")).stat().st_size > 1_000_000

@@ -1,0 +1,99 @@
+"""8-bit convolutions by Q/DQ: ranges measured on pictures, scales written into the graph that TensorRT builds.
+
+Symmetric, as TensorRT wants it: one scale a tensor for activations, one an output channel for weights. What reads the
+picture, makes offsets or makes logits stays in the precision around it: their errors are positions and classes.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from service.contracts import UInt8Array
+
+Array = npt.NDArray[np.float32]
+_LARGEST: Final = 127.0
+_LEFT: Final = re.compile(r"_offsets\.2/|^head\.3/|^backbone\.stem\.0|^align_cm\.pooled")
+_KEPT: Final = 99.99  # percent of each picture's values within the range: single outliers would cost everybody's digits
+_BATCH: Final = 16  # tensors observed in one run, so that their values fit in memory
+
+
+def convolutions(model: ModelProto) -> list[NodeProto]:
+    """Those that become 8-bit."""
+    return [node for node in model.graph.node if node.op_type == "Conv" and not _LEFT.search(node.name)]
+
+
+def calibrate(model: ModelProto, pictures: Sequence[UInt8Array]) -> dict[str, float]:
+    """How far from zero the inputs of these convolutions reach, by name.
+
+    model: float32, with function bodies, so that ONNX Runtime runs it. pictures: (H, W, 3) uint8 RGB, of any sizes.
+    """
+    names = list(dict.fromkeys(node.input[0] for node in convolutions(model)))
+    reach = dict.fromkeys(names, 0.0)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # few runs, many graphs
+    options.log_severity_level = 3  # what a cut graph leaves unused is no news
+    for first in range(0, len(names), _BATCH):
+        some = names[first : first + _BATCH]
+        session = onnxruntime.InferenceSession(_tapped(model, some), options, providers=["CPUExecutionProvider"])
+        for picture in pictures:
+            for name, values in zip(some, session.run(some, {"pictures": picture[None]}), strict=True):
+                reach[name] = max(reach[name], float(np.percentile(np.abs(values), _KEPT)))
+    return reach
+
+
+def quantise(model: ModelProto, reach: dict[str, float]) -> int:
+    """Put Q/DQ before these convolutions, and their weights in 8 bits, in place. Returns how many convolutions."""
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    made: set[str] = set()
+    chosen = convolutions(model)
+    for node in chosen:
+        source, kernel = node.input[0], node.input[1]
+        added = [] if source in made else _activation(model, source, max(reach[source], 1e-6) / _LARGEST)
+        added.append(_kernel(model, numpy_helper.to_array(weights[kernel]), kernel))
+        made.add(source)
+        node.input[0], node.input[1] = f"{source}.dq", f"{kernel}.dq"
+        index = list(model.graph.node).index(node)
+        for offset, new in enumerate(added):
+            model.graph.node.insert(index + offset, new)
+    for entry in model.opset_import:
+        if entry.domain == "":
+            entry.version = max(entry.version, 19)  # the first with scales of half types, and the last before 20
+    return len(chosen)
+
+
+def _activation(model: ModelProto, source: str, scale: float) -> list[NodeProto]:
+    constants = [f"{source}.scale", f"{source}.zero"]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(scale, dtype=np.float32), constants[0]))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((), dtype=np.int8), constants[1]))
+    return [
+        helper.make_node("QuantizeLinear", [source, *constants], [f"{source}.q"], name=f"{source}/Quantize"),
+        helper.make_node(
+            "DequantizeLinear", [f"{source}.q", *constants], [f"{source}.dq"], name=f"{source}/Dequantize"
+        ),
+    ]
+
+
+def _kernel(model: ModelProto, values: Array, name: str) -> NodeProto:
+    """Weights in 8 bits, a scale an output channel."""
+    scale = np.maximum(np.abs(values).max(axis=(1, 2, 3)), 1e-12) / _LARGEST
+    stored = np.rint(values / scale[:, None, None, None]).astype(np.int8)
+    constants = {
+        f"{name}.q": stored,
+        f"{name}.scale": scale.astype(np.float32),
+        f"{name}.zero": np.zeros(len(scale), np.int8),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in constants.items())
+    return helper.make_node("DequantizeLinear", list(constants), [f"{name}.dq"], name=f"{name}/Dequantize", axis=0)
+
+
+def _tapped(model: ModelProto, names: Sequence[str]) -> bytes:
+    """The model with these values as its outputs."""
+    tapped = ModelProto.FromString(model.SerializeToString())
+    del tapped.graph.output[:]
+    tapped.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    return bytes(tapped.SerializeToString())
