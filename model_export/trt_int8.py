@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float32]
 _LARGEST: Final = 127.0
 _LEFT: Final = re.compile(r"_offsets\.2/|^head\.3/|^backbone\.stem\.0|^align_cm\.pooled")
 _KEPT: Final = 99.99  # percent of each picture's values within the range: single outliers would cost everybody's digits
-_BATCH: Final = 16  # tensors observed in one run, so that their values fit in memory
+_BATCH: Final = 32  # tensors observed in one run, so that their values fit in memory
 
 
 def convolutions(model: ModelProto) -> list[NodeProto]:
