@@ -1,13 +1,13 @@
 """The TensorRT engine on stand-ins for the two libraries; tests/gpu runs it on a GPU."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from service.engines import cuda_runtime, plan, tensorrt
@@ -18,6 +18,7 @@ from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUna
 from service.manifest import FileEntry
 from tests.service.engines.fake_gpu import Error, FakeCuda, FakeTensorRT, Properties
 
+LITE = Path(__file__).parents[3] / "weights" / "alignseg-lite"
 H200 = Device(0, "NVIDIA H200", 90)
 HERE = Machine("NVIDIA H200", "9.0", "tensorrt", "11.4.0")
 
@@ -222,21 +223,16 @@ def test_verify_compares_the_engine_that_fits(
     trt: FakeTensorRT, cuda: FakeCuda, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The wiring of model_export/verify.py; the stand-in computes something else, and that is a breach."""
-    torch = pytest.importorskip("torch")
-    from model_export import checkpoint, export_onnx, verify
-    from model_export.alignseg import AlignSeg
-    from tests import fakes
+    pytest.importorskip("torch")
+    from model_export import verify
 
-    torch.manual_seed(0)
-    network = AlignSeg("lite", 4, channels=8)
-    checkpoint.save(tmp_path / "model.safetensors", network)
-    onnx.save(export_onnx.to_onnx(network), tmp_path / "model.onnx")
-    names = {"checkpoint": "model.safetensors", "onnx": "model.onnx"}
-    files = {role: FileEntry.of(tmp_path / name, tmp_path) for role, name in names.items()}
-    manifest = fakes.manifest(((64, 96),)).model_copy(update={"files": files})
-    (tmp_path / "model.json").write_text(manifest.model_dump_json())
+    for name in ("model.onnx", "model.safetensors"):
+        shutil.copy(LITE / name, tmp_path)
+    told_of = json.loads((LITE / "model.json").read_text())
+    told_of["input"]["buckets"] = [[64, 96]]
+    (tmp_path / "model.json").write_text(json.dumps(told_of))
     profiles = (PlanProfile(bucket=(64, 96), min_batch=1, max_batch=2),)
-    info_of(tmp_path, onnx_sha256=files["onnx"].sha256, profiles=profiles)
+    info_of(tmp_path, onnx_sha256=told_of["files"]["onnx"]["sha256"], profiles=profiles)
     assert verify.main([str(tmp_path)]) == 1
     told = capsys.readouterr().out
     assert [line.split()[0] for line in told.splitlines()[1:]] == ["onnxruntime-cpu"] + 2 * ["tensorrt-fp16-gpu0"]
