@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.harness import Watched, load, percentiles, report, serving, stand_in
+from benchmarks.loadgen import LOST
 
 CLIENTS: Final = 16
 QUICK_S: Final = 0.1  # what a good answer may take at a fast engine
 DEADLINE_S: Final = 30.0  # ... and at a slow one: the shipped request timeout
 SLOW_MS: Final = 10.0  # from here on an engine is slow
+CALM_S: Final = 1.5  # after which the server takes a burst again
+ENOUGH: Final = 1000  # refusals, to tell their cost from that of idling
 WARM_UP_S: Final = 3.0  # of each overload, left out: the first second fills the house
 
 
@@ -62,18 +65,18 @@ def overload(server: Watched, plan: Plan, factor: float) -> dict[str, Any]:
     cpu_s, since = server.cpu_s(), time.monotonic()
     result = load(server.port, rate=round(rate, 1), seconds=plan.seconds + WARM_UP_S)
     cpu_s = server.cpu_s() - cpu_s
+    time.sleep(CALM_S)
     after = capacity(server, plan.seconds / 2)
     capacity_a_second = (before["a_second"] + after["a_second"]) / 2
     figures = judge(result, plan.good_s)
-    refusals = figures["statuses"].get("429", 0)
-    answers = figures["statuses"].get("200", 0)
+    refusals, answers = result["status"].count(429), result["status"].count(200)
     spent = cpu_s - answers * (before["cpu_ms_each"] + after["cpu_ms_each"]) / 2e3
     return {
         "times_capacity": factor,
         "offered_a_second": round(rate, 1),
         "capacity_a_second": [before["a_second"], after["a_second"]],
         "goodput_of_capacity": round(figures["goodput_a_second"] / capacity_a_second, 3),
-        "server_cpu_ms_a_refusal": round(spent / refusals * 1e3, 3) if refusals else None,
+        "server_cpu_ms_a_refusal": round(spent / refusals * 1e3, 3) if refusals > ENOUGH else None,
         "peak_memory_mb": round(server.peak_rss(since), 1),
         **figures,
     }
@@ -89,18 +92,19 @@ def capacity(server: Watched, seconds: float) -> dict[str, float]:
 
 
 def judge(result: dict[str, Any], good_s: float) -> dict[str, Any]:
-    """Goodput, latencies and the truth of Retry-After, by when requests were due; the warm-up left out."""
+    """Goodput, latencies and the truth of Retry-After, of all that ended after the warm-up and while load was on."""
+    until = max(result["due"])
     requests = [
         row
         for row in zip(result["due"], result["done"], result["status"], result["retry_ms"], strict=True)
-        if row[0] >= WARM_UP_S
+        if WARM_UP_S <= row[1] < until
     ]
-    span_s = max((due for due, *_ in requests), default=WARM_UP_S) - WARM_UP_S
     answered = [done - due for due, done, status, _ in requests if status == 200]
     refused = [(done - due) * 1e3 for due, done, status, _ in requests if status == 429]
     return {
-        "goodput_a_second": round(sum(s <= good_s for s in answered) / span_s, 1) if span_s else 0.0,
+        "goodput_a_second": round(sum(s <= good_s for s in answered) / max(until - WARM_UP_S, 1e-9), 1),
         "statuses": {str(status): n for status, n in sorted(Counter(row[2] for row in requests).items())},
+        "lost_in_all": result["status"].count(LOST),
         "answer_ms": percentiles([s * 1e3 for s in answered]),
         "refusal_ms": percentiles(refused),
         "retry_after": truth(result),
