@@ -16,7 +16,12 @@ UNUSABLE = 2  # the command can't be carried out at all: a missing model, a wron
 Model = Annotated[
     Path | None, typer.Option(help="Folder with a model.json.  [env: ALIGNSEG_MODEL; default: weights/alignseg-lite]")
 ]
-Engine = Annotated[str | None, typer.Option(help="auto or onnxruntime-cpu.  [env: ALIGNSEG_ENGINE; default: auto]")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, tensorrt, onnxruntime-cuda, onnxruntime-cpu or openvino-cpu.  [env: ALIGNSEG_ENGINE; default: auto]"
+    ),
+]
 
 _PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}  # to a command that reads its own flags
 
