@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_admin_app
+from service.memory import few_arenas
 from service.pipeline import Pipeline
 from service.protocol import options
 from service.settings import Settings
@@ -44,6 +45,7 @@ class Server(uvicorn.Server):
         except OSError as error:
             log.error("can't listen on %s port %d: %s", self._settings.host, self._settings.port, error)
             return STARTUP_FAILED
+        few_arenas()
         self.run(sockets)
         return self.exit_code if self.started else STARTUP_FAILED
 

@@ -72,3 +72,13 @@ def test_a_signal_while_loading_leaves() -> None:
     server = Server(app, Settings())
     server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit
+
+
+def test_memory_is_kept_in_few_arenas() -> None:
+    import platform
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-c", "from service.memory import few_arenas; print(few_arenas())"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    assert told == str(platform.libc_ver()[0] == "glibc")
