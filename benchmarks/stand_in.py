@@ -28,22 +28,22 @@ COLORS: Final = {
 class StandInEngine:
     """Sleeps as a GPU would be waited for, with the GIL released; its answer is a street-like map of eleven classes.
 
-    infer_s: seconds a call, and as many again a picture beyond the first times `growth`.
+    infer_s: seconds a call, and as many again a picture beyond the first times `growth`. first_s: of the first call.
     """
 
     name = "stand-in"
     has_confidence = False
 
-    def __init__(self, infer_s: float, max_batch: int = 1, growth: float = 1.0) -> None:
+    def __init__(self, infer_s: float, max_batch: int = 1, growth: float = 1.0, first_s: float | None = None) -> None:
         self.max_batch = max_batch
         self._infer_s = infer_s
         self._growth = growth
-        self.pictures = 0
+        self._next_s = infer_s if first_s is None else first_s
 
     def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
         """See contracts.Engine."""
-        time.sleep(self._infer_s * (1 + self._growth * (len(batch) - 1)))
-        self.pictures += len(batch)
+        time.sleep(self._next_s * (1 + self._growth * (len(batch) - 1)))
+        self._next_s = self._infer_s
         ids = _street(batch.shape[1], batch.shape[2])
         return Inference(np.repeat(ids[None], len(batch), axis=0))
 
@@ -84,13 +84,15 @@ def main() -> None:
     """Command line. Everything else is read from ALIGNSEG_*, as shipped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--infer-ms", type=float, default=0.3)
+    parser.add_argument("--warm-ms", type=float, help="of the first call; as the others if not given")
     parser.add_argument("--max-batch", type=int, default=1)
     parser.add_argument("--growth", type=float, default=1.0, help="cost of a further picture in a batch, 0 to 1")
     parser.add_argument("--port", type=int, default=0)
     arguments = parser.parse_args()
     settings = Settings(port=arguments.port)
     logs.configure(settings.log)
-    engine = StandInEngine(arguments.infer_ms / 1e3, arguments.max_batch, arguments.growth)
+    first_s = None if arguments.warm_ms is None else arguments.warm_ms / 1e3
+    engine = StandInEngine(arguments.infer_ms / 1e3, arguments.max_batch, arguments.growth, first_s)
     raise SystemExit(Server(create_app(settings, engine, manifest()), settings).run_until_stopped())
 
 

@@ -83,8 +83,11 @@ class Server(uvicorn.Server):
             log.error("the engine is lost: ending the process, so that it can be started anew")
             self.exit_code, self.should_exit = 1, True
         if pipeline is not None and self._draining_since is not None:
+            done = pipeline.admission.in_flight == 0
             late = time.monotonic() - self._draining_since > self._settings.drain_timeout_s
-            self.should_exit = self.should_exit or late or pipeline.admission.in_flight == 0
+            if late and not done:
+                self.exit_code = 1
+            self.should_exit = self.should_exit or late or done
         return await super().on_tick(counter)
 
     def _look_for_a_model(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from service.admission import Permit
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, NotReady
 
 T = TypeVar("T")
 
@@ -36,6 +36,11 @@ async def on_leash(
             "the answer was not ready in time: the sooner of X-Request-Timeout-Ms and "
             "ALIGNSEG_REQUEST_TIMEOUT_MS. Come back later, or give it longer."
         )
+    except asyncio.CancelledError:
+        if request.app.state.pipeline.admission.closed_because is None:
+            raise
+        # The drain took too long and uvicorn ends what is left: even so nobody is left without a word.
+        raise NotReady("the server ended before the answer was ready; send the request to another replica.") from None
     finally:
         watch.cancel()
         job.cancel()

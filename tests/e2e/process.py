@@ -75,6 +75,8 @@ def serve(model: Path) -> list[str]:
     return [sys.executable, "-m", "alignseg_serve", "serve", "--model", str(model), "--port", "0"]
 
 
-def stand_in(infer_ms: float, max_batch: int = 1) -> list[str]:
+def stand_in(infer_ms: float, max_batch: int = 1, warm_ms: float | None = None) -> list[str]:
+    """warm_ms: of the first call, which warms up; as the others if not given."""
     options = ["--infer-ms", str(infer_ms), "--max-batch", str(max_batch)]
+    options += [] if warm_ms is None else ["--warm-ms", str(warm_ms)]
     return [sys.executable, "-m", "benchmarks.stand_in", *options]

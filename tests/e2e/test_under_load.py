@@ -153,6 +153,24 @@ async def test_sigterm_in_full_flight_under_overload() -> None:
     assert not [line for line in process.log if "Traceback" in line]
 
 
+def test_an_engine_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    with running(stand_in(60_000, warm_ms=0.1), drain_timeout_s=0.2) as process:
+        with pytest.raises(httpx.HTTPError):
+            httpx.post(f"{process.url}/segment", content=SCENE.read_bytes(), timeout=0.5)
+        busy: list[httpx.Response] = []
+        waiting = threading.Thread(target=lambda: busy.append(_post(process)))
+        waiting.start()
+        time.sleep(0.3)
+        assert process.stop() == 1
+        waiting.join()
+    assert [response.status_code for response in busy] == [503]
+    assert not [line for line in process.log if "Traceback" in line]
+
+
+def _post(process: Process) -> httpx.Response:
+    return httpx.post(f"{process.url}/segment", content=SCENE.read_bytes(), timeout=30)
+
+
 def test_kill_9_and_restart(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     tiny_model.write(folder)

@@ -59,6 +59,7 @@ async def test_the_drain_ends_in_time(pipeline: StandIn) -> None:
     pipeline.admission.enter()
     server.handle_exit(signal.SIGTERM, None)
     assert await server.on_tick(1)
+    assert server.exit_code == 1
 
 
 async def test_a_lost_engine_ends_the_process_with_1(server: Server, pipeline: StandIn) -> None:
