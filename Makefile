@@ -31,7 +31,8 @@ $(DEV)/.installed: pyproject.toml
 test: dev  ## Run the test suite; what needs a GPU, a browser or the team's data skips and says so
 	$(DEV)/bin/python -m pytest
 
-test-gpu: dev  ## Run what needs an NVIDIA GPU
+test-gpu: dev  ## Run what needs an NVIDIA GPU, TensorRT among it
+	$(DEV)/bin/python $(PIP) -e '.[test,tensorrt]'
 	$(DEV)/bin/python -m pytest -m gpu tests/gpu
 
 check: dev  ## Lint, format, types, and which room may import which

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 import signal
 import subprocess
 import sys
@@ -133,12 +134,21 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(folder: Path, tmp_path: Pa
     for i in range(40):
         (folder / f"{i:02}.png").write_bytes(encoded(PICTURE))
     out = tmp_path / "out"
-    with live(FakeEngine(before=lambda batch: time.sleep(0.1)), crowded_latency_ms=10_000) as url:
+    interrupted, computed = threading.Event(), itertools.count()
+
+    def stop_on_the_way(_batch: object) -> None:
+        if next(computed) >= 3:
+            interrupted.wait(20)
+        time.sleep(0.1)
+
+    with live(FakeEngine(before=stop_on_the_way), crowded_latency_ms=10_000) as url:
         command = [sys.executable, "-m", "alignseg_serve", "segment", str(folder), "-o", str(out), "--server", url]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603
         while not list(out.glob("*.png")):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
+        time.sleep(0.5)  # for the signal to be seen, on a busy machine too
+        interrupted.set()
         _, told = process.communicate(timeout=20)
     assert process.returncode == INTERRUPTED, told
     assert "the same command goes on from here" in " ".join(told.split())
