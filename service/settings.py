@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=64, ge=1)
     max_bytes_in_flight: int = Field(default=256 * 1024 * 1024, ge=1)
     max_pixels_in_flight: int = Field(default=80_000_000, ge=1)
-    crowded_latency_ms: float = Field(default=70.0, gt=0)
+    crowded_latency_ms: float = Field(default=60.0, gt=0)
     max_queue_delay_ms: float = Field(default=0.0, ge=0)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     max_pixels: int = Field(default=40_000_000, ge=1)
