@@ -138,7 +138,8 @@ def machine() -> dict[str, Any]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
-        "load_average_before": os.getloadavg()[0],
+        "load_average_after": os.getloadavg()[0],
+        "niceness": os.nice(0),  # below zero: measured beside other work, and kept apart from it
         "python": sys.version.split()[0],
         "packages": {name: version(name) for name in _PACKAGES},
         "commit": commit.stdout.strip(),

@@ -54,6 +54,7 @@ class Metrics:
         # labels() takes a lock and makes strings each time; what is asked for with every request is remembered.
         self._requests_of = lru_cache(256)(self._requests.labels)
         self._seconds_of = lru_cache(256)(self._seconds.labels)
+        self._rejected_of = lru_cache(256)(self._rejected.labels)
         self._stages_of = lru_cache(256)(self._stages.labels)
         for outcome in ("swapped", "refused"):
             self._swaps.labels(outcome)  # shown as 0 from the start: an alert can't see what is absent
@@ -68,10 +69,15 @@ class Metrics:
         self._requests_of(route, str(record.status)).inc()
         self._seconds_of(route).observe(record.seconds)
         if record.refused is not None:
-            self._rejected.labels(record.refused).inc()
+            self._rejected_of(record.refused).inc()
         if record.model is not None:
             for stage in record.stages:
                 self._stages_of(record.model, stage.name).observe(stage.seconds)
+
+    def refused(self, record: Record) -> None:
+        """Count a request that was turned away at the door; it took no time worth a histogram."""
+        self._requests_of(self._label(record), str(record.status)).inc()
+        self._rejected_of(record.refused).inc()
 
     def _label(self, record: Record) -> str:
         """A route's template. Who was refused before it was looked for has the one that others had at this path."""
