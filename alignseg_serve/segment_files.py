@@ -130,8 +130,10 @@ def plan(source: Path, out: Path, *, overlay: bool) -> list[Job]:
 def _pictures(source: Path, out: Path) -> list[Path]:
     if source.is_file():
         return [source]
+    if out.resolve() == source.resolve():
+        raise AlignSegError(f"{out} is the pictures' own folder. Choose another, or one inside it: -o {out / 'masks'}")
     found = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if out.resolve() != source.resolve():  # masks of an earlier run are no pictures
+    if out.resolve().is_relative_to(source.resolve()):  # masks of an earlier run are no pictures
         found = [p for p in found if not p.resolve().is_relative_to(out.resolve())]
     if not found:
         raise AlignSegError(f"{source} holds no picture; looked for {', '.join(sorted(SUFFIXES))}.")

@@ -1,6 +1,5 @@
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -104,17 +103,26 @@ def test_an_out_folder_inside_the_source_is_no_source(pictures: Path) -> None:
     assert len(plan(pictures, pictures / "masks", overlay=False)) == 4
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda folder: None, "would overwrite the picture"),
-        (lambda folder: [p.unlink() for p in folder.rglob("*.*") if p.suffix != ".txt"], "holds no picture"),
-    ],
-)
-def test_what_can_not_be_done_at_all(pictures: Path, change: Callable[[Path], object], told: str) -> None:
-    change(pictures)
-    with pytest.raises(AlignSegError, match=told):
-        plan(pictures, pictures, overlay=False)
+def test_an_out_folder_around_the_source_is_fine(pictures: Path) -> None:
+    assert len(plan(pictures, pictures.parent, overlay=False)) == 4
+
+
+def test_what_can_not_be_done_at_all(pictures: Path) -> None:
+    with pytest.raises(AlignSegError, match="would overwrite the picture"):
+        plan(pictures / "a.png", pictures, overlay=False)
+    for picture in pictures.rglob("*.*"):
+        if picture.suffix != ".txt":
+            picture.unlink()
+    with pytest.raises(AlignSegError, match="holds no picture"):
+        plan(pictures, pictures / "masks", overlay=False)
+
+
+def test_masks_among_the_pictures_are_refused(pictures: Path, tmp_path: Path) -> None:
+    tiny_model.write(tmp_path / "model")
+    command = ["segment", str(pictures), "-o", str(pictures), "--model", str(tmp_path / "model")]
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == cli.UNUSABLE
+    assert "Choose another, or one inside it" in " ".join(result.output.split())
 
 
 def test_two_pictures_for_one_file(pictures: Path, tmp_path: Path) -> None:
