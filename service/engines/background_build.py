@@ -13,16 +13,20 @@ from pathlib import Path
 
 log = logging.getLogger("alignseg.build")
 BUILDER = "model_export.build_engine"
-_started: set[Path] = set()  # once a process: what failed once would fail again, and keep the GPU busy with it
+_started: set[tuple[Path, str]] = set()  # once a model: what failed would fail again, and keep the GPU busy with it
 _lock = threading.Lock()
 
 
-def start(folder: Path, command: list[str] | None = None) -> threading.Thread | None:
-    """Build an engine for `folder`. Returns the thread that waits for it; None if it was tried or can't be done."""
+def start(folder: Path, onnx_sha256: str, command: list[str] | None = None) -> threading.Thread | None:
+    """Build an engine for the model in `folder`, once for each ONNX that comes to lie there.
+
+    Returns the thread that waits for it; None if it was tried or can't be done.
+    """
     with _lock:
-        if folder in _started:
+        if (folder, onnx_sha256) in _started:
+            log.info("no engine is built for %s: it was tried before for the same ONNX", folder)
             return None
-        _started.add(folder)
+        _started.add((folder, onnx_sha256))
     if command is None and importlib.util.find_spec("onnx") is None:
         log.warning(
             "ALIGNSEG_BUILD=auto builds with onnx, onnxscript, onnx-ir, torch and safetensors; install these by name. "

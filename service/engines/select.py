@@ -53,7 +53,7 @@ def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
         found, info = plan.find(settings.model, tensorrt.machine(device), manifest.files[ROLE].sha256)
     except EngineUnavailable:
         if settings.build == "auto":
-            background_build.start(settings.model)
+            background_build.start(settings.model, manifest.files[ROLE].sha256)
         raise
     return tensorrt.TensorRtEngine(found, info, device)
 

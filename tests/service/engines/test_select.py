@@ -77,27 +77,29 @@ def test_no_gpu(folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pyt
 def test_a_missing_engine_is_built_in_the_background(
     folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr(background_build, "start", asked.append)
+    asked: list[tuple[Path, str]] = []
+    monkeypatch.setattr(background_build, "start", lambda *what: asked.append(what))
     opened(folder, caplog)
     assert asked == []
     opened(folder, caplog, build="auto")
-    assert asked == [folder]
+    assert asked == [(folder, manifests.load(folder).files["onnx"].sha256)]
 
 
 @pytest.mark.parametrize(
     ("code", "level"), [("print('written x')", "INFO"), ("raise SystemExit('no TensorRT')", "ERROR")]
 )
-def test_a_background_build_runs_once_and_says_how_it_ended(
+def test_a_background_build_runs_once_a_model_and_says_how_it_ended(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, code: str, level: str
 ) -> None:
     with caplog.at_level(logging.INFO, "alignseg.build"):
-        thread = background_build.start(tmp_path, [sys.executable, "-c", code])
-        assert thread is not None
-        thread.join(20)
-        assert background_build.start(tmp_path, [sys.executable, "-c", code]) is None
-    assert caplog.records[-1].levelname == level
-    assert caplog.records[-1].message.endswith(("written x", "no TensorRT"))
+        for onnx in ("a" * 64, "b" * 64):  # the second one was put in its place
+            thread = background_build.start(tmp_path, onnx, [sys.executable, "-c", code])
+            assert thread is not None
+            thread.join(20)
+            assert caplog.records[-1].levelname == level
+            assert caplog.records[-1].message.endswith(("written x", "no TensorRT"))
+        assert background_build.start(tmp_path, "a" * 64, [sys.executable, "-c", code]) is None
+    assert "tried before" in caplog.records[-1].message
 
 
 class Session:
