@@ -7,13 +7,14 @@ nobody gets ahead by sending many at a time.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import orjson
 from starlette.requests import Request
 
 from service.admission import Admission, Permit
-from service.errors import RequestError
+from service.errors import QueueFull, RequestError
 from service.pipeline import Answer
 from service.routes.problems import describe
 
@@ -32,40 +33,79 @@ async def answer_all(
     timing_ms: dict[str, float] = {}
 
     async def answer_at(index: int) -> None:
-        answer = await _answer_or_problem(request, pictures[index], answer_one)
+        answer = await answer_one(pictures[index])
         results[index] = answer.body
         for stage, ms in answer.timing_ms.items():
             timing_ms[stage] = round(timing_ms.get(stage, 0.0) + ms, 3)
 
-    await for_each(admission, range(len(pictures)), answer_at)
+    def tell(index: int, error: RequestError) -> None:
+        results[index] = orjson.dumps({"problem": describe(request, error)})
+
+    await for_each(admission, range(len(pictures)), answer_at, tell)
     return Answer(b'{"results":[' + b",".join(results) + b"]}", timing_ms)
 
 
-async def for_each(admission: Admission, items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do the work on each item, on as many at once as there are places.
+async def for_each(
+    admission: Admission,
+    items: Sequence[T],
+    work: Callable[[T], Awaitable[None]],
+    failed: Callable[[T, RequestError], None] | None = None,
+) -> None:
+    """Do the work on each item, on as many at once as there are places, and as there is room for their pixels.
 
-    The first failure ends the others, and is raised once they have ended.
+    failed: told what could not be done. Without it the first failure ends the others, and is raised once they have
+    ended.
     """
     waiting = iter(items)
+    companions = _Companions()
 
     async def work_on_next() -> None:
         for item in waiting:
-            await work(item)
+            try:
+                await companions.do(partial(work, item))
+            except RequestError as error:
+                if failed is None:
+                    raise
+                failed(item, error)
 
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(work_on_next())
             for place in _further_places(admission, len(items) - 1):
                 group.create_task(work_on_next()).add_done_callback(place.release)
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
-async def _answer_or_problem(request: Request, picture: bytes, answer_one: Answering) -> Answer:
-    try:
-        return await answer_one(picture)
-    except RequestError as error:
-        return Answer(orjson.dumps({"problem": describe(request, error)}), {})
+class _Companions:
+    """The pictures of one request do not refuse each other: where the pixels of some leave no room, others wait."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._next_end = asyncio.Event()
+
+    async def do(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Raises what the work raises; QueueFull for want of room for pixels only when no companion can make room."""
+        while (end := await self._attempt(work)) is not None:
+            await end.wait()
+
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> asyncio.Event | None:
+        """Returns None when the work is done, else after what it is worth another attempt."""
+        end = self._next_end  # set already, should a companion end before this one hears that there was no room
+        self._under_way += 1
+        again = False
+        try:
+            await work()
+        except QueueFull as refusal:
+            again = refusal.what == "pixels" and (self._under_way > 1 or end.is_set())
+            if not again:
+                raise
+        finally:
+            self._under_way -= 1
+            if not again:
+                self._next_end.set()
+                self._next_end = asyncio.Event()
+        return end if again else None
 
 
 def _further_places(admission: Admission, wanted: int) -> Iterator[Permit]:
