@@ -56,6 +56,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if data:
             super().data_received(data)
             self._bound_head(len(data))
+            self._bound_silence()
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -98,6 +99,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head of the request exceeds {MAX_HEAD_BYTES} bytes.")
         elif self._patience is None:
+            self._wait_for_head()
+
+    def _bound_silence(self) -> None:
+        """Any byte ends uvicorn's wait for a request, and not each begins one: some belong to a body nobody reads."""
+        if self.transport.is_closing() or self._in_head or not (self.cycle is None or self.cycle.response_complete):
+            return
+        if self._in_message:
+            self._stop_waiting()  # an answered upload may take its time, as long as it goes on
+        if self._patience is None and self.timeout_keep_alive_task is None:
             self._wait_for_head()
 
     def _wait_for_head(self) -> None:

@@ -6,9 +6,12 @@ from unittest.mock import Mock
 
 import httptools
 import pytest
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from uvicorn.server import ServerState
 
+from service import protocol
 from service.protocol import HEAD_TIMEOUT_S, BoundedProtocol
 from service.routes.door import PlainPost, read_head
 
@@ -180,6 +183,48 @@ async def test_who_was_refused_just_now_may_stay() -> None:
     assert not connected.transport.close.called
     assert HEAD_TIMEOUT_S > 0
     connected.protocol._unset_keepalive_if_required()
+    connected.close()
+
+
+@pytest.mark.parametrize("rest", [(b"\r\n", b""), (b"\r\n", b"GET / H"), (b"", b"1"), (b"", b"123456789\r\n")])
+async def test_who_falls_silent_after_an_answer_is_sent_away(
+    rest: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # reads no body
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    config = uvicorn.Config(app, lifespan="off", **protocol.options())
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: BoundedProtocol(config, state, {}), "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        length = b"" if rest[0] else b"Content-Length: 9\r\n"
+        for _ in range(2 if rest[0] else 1):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n")
+            await reader.readuntil(b"\r\n\r\nok")
+            await asyncio.sleep(0.01)
+        for part in rest:
+            writer.write(part)
+            await asyncio.sleep(0.01)
+        assert await asyncio.wait_for(reader.read(), 3) == b""
+        writer.close()
+    assert not state.connections
+
+
+async def test_an_answered_upload_may_take_its_time() -> None:
+    connected = Connected(None)
+    connected.protocol.data_received(HEAD.replace(b"Length: 5", b"Length: 9"))
+    connected.protocol.cycle.response_complete = True
+    timers = []
+    for _ in range(3):
+        connected.protocol.data_received(b"1")
+        timers.append(connected.protocol._patience)
+    assert [timer is not None and timer.cancelled() for timer in timers] == [True, True, False]
     connected.close()
 
 
