@@ -2,10 +2,14 @@
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from service.errors import SettingsError
 from service.settings import Settings
+
+_COMMENT: Final = re.compile(r"(?:^|\s)#")
 
 
 class ApiKeys:
@@ -26,15 +30,19 @@ class ApiKeys:
 
 
 def load(settings: Settings) -> ApiKeys:
-    """Keys from ALIGNSEG_API_KEYS (separated by commas) and ALIGNSEG_API_KEYS_FILE (one a line, # begins a comment).
+    """Keys from ALIGNSEG_API_KEYS (separated by commas) and ALIGNSEG_API_KEYS_FILE (one a line; a # at its start or
+    after a space begins a comment).
 
-    Raises SettingsError when the file can't be read or holds none: the door must not stand open by mistake.
+    Raises SettingsError when the file can't be read, or either holds none: the door must not stand open by mistake.
     """
-    keys = [key.strip() for key in settings.api_keys.get_secret_value().split(",")]
+    given = settings.api_keys.get_secret_value()
+    keys = [key.strip() for key in given.split(",")]
+    if given and not any(keys):
+        raise SettingsError("ALIGNSEG_API_KEYS holds no key; expected some, separated by commas, or unset it.")
     path = settings.api_keys_file
     if path is not None:
         try:
-            lines = [line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()]
+            lines = [_COMMENT.split(line, maxsplit=1)[0].strip() for line in path.read_text("utf-8").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"ALIGNSEG_API_KEYS_FILE={path} can't be read: {error}. Mend or unset it.") from error
         if not any(lines):

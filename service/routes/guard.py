@@ -75,10 +75,10 @@ def _no_room(scope: Scope) -> RequestError | None:
 def _key_in(name: bytes, value: bytes) -> str | None:
     """The key that a header carries. Basic (the key as password) lets a browser ask for it."""
     if name == b"x-api-key":
-        return value.decode("latin-1")
+        return value.decode("utf-8", "surrogateescape")
     if name != b"authorization":
         return None
-    scheme, _, credentials = value.decode("latin-1").partition(" ")
+    scheme, _, credentials = value.decode("utf-8", "surrogateescape").partition(" ")
     if scheme.lower() == "bearer":
         return credentials.strip()
     return _password(credentials) if scheme.lower() == "basic" else None

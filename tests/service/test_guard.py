@@ -41,6 +41,17 @@ async def test_health_and_metrics_need_no_key_but_all_else_does() -> None:
             assert (await client.get(path)).status_code == 401
 
 
+@pytest.mark.parametrize("header", [(b"x-api-key", b""), (b"authorization", b"Bearer ")])
+async def test_a_key_beyond_ascii(header: tuple[bytes, bytes]) -> None:
+    name, before = header
+    statuses = []
+    async with serving(api_keys="schl\u00fcssel") as (client, _):
+        for key in ("schl\u00fcssel".encode(), "schl\u00fcssel".encode("latin-1"), b"\xff"):
+            response = await client.post("/segment", content=PNG, headers=[(name, before + key)])
+            statuses.append(response.status_code)
+    assert statuses == [200, 401, 401]
+
+
 def test_keys_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("# ours\nalpha  # the lab\n\nbeta\n")
@@ -55,6 +66,19 @@ def test_a_file_without_keys_does_not_leave_the_door_open(tmp_path: Path, conten
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(SettingsError, match="ALIGNSEG_API_KEYS_FILE"):
         load(Settings(api_keys_file=path))
+
+
+@pytest.mark.parametrize("given", [" , ", ",", " "])
+def test_a_list_without_keys_does_not_leave_the_door_open(given: str) -> None:
+    with pytest.raises(SettingsError, match="ALIGNSEG_API_KEYS"):
+        load(Settings(api_keys=given))
+
+
+def test_a_key_may_have_a_hash_within(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("al#pha\nbeta\t# ours\n")
+    keys = load(Settings(api_keys_file=path))
+    assert [keys.know(key) for key in ("al#pha", "beta", "al")] == [True, True, False]
 
 
 def test_no_keys_no_lock() -> None:
