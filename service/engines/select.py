@@ -10,7 +10,7 @@ from service.engines import background_build, cuda_runtime, plan, tensorrt
 from service.engines.onnx_cuda import OnnxCudaEngine
 from service.engines.onnx_runtime import ROLE, OnnxRuntimeEngine
 from service.engines.openvino import OpenVinoEngine
-from service.errors import EngineUnavailable, ManifestError
+from service.errors import EngineError, EngineLost, EngineUnavailable, ManifestError
 from service.manifest import Manifest
 from service.settings import Settings
 
@@ -21,7 +21,8 @@ Opener = Callable[[Settings, Manifest, Path], Engine]
 def open_engine(settings: Settings, manifest: Manifest) -> Engine:
     """Load the model into the runtime that the settings name, or into the best one there is.
 
-    auto: TensorRT, ONNX Runtime on the GPU, ONNX Runtime on the CPU. Raises EngineUnavailable or ManifestError.
+    auto: TensorRT, ONNX Runtime on the GPU, ONNX Runtime on the CPU.
+    Raises EngineUnavailable, ManifestError or EngineError.
     """
     onnx = manifests.verified_file(settings.model, manifest, ROLE)
     if settings.engine == "auto":
@@ -42,7 +43,9 @@ def _best(settings: Settings, manifest: Manifest, onnx: Path) -> tuple[Engine, s
     for name in ("tensorrt", "onnxruntime-cuda"):
         try:
             return _OPENERS[name](settings, manifest, onnx), "; ".join(["auto", *why])
-        except (EngineUnavailable, ManifestError) as error:  # a plan that does not load is no reason not to serve
+        except EngineLost:
+            raise
+        except (EngineUnavailable, ManifestError, EngineError) as error:  # no reason not to serve
             why.append(f"not {name}: {error}")
     return _onnx_cpu(settings, manifest, onnx), "; ".join(["auto", *why])
 

@@ -71,7 +71,8 @@ class TensorRtEngine:
     def __init__(self, plan: Path, info: PlanInfo, device: Device) -> None:
         """Load `plan` on `device`.
 
-        Raises EngineUnavailable without TensorRT or cuda-python, ManifestError when the plan does not load.
+        Raises EngineUnavailable without TensorRT or cuda-python, ManifestError when the plan does not load, EngineError
+        when the device has no room for it; all memory is given back then.
         """
         self._trt, runtime = installed()
         self._cuda = cuda = cuda_runtime.load()
@@ -89,7 +90,11 @@ class TensorRtEngine:
         self._stream = check(cuda, cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking), "creating a stream")
         self._shapes: dict[tuple[int, ...], _Shape] = {}
         self._buffers = Buffers(cuda)
-        self._allocate()
+        try:
+            self._allocate()
+        except BaseException:
+            self.close()
+            raise
 
     def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
         """Segment N pictures; see contracts.Engine. The pictures are of a bucket of the plan."""

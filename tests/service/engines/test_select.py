@@ -13,7 +13,7 @@ from service.engines.onnx_cuda import OnnxCudaEngine, _require_on_gpu
 from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable
 from service.settings import Settings
 from tests import tiny_model
-from tests.service.engines.fake_gpu import FakeCuda, FakeTensorRT
+from tests.service.engines.fake_gpu import Error, FakeCuda, FakeTensorRT
 from tests.service.engines.test_tensorrt import info_of
 
 
@@ -64,6 +64,20 @@ def test_a_plan_that_does_not_load_is_no_reason_not_to_serve(
     info_of(folder, onnx_sha256=manifests.load(folder).files["onnx"].sha256)
     monkeypatch.setattr(gpu, "deserialize_cuda_engine", lambda plan: None)
     assert opened(folder, caplog)[0] == "onnxruntime-cpu"
+
+
+def test_a_plan_that_does_not_fit_into_memory_is_none_either(
+    folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture
+) -> None:
+    info_of(folder, onnx_sha256=manifests.load(folder).files["onnx"].sha256)
+    gpu.cuda.limit = 100
+    name, line = opened(folder, caplog)
+    assert name == "onnxruntime-cpu"
+    assert "not tensorrt: allocating" in line
+    gpu.cuda.limit = 2**30
+    gpu.cuda.fails["cudaMalloc"] = Error.cudaErrorIllegalAddress
+    with pytest.raises(EngineLost):  # nothing would run on that device
+        opened(folder, caplog)
 
 
 def test_no_gpu(folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

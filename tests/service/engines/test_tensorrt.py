@@ -129,6 +129,12 @@ def test_no_memory_is_said_as_such(trt: FakeTensorRT, cuda: FakeCuda, tmp_path: 
     info = info_of(tmp_path)
     with pytest.raises(EngineOutOfMemory, match="allocating 1152 bytes for pictures"):
         TensorRtEngine(tmp_path / info.plan.path, info, H200)
+    cuda.limit = 5000  # enough for some of it
+    with pytest.raises(EngineOutOfMemory):
+        TensorRtEngine(tmp_path / info.plan.path, info, H200)
+    assert cuda.calls.count("cudaMalloc") > 0
+    assert cuda.memory == {}
+    assert cuda.calls.count("cudaStreamCreateWithFlags") == cuda.calls.count("cudaStreamDestroy") == 2
 
 
 def test_shapes_without_a_profile_are_refused(engine: TensorRtEngine) -> None:
