@@ -142,13 +142,22 @@ class Batcher:
     def _run(self) -> None:
         try:
             while self.lost is None and (batch := self._next_batch()):
-                self._compute(batch)
+                self._compute_or_tell(batch)
         except Exception as error:
             log.exception("the engine's thread failed")
             self._attempts.lost = EngineLost(f"the engine's thread failed: {error!r}")
         finally:
             self._abandon()
             self._engine.close()
+
+    def _compute_or_tell(self, batch: list[_Item]) -> None:
+        """Whatever goes wrong, nobody of the batch is left without an answer."""
+        try:
+            self._compute(batch)
+        except Exception as error:
+            log.exception("the engine's thread failed")
+            self._attempts.lost = lost = EngineLost(f"the engine's thread failed: {error!r}")
+            _settle(batch, [lost] * len(batch))
 
     def _next_batch(self) -> list[_Item]:
         """Wait for a batch that is worth computing; empty when drained."""

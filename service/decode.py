@@ -4,12 +4,14 @@ Safe in threads: each call owns its decoder, and Pillow lets go of the GIL while
 """
 
 import io
+import math
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from service.contracts import UInt8Array
 from service.errors import DamagedImage, NotAnImage, RequestError, TooManyPixels
@@ -21,6 +23,9 @@ _MAGIC: Final = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"BM", "BMP"),
 # Pillow's own bomb check warns at one size and raises at another; max_pixels below is the one limit.
 Image.MAX_IMAGE_PIXELS = None
 
+_START_OF_SCAN: Final = b"\xff\xda"  # stuffing keeps it out of compressed data
+_MAX_SCANS: Final = 100  # cameras and libjpeg write 10 to 12
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,7 +63,9 @@ def decode_enough(
     try:
         with _open(data) as image:
             _check_size(image.size, max_pixels)
-            take(image.width * image.height)
+            _check_size(_tile_size(image), max_pixels)
+            _check_scans(image, data)
+            take(max(math.prod(image.size), math.prod(_tile_size(image))))
             by = _shrink(image, enough)
             image.load()
             pixels = _rgb(_upright(image))
@@ -110,6 +117,20 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of a TIFF's tile, which is inflated whole, however small the picture; else (0, 0)."""
+    if not isinstance(image, TiffImageFile):
+        return 0, 0
+    width, height = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+    return int(width), int(height)
+
+
+def _check_scans(image: Image.Image, data: bytes) -> None:
+    """A progressive JPEG may hold any number of scans; each is a few bytes, and a pass over the whole picture."""
+    if image.format in {"JPEG", "MPO"} and (scans := data.count(_START_OF_SCAN)) > _MAX_SCANS:
+        raise DamagedImage(f"the JPEG has {scans} scans, at most {_MAX_SCANS} are taken. Save it anew.")
+
+
 def _shrink(image: Image.Image, enough: Callable[[Size], Size]) -> int:
     """Have a JPEG's decoder leave detail out: its blocks of 8x8 are as easily made 4x4, 2x2 or 1x1.
 
@@ -129,7 +150,7 @@ def _shrink(image: Image.Image, enough: Callable[[Size], Size]) -> int:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turn the picture the way its EXIF orientation says."""
-    turn = _turn(image)
+    turn, image = _turn(image), _with_ink_as_stored(image)  # in this order: what is made of a picture has no EXIF
     return image if turn is None else image.transpose(turn)
 
 
@@ -149,9 +170,13 @@ def _rgb(image: Image.Image) -> UInt8Array:
         return _grey(_to_8_bit(np.asarray(image, dtype=np.float32), unit_range=image.mode == "F"))
     if image.has_transparency_data:
         return np.asarray(_on_white(image.convert("RGBA")))
-    if image.mode == "CMYK" and image.format in {"JPEG", "MPO"} and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's, which stores ink inverted
     return np.asarray(image.convert("RGB"))
+
+
+def _with_ink_as_stored(image: Image.Image) -> Image.Image:
+    """Pillow takes every CMYK JPEG for Adobe's, which stores ink inverted."""
+    wrongly = image.mode == "CMYK" and image.format in {"JPEG", "MPO"} and "adobe" not in image.info
+    return ImageChops.invert(image) if wrongly else image
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -41,7 +41,13 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """The line without its traceback."""
         fields = getattr(record, "fields", {})
-        return super().formatMessage(record) + "".join(f" {name}={value}" for name, value in fields.items())
+        return super().formatMessage(record) + "".join(f" {name}={_printable(value)}" for name, value in fields.items())
+
+
+def _printable(value: object) -> str:
+    """As it is, or, if it would break the line or steer the terminal, with its control characters spelled out."""
+    text = str(value)
+    return text if text.isprintable() else ascii(text)
 
 
 def configure(form: LogFormat = "auto", stream: TextIO | None = None) -> None:

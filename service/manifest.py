@@ -121,6 +121,8 @@ def load(folder: Path) -> Manifest:
         raise ManifestError(
             f"no model at {folder}: {path} does not exist. Point ALIGNSEG_MODEL at a folder made by `alignseg export`."
         ) from None
+    except OSError as error:
+        raise ManifestError(f"{path} can't be read: {error}. ALIGNSEG_MODEL must be a model folder.") from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'model'}: {e['msg']}" for e in error.errors())
         raise ManifestError(

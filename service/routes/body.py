@@ -78,8 +78,8 @@ async def _read_fields(request: Request, stream: AsyncGenerator[bytes, None], ma
     parser = _MemoryParser(request.headers, stream, max_files=max_pictures + _OTHER_FILES, max_fields=32)
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise BadRequest(f"the multipart body does not parse: {error.message} Send it with {HOW_TO}.") from error
+    except (MultiPartException, UnicodeError) as error:  # the latter of a charset that there is not
+        raise BadRequest(f"the multipart body does not parse: {error} Send it with {HOW_TO}.") from error
     try:
         return [await upload.read() for upload in _files(form, max_pictures)]
     finally:

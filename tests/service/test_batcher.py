@@ -258,3 +258,15 @@ async def test_a_storm_of_cancellations_loses_nobody() -> None:
     for i, outcome in enumerate(done):
         assert isinstance(outcome, asyncio.CancelledError) or int(outcome.ids[0, 0]) == i % 256 % 4
     assert sum(isinstance(d, asyncio.CancelledError) for d in done) <= 100
+
+
+async def test_a_failure_beside_the_engine_answers_the_batch_in_hand() -> None:
+    def broken(size: int, error: EngineError | None) -> None:
+        raise ValueError("the counter is broken")
+
+    batcher = Batcher(FakeEngine(), on_call=broken)
+    with pytest.raises(EngineLost, match="the counter is broken"):
+        async with asyncio.timeout(5):
+            await batcher.submit(picture())
+    assert batcher.lost is not None
+    assert await batcher.drain(5)

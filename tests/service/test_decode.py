@@ -1,6 +1,7 @@
 import io
 import struct
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -207,3 +208,50 @@ def test_mutated_files_in_threads_end_as_a_picture_or_a_request_error(kind: str)
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(attempt, corpus))
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded() -> None:
+    data = saved(Image.fromarray(PICTURE).convert("L"), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    bomb = data[:last] + data[last:-2] * 200 + data[-2:]
+    assert decode(data, LIMIT).shape == PICTURE.shape
+    with pytest.raises(DamagedImage, match="scans, at most 100"):
+        decode(bomb, LIMIT)
+
+
+def tiled_tiff(size: int, tile: int) -> bytes:
+    """A grey TIFF of size x size pixels in one tile of tile x tile (TIFF 6.0)."""
+    data = zlib.compress(bytes(tile * tile))
+    long, short = 4, 3
+    tags = [(256, long, size), (257, long, size), (258, short, 8), (259, short, 8), (262, short, 1), (277, short, 1),
+            (322, long, tile), (323, long, tile), (324, long, 134), (325, long, len(data))]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
+    assert len(head) == 134
+    return head + data
+
+
+def test_a_tiff_whose_tile_is_larger_than_the_limit_is_refused() -> None:
+    assert decode(tiled_tiff(16, 64), LIMIT).shape == (16, 16, 3)
+    taken: list[int] = []
+    decode(tiled_tiff(16, 64), LIMIT, taken.append)
+    assert taken == [64 * 64]
+    with pytest.raises(TooManyPixels, match="6000x6000"):
+        decode(tiled_tiff(16, 6000), LIMIT)
+
+
+def test_a_turned_cmyk_jpeg_has_the_colours_of_an_upright_one() -> None:
+    ink = Image.new("CMYK", (24, 16), (10, 200, 30, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = _without_adobe(saved(ink, "JPEG", quality=95))
+    turned = _without_adobe(saved(ink, "JPEG", quality=95, exif=exif.tobytes()))
+    upright = decode(plain, LIMIT)
+    assert decode(turned, LIMIT).shape == (24, 16, 3)
+    np.testing.assert_array_equal(decode(turned, LIMIT)[12, 8], upright[8, 12])
+
+
+def _without_adobe(jpeg: bytes) -> bytes:
+    """The same file without the APP14 segment that Adobe's programs write."""
+    at = jpeg.find(b"\xff\xee")
+    return jpeg if at < 0 else jpeg[:at] + jpeg[at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big") :]

@@ -120,6 +120,8 @@ REFUSED = {
     "text in the field": ({"data": {"image": "a.png"}, "files": {"x": b"x"}}, 400, "bad-request"),
     "form without a boundary": (
         {"content": PNG, "headers": {"Content-Type": "multipart/form-data"}}, 400, "bad-request"),
+    "form in no known charset": (
+        {"content": PNG, "headers": {"Content-Type": f"{FORM}; charset=undefined"}}, 400, "bad-request"),
     "no form inside": ({"content": PNG, "headers": {"Content-Type": FORM}}, 400, "bad-request"),
     "urlencoded": (
         {"content": PNG, "headers": {"Content-Type": "application/x-www-form-urlencoded"}},

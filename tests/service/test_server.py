@@ -2,10 +2,11 @@ import signal
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from service.admission import Admission, Limits
-from service.server import Server
+from service.server import LAST_BYTES_S, AdminPort, Server
 from service.settings import Settings
 
 
@@ -16,8 +17,8 @@ class StandIn:
         self.health = SimpleNamespace(lost=False)
         self.admission = Admission(Limits(4))
 
-    def stop_admitting(self) -> None:
-        self.admission.close("shutting down")
+    def stop_admitting(self, because: str = "shutting down") -> None:
+        self.admission.close(because)
 
 
 @pytest.fixture
@@ -66,6 +67,24 @@ async def test_a_lost_engine_ends_the_process_with_1(server: Server, pipeline: S
     pipeline.health.lost = True
     assert await server.on_tick(1)
     assert server.exit_code == 1
+
+
+async def test_the_admin_port_keeps_the_time_and_does_not_wait_for_ever(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = AdminPort(server._app, Settings(host="127.0.0.1", admin_port=0))
+    server._admin = admin
+    await admin.open()
+    port = admin._server.servers[0].sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        monkeypatch.setattr("uvicorn.server.time.time", lambda: 0.0)
+        server.config.load()
+        await server.on_tick(10)
+        monkeypatch.undo()
+        answer = await client.get("/nothing")
+    await admin.close()
+    assert answer.headers["date"] == "Thu, 01 Jan 1970 00:00:00 GMT"
+    assert admin._server.config.timeout_graceful_shutdown == LAST_BYTES_S
 
 
 def test_a_signal_while_loading_leaves() -> None:
