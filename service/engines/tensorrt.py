@@ -206,19 +206,22 @@ class TensorRtEngine:
         cuda, stream = self._cuda, self._stream
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(cuda, cuda.cudaStreamBeginCapture(stream, mode), "starting a capture")
+        graph = None
         try:
             self._enqueue(shape)
+            graph = check(cuda, cuda.cudaStreamEndCapture(stream), "ending a capture")
+            return check(cuda, cuda.cudaGraphInstantiate(graph, 0), "instantiating a graph")
         except EngineLost:
             raise
         except EngineError as error:
-            cuda.cudaStreamEndCapture(stream)
+            if graph is None:
+                cuda.cudaStreamEndCapture(stream)  # where it has ended already, this does nothing
             cuda.cudaGetLastError()  # an invalidated capture is no error of the device
             log.warning("%s: no CUDA graph for %s: %s", self.name, shape.pictures, error)
             return None
-        graph = check(cuda, cuda.cudaStreamEndCapture(stream), "ending a capture")
-        launchable = check(cuda, cuda.cudaGraphInstantiate(graph, 0), "instantiating a graph")
-        cuda.cudaGraphDestroy(graph)
-        return launchable
+        finally:
+            if graph is not None:
+                cuda.cudaGraphDestroy(graph)
 
 
 def _logger(trt: Any) -> Any:

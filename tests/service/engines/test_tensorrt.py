@@ -108,6 +108,17 @@ def test_where_capture_fails_it_goes_on_call_by_call(
     assert "no CUDA graph for (1, 8, 12, 3)" in caplog.text
 
 
+@pytest.mark.parametrize("call", ["cudaStreamEndCapture", "cudaGraphInstantiate"])
+def test_a_capture_that_turns_out_invalid_fails_no_batch(engine: TensorRtEngine, cuda: FakeCuda, call: str) -> None:
+    cuda.fails[call] = Error.cudaErrorInvalidValue
+    for _ in range(3):
+        batch = pictures(1, 8, 12)
+        np.testing.assert_array_equal(engine.infer(batch).ids, batch[..., 0] % 4)
+    assert cuda.calls.count("cudaStreamBeginCapture") == 1
+    assert cuda.calls.count("cudaGraphLaunch") == 0
+    assert cuda.calls.count("cudaGraphDestroy") == (call == "cudaGraphInstantiate")
+
+
 def test_a_sticky_error_loses_the_engine(engine: TensorRtEngine, cuda: FakeCuda) -> None:
     cuda.fails["cudaStreamSynchronize"] = Error.cudaErrorIllegalAddress
     with pytest.raises(EngineLost, match="cudaErrorIllegalAddress"):
