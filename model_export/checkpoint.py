@@ -67,7 +67,11 @@ def _load_own(path: Path) -> AlignSeg:
             f"{path} has no AlignSeg architecture in its metadata: got format {metadata.get('format')!r}, "
             f"expected {FORMAT!r}. Only files written by model_export.checkpoint.save are read as safetensors."
         )
-    network = AlignSeg.from_architecture(_architecture(path, metadata["architecture"]))
+    architecture = _architecture(path, metadata.get("architecture", ""))
+    try:
+        network = AlignSeg.from_architecture(architecture)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is of a network that can't be built: {error}") from None
     with safe_open(path, framework="pt") as file:
         state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
     _load_strictly(path, network, state, names={key: key for key in _expected(network)})

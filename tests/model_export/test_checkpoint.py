@@ -135,6 +135,16 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str) -> None:
         checkpoint.load(tmp_path / name)
 
 
+def test_an_unknown_backbone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(path, AlignSeg("lite", 3, channels=8))
+    metadata = checkpoint.read_metadata(path)
+    fields = json.loads(metadata["architecture"]) | {"backbone": "vgg16"}
+    save_file({"a": torch.zeros(1)}, path, {**metadata, "architecture": json.dumps(fields)})
+    with pytest.raises(CheckpointError, match="no backbone 'vgg16'"):
+        checkpoint.load(path)
+
+
 def test_other_state_dicts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"not an AlignSeg state dict: key 'head.3.weight' is missing"):
         checkpoint.load(save({"fc.weight": torch.zeros(2, 2)}, tmp_path))
