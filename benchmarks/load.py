@@ -14,8 +14,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
+from benchmarks.exchanges import LOST
 from benchmarks.harness import Watched, load, percentiles, report, serving, stand_in
-from benchmarks.loadgen import LOST
 
 CLIENTS: Final = 16
 QUICK_S: Final = 0.1  # what a good answer may take at a fast engine

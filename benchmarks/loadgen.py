@@ -11,55 +11,19 @@ import argparse
 import heapq
 import json
 import random
-import re
 import resource
 import select
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-HOST: Final = "127.0.0.1"
+from benchmarks.exchanges import HOST, LENGTH, LOST, RETRY_MS, Connection, Result, build_request, number_in
+
 MAX_CONNECTIONS: Final = 2000
 LATE_S: Final = 30.0  # how long answers are waited for after the last request
-LOST: Final = 0  # instead of a status: the connection ended without an answer
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_RETRY_MS: Final = re.compile(rb"\r\nretry-after-ms: *(\d+)", re.IGNORECASE)
-
-
-@dataclass(slots=True)
-class Result:
-    """Parallel lists, a request each. Times in seconds since the start; retry_ms is -1 where none was given."""
-
-    due: list[float] = field(default_factory=list)
-    done: list[float] = field(default_factory=list)
-    status: list[int] = field(default_factory=list)
-    retry_ms: list[int] = field(default_factory=list)
-    hung_up: int = 0
-    cpu_s: float = 0.0
-
-    def add(self, due: float, done: float, status: int, retry_ms: int = -1) -> None:
-        """Note a finished request."""
-        self.due.append(due)
-        self.done.append(done)
-        self.status.append(status)
-        self.retry_ms.append(retry_ms)
-
-
-@dataclass(eq=False, slots=True)
-class Connection:
-    """One keep-alive connection; one request at a time. unsent: what the socket has not taken yet."""
-
-    sock: socket.socket
-    due: float = 0.0
-    busy: bool = False
-    unsent: memoryview = field(default_factory=lambda: memoryview(b""))
-    got: bytes = b""
-    needed: int = -1
-    number: int = 0  # of the request, so that a hang-up that comes too late is told from a timely one
 
 
 class Generator:
@@ -200,9 +164,9 @@ class Generator:
         if end < 0:
             return
         head = connection.got[: end + 2]
-        if len(connection.got) < end + 4 + _number(_LENGTH, head, 0):
+        if len(connection.got) < end + 4 + number_in(LENGTH, head, 0):
             return
-        self._answered(connection, int(head[9:12]), _number(_RETRY_MS, head, -1))
+        self._answered(connection, int(head[9:12]), number_in(RETRY_MS, head, -1))
 
     def _answered(self, connection: Connection, status: int, retry_ms: int) -> None:
         self.result.add(connection.due, self._now(), status, retry_ms)
@@ -238,18 +202,6 @@ class Generator:
         # Reset rather than closed politely: this is how clients vanish, and it leaves no port in TIME_WAIT.
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connection.sock.close()
-
-
-def _number(pattern: re.Pattern[bytes], head: bytes, default: int) -> int:
-    found = pattern.search(head)
-    return default if found is None else int(found[1])
-
-
-def build_request(body: bytes, path: str = "/segment", accept: str = "image/png", timeout_ms: int = 0) -> bytes:
-    """A whole POST."""
-    head = [f"POST {path} HTTP/1.1", f"Host: {HOST}", f"Accept: {accept}", "Content-Type: application/octet-stream"]
-    head += [f"X-Request-Timeout-Ms: {timeout_ms}"] if timeout_ms else []
-    return "\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks import fuzz, load, loadgen, soak, storm
+from benchmarks import exchanges, fuzz, load, loadgen, soak, storm
 from benchmarks.harness import SCENE, Watched, serving
 from benchmarks.harness import stand_in as stand_in_command
 from tests import tiny_model
@@ -136,7 +136,7 @@ def test_health_and_metrics_on_a_port_of_their_own(tmp_path: Path) -> None:
 async def test_sigterm_in_full_flight_under_overload() -> None:
     """Whoever was let in is answered; whoever was not is told, by 429 before and 503 after."""
     with running(stand_in(20), drain_timeout_s=30) as process:
-        request = loadgen.build_request(SCENE.read_bytes())
+        request = exchanges.build_request(SCENE.read_bytes())
         generator = loadgen.Generator(process.port, [request], seed=1)
         flying = asyncio.create_task(asyncio.to_thread(generator.open_loop, 150, 1.5))
         await asyncio.sleep(0.8)
@@ -145,10 +145,10 @@ async def test_sigterm_in_full_flight_under_overload() -> None:
         code = await asyncio.to_thread(process.wait)
     statuses = Counter(generator.result.status)
     last_answer = max(d for d, s in zip(generator.result.done, generator.result.status, strict=True) if s == 200)
-    lost = [d for d, s in zip(generator.result.due, generator.result.status, strict=True) if s == loadgen.LOST]
+    lost = [d for d, s in zip(generator.result.due, generator.result.status, strict=True) if s == exchanges.LOST]
     assert code == 0, "".join(process.log)
     assert statuses[200] > 0
-    assert set(statuses) <= {200, 429, 503, loadgen.LOST}
+    assert set(statuses) <= {200, 429, 503, exchanges.LOST}
     assert all(due > last_answer - 0.2 for due in lost)  # only who came when the house was closed for good
     assert not [line for line in process.log if "Traceback" in line]
 
@@ -224,4 +224,4 @@ def test_the_generator_is_bounded() -> None:
     arguments = [sys.executable, "-m", "benchmarks.loadgen", "--help"]
     told = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout  # noqa: S603
     assert "--rate" in told
-    assert loadgen.HOST == "127.0.0.1"
+    assert exchanges.HOST == "127.0.0.1"
