@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -88,6 +89,8 @@ class Server(uvicorn.Server):
             if late and not done:
                 self.exit_code = 1
             self.should_exit = self.should_exit or late or done
+        if self._admin is not None:
+            await self._admin.on_tick(counter)
         return await super().on_tick(counter)
 
     def _look_for_a_model(self) -> None:
@@ -113,10 +116,9 @@ class AdminPort:
     """A second port in the same event loop, for health and metrics."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
+        common: dict[str, Any] = {"lifespan": "off", "timeout_graceful_shutdown": LAST_BYTES_S, **options()}
         port = settings.admin_port or 0
-        self._server = uvicorn.Server(
-            uvicorn.Config(create_admin_app(app), host=settings.host, port=port, lifespan="off", **options())
-        )
+        self._server = uvicorn.Server(uvicorn.Config(create_admin_app(app), host=settings.host, port=port, **common))
 
     async def open(self) -> None:
         """Listen."""
@@ -125,7 +127,11 @@ class AdminPort:
         self._server.lifespan = config.lifespan_class(config)
         log.info("health and metrics have a port of their own:")
         await self._server.startup()
-        await self._server.on_tick(0)  # makes the Date header
+        await self.on_tick(0)
+
+    async def on_tick(self, counter: int) -> None:
+        """Ten times a second, from 0: makes the Date header."""
+        await self._server.on_tick(counter)
 
     async def close(self) -> None:
         """Listen no more."""
