@@ -6,7 +6,7 @@ DEV    := .venv-dev
 EXTRA  := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP    := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: serve install dev test test-gpu check format bench clean
+.PHONY: serve install dev test test-gpu check format clean
 
 serve: install  ## Install what serving needs and serve weights/alignseg-lite on this machine
 	$(SERVE)/bin/alignseg serve
@@ -17,7 +17,7 @@ $(SERVE)/.installed-$(EXTRA): pyproject.toml
 	@echo "installing the $(EXTRA) server into $(SERVE) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try make PYTHON=python3.12")'
 	@$(PYTHON) -m venv $(SERVE)
-	@$(SERVE)/bin/python $(PIP) -e '.[$(EXTRA)]'
+	@$(SERVE)/bin/python $(PIP) -e '.[$(EXTRA),client]'
 	@touch $@
 
 dev: $(DEV)/.installed

@@ -45,12 +45,14 @@ def serve(
     from service.engines.select import open_engine
     from service.errors import AlignSegError
     from service.server import Server
+    from service.swap import look
 
     settings = _settings(model=model, engine=engine, host=host, port=port)
     logs.configure(settings.log)
     try:  # here rather than in the lifespan: a missing model deserves a sentence, not a traceback
+        seen = look(settings.model)
         manifest = manifests.load(settings.model)
-        served = create_app(settings, open_engine(settings, manifest), manifest)
+        served = create_app(settings, open_engine(settings, manifest), manifest, seen=seen)
     except AlignSegError as error:
         _give_up(error)
     raise typer.Exit(Server(served, settings).run_until_stopped())

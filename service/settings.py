@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     max_queue_delay_ms: float = Field(default=0.0, ge=0)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     max_pixels: int = Field(default=40_000_000, ge=1)
-    max_tiles: int = Field(default=64, ge=1)
+    max_tiles: int = Field(default=192, ge=1)
     max_pictures: int = Field(default=16, ge=1)
 
     request_timeout_ms: float = Field(default=30_000.0, gt=0)
