@@ -17,8 +17,8 @@ class StandIn:
         self.health = SimpleNamespace(lost=False)
         self.admission = Admission(Limits(4))
 
-    def stop_admitting(self) -> None:
-        self.admission.close("shutting down")
+    def stop_admitting(self, because: str = "shutting down") -> None:
+        self.admission.close(because)
 
 
 @pytest.fixture
