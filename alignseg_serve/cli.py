@@ -128,7 +128,7 @@ def export(
         str | None, typer.Option(help="camvid, cityscapes or ade20k, where the checkpoint does not tell.")
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(help='JSON of own classes: [{"name": ..., "color": [r, g, b]}, ...].')
+        Path | None, typer.Option(help='JSON of own classes: [{"name": ..., "color": \\[r, g, b]}, ...].')
     ] = None,
     frames: Annotated[
         Path | None, typer.Option(help="Picture or folder to compare with PyTorch on. Default: the demo scene.")
