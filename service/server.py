@@ -82,6 +82,7 @@ class Server(uvicorn.Server):
         pipeline = self._pipeline
         if pipeline is not None and pipeline.health.lost:
             log.error("the engine is lost: ending the process, so that it can be started anew")
+            pipeline.stop_admitting("the engine is lost")
             self.exit_code, self.should_exit = 1, True
         if pipeline is not None and self._draining_since is not None:
             done = pipeline.admission.in_flight == 0
