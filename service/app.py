@@ -20,6 +20,7 @@ from service.routes.door import Door
 from service.routes.guard import GuardMiddleware, cors_options
 from service.routes.observe import ObserveMiddleware
 from service.settings import Settings
+from service.swap import Look
 from service.tracing import Tracer
 
 
@@ -29,10 +30,12 @@ def create_app(
     manifest: Manifest | None = None,
     opener: Opener = open_engine,
     tracer: Tracer | None = None,
+    seen: Look | None = None,
 ) -> FastAPI:
     """Build the ASGI application. What is not given is read from the environment and the model folder.
 
     opener: opens the engine of a model; also of one that comes to lie in the folder while serving.
+    seen: the model folder as it was before `manifest` was read from it; see swap.look.
     Raises SettingsError. Nothing is loaded before the lifespan starts; that raises ManifestError,
     EngineUnavailable or EngineError.
     """
@@ -43,7 +46,7 @@ def create_app(
     @asynccontextmanager
     async def while_serving(app: FastAPI) -> AsyncGenerator[None, None]:
         try:
-            async with lifespan.serving(settings, figures, opener, engine, manifest) as served:
+            async with lifespan.serving(settings, figures, opener, engine, manifest, seen) as served:
                 app.state.pipeline, app.state.watch = served.pipeline, served.watch
                 yield
         finally:

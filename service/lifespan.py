@@ -15,7 +15,7 @@ from service.metrics import Metrics
 from service.model import ServedModel
 from service.pipeline import Pipeline
 from service.settings import Settings
-from service.swap import ModelWatch
+from service.swap import Look, ModelWatch, look
 
 log = logging.getLogger("alignseg.app")
 Opener = Callable[[Settings, Manifest], Engine]
@@ -31,13 +31,20 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, figures: Metrics, opener: Opener, engine: Engine | None, manifest: Manifest | None
+    settings: Settings,
+    figures: Metrics,
+    opener: Opener,
+    engine: Engine | None,
+    manifest: Manifest | None,
+    seen: Look | None = None,
 ) -> AsyncGenerator[Served, None]:
     """A warm pipeline; drained on the way out.
 
     engine, manifest: the first model, if it is open already. opener: opens others, and the first one if not.
+    seen: the folder as it was before that manifest was read.
     Raises ManifestError, EngineUnavailable or EngineError.
     """
+    seen = seen or look(settings.model)
     described = manifest or manifests.load(settings.model)
     model = _served(settings, figures, described, engine or opener(settings, described))
     pipeline = Pipeline(settings, model)
@@ -45,7 +52,7 @@ async def serving(
         await model.warm_up()
         _announce(figures, model)
         _show(figures, pipeline)
-        async with _watching(pipeline, settings, figures, opener) as watch:
+        async with _watching(pipeline, settings, figures, opener, seen) as watch:
             yield Served(pipeline, watch)
     finally:
         if not await pipeline.drain():
@@ -54,7 +61,7 @@ async def serving(
 
 @asynccontextmanager
 async def _watching(
-    pipeline: Pipeline, settings: Settings, figures: Metrics, opener: Opener
+    pipeline: Pipeline, settings: Settings, figures: Metrics, opener: Opener, seen: Look
 ) -> AsyncGenerator[ModelWatch, None]:
     """While inside, a changed model folder is noticed."""
 
@@ -66,7 +73,7 @@ async def _watching(
         if outcome == "swapped":
             _announce(figures, pipeline.model)
 
-    watch = ModelWatch(pipeline, settings.model, load, settings.model_poll_s, on_outcome)
+    watch = ModelWatch(pipeline, settings.model, load, settings.model_poll_s, on_outcome, seen)
     task = asyncio.create_task(watch.run())
     try:
         yield watch

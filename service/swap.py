@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from service import manifest as manifests
@@ -18,18 +19,33 @@ from service.pipeline import Pipeline
 
 log = logging.getLogger("alignseg.swap")
 Load = Callable[[Manifest], ServedModel]
-_Signature = tuple[tuple[str, int, int], ...]
+_Files = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The files of a folder at one moment, and those of its engines: name, time and size."""
+
+    files: _Files
+    engines: _Files
 
 
 class ModelWatch:
     """Looks at the folder every `poll_s` seconds, or when told to.
 
     load: opens an engine; called in a thread. on_outcome: told "swapped" or "refused".
+    seen: the folder as it was before its manifest was read, so that what came to lie there since is noticed.
     refused: why the last change was not taken; None when it was. busy: whether one is being loaded.
     """
 
     def __init__(
-        self, pipeline: Pipeline, folder: Path, load: Load, poll_s: float, on_outcome: Callable[[str], object]
+        self,
+        pipeline: Pipeline,
+        folder: Path,
+        load: Load,
+        poll_s: float,
+        on_outcome: Callable[[str], object],
+        seen: Look | None = None,
     ) -> None:
         self.refused: str | None = None
         self.busy = False
@@ -38,8 +54,8 @@ class ModelWatch:
         self._load = load
         self._poll_s = poll_s
         self._on_outcome = on_outcome
-        self._tried = self._seen = _signature(folder)
-        self._plans = _plans(folder)
+        self._tried = self._seen = seen or look(folder)
+        self._plans = self._tried.engines
         self._told = asyncio.Event()
 
     def look_now(self) -> None:
@@ -54,13 +70,13 @@ class ModelWatch:
             if self._told.is_set() or self._has_come_to_rest():
                 self.busy = True
                 self._told.clear()
-                self._tried = self._seen = _signature(self._folder)
+                self._tried = self._seen = look(self._folder)
                 await self._try()
                 self.busy = False
 
     def _has_come_to_rest(self) -> bool:
         """Whether the folder differs from what was tried, and does not change any more: copying takes its time."""
-        now, before = _signature(self._folder), self._seen
+        now, before = look(self._folder), self._seen
         self._seen = now
         return now == before != self._tried
 
@@ -99,17 +115,21 @@ class ModelWatch:
         raise error
 
 
-def _signature(folder: Path) -> _Signature:
-    """Changes whenever a file of the folder is written; a few stat calls."""
+def look(folder: Path) -> Look:
+    """A few stat calls."""
+    return Look(_files(folder), _plans(folder))
+
+
+def _files(folder: Path) -> _Files:
     try:
         entries = sorted(folder.iterdir())
         stats = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
     except OSError:  # gone for a moment: somebody is exchanging it
         return ()
-    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats) + _plans(folder)
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
-def _plans(folder: Path) -> _Signature:
+def _plans(folder: Path) -> _Files:
     """The engines that were built for the model, by their descriptions: a new one is worth a change of runtime."""
     try:
         stats = [(path.name, path.stat()) for path in sorted((folder / plan.FOLDER).glob("*.json"))]

@@ -95,6 +95,21 @@ async def test_it_is_noticed_by_itself_once_it_comes_to_rest(tmp_path: Path) -> 
     assert len(made.engines) == 2
 
 
+async def test_a_model_that_comes_while_the_first_one_warms_up_is_noticed(tmp_path: Path) -> None:
+    made = House(tmp_path)
+    made.put("1")
+    made.next.before = lambda _batch: made.put("2") if len(made.engines) == 1 else None
+    made.app = create_app(Settings(model=tmp_path, model_poll_s=0.02), opener=made.open)
+    async with serving_app(made.app) as client:
+        made.client = client
+        assert await made.version() == "1"
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            if await made.version() == "2":
+                break
+        assert await made.version() == "2"
+
+
 async def test_a_broken_manifest_is_refused_and_the_old_model_stays(tmp_path: Path) -> None:
     async with house(tmp_path) as made:
         (tmp_path / FILE_NAME).write_text('{"name": "half')
