@@ -17,9 +17,12 @@ from typing import Any
 
 import onnx
 from onnx import ModelProto
+from pydantic import ValidationError
 
 from model_export import export_command, parity, trt_engine, trt_graph, trt_library, trt_network, trt_source
 from model_export.atomic import replacing
+from model_export.checkpoint import CheckpointError
+from model_export.parity import ParityError
 from model_export.trt_library import Library, NoTensorRTError
 from model_export.trt_network import Report, WrongNetworkError
 from model_export.trt_precision import PrecisionError
@@ -34,6 +37,10 @@ from service.manifest import FileEntry
 
 CALIBRATION_PICTURES = 40
 RTX_ARCHITECTURES = (80, 86, 89, 120)  # what TensorRT for RTX builds for where there is no GPU to ask
+_NOT_BUILT = (
+    NoTensorRTError, WrongNetworkError, PrecisionError, CheckpointError, ParityError, ValidationError,
+    AlignSegError, RuntimeError, OSError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.warp is None:
             options.warp = "gridsample" if library.runtime == "tensorrt_rtx" else "plugin"
         return _build(library, source, target, options)
-    except (NoTensorRTError, WrongNetworkError, PrecisionError, AlignSegError, RuntimeError, OSError) as error:
+    except _NOT_BUILT as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
 

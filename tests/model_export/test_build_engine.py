@@ -180,6 +180,29 @@ def test_errors_say_what_to_do(
     assert "pip install 'alignseg-serve[export,tensorrt]'" in capsys.readouterr().err
 
 
+def test_what_is_not_built_is_never_called_wrong(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = trt_library.Library.__new__(trt_library.Library)
+    monkeypatch.setattr(trt_library, "load", lambda runtime: library)
+    (tmp_path / "bad.pth").write_bytes(b"nothing")
+    assert build_engine.main([str(tmp_path / "bad.pth")]) == 2
+    assert "error: " in capsys.readouterr().err
+
+    def breach(*_: object) -> None:
+        raise parity.ParityError("differs")
+
+    monkeypatch.setattr(trt_source, "find", breach)
+    assert build_engine.main([str(folder)]) == 2
+    assert "error: differs" in capsys.readouterr().err
+
+
+def test_a_batch_of_none(rtx: object, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--runtime", "tensorrt_rtx", "--arch", "89", "--bucket", "96x128", "--batch", "0", "--dry-run"]
+    assert build_engine.main([str(folder), *arguments]) == 2
+    assert "max_batch" in capsys.readouterr().err
+
+
 def test_rtx_takes_no_plugins(rtx: object, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build_engine.main([str(folder), "--runtime", "tensorrt_rtx", "--warp", "plugin", "--dry-run"]) == 2
     assert "Use --warp gridsample" in capsys.readouterr().err
