@@ -132,6 +132,18 @@ def test_all_kinds_of_pictures(tmp_path: Path) -> None:
     assert opened(bytes_of(Image.new("CMYK", (2, 3)))).mode == "RGB"
 
 
+def test_a_pillow_picture_is_sent_as_numpy_shows_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned by 90 degrees
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (30, 20), "red").save(tmp_path / name, exif=exif)
+        sent = opened(bytes_of(Image.open(tmp_path / name)))
+        assert (sent.size, dict(sent.getexif())) == ((30, 20), {})
+    palette = Image.new("P", (2, 3))
+    palette.info["transparency"] = 0
+    assert opened(bytes_of(palette)).info["transparency"] == 0
+
+
 @pytest.mark.parametrize("picture", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
 def test_arrays_that_are_no_pictures(picture: Any) -> None:
     with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
@@ -151,3 +163,4 @@ def test_retry_after_in_both_forms() -> None:
     assert soon is not None
     assert 28 < soon <= 30
     assert retry_after_s(format_datetime(datetime.now(UTC) - timedelta(seconds=30), usegmt=True)) == 0
+    assert retry_after_s("Sun, 06 Nov 1994 08:49:37 -0000") == 0
