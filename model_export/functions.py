@@ -1,7 +1,8 @@
 """The domain `alignseg`: AlignFA's and AlignCM's aggregation as one node each, with an ONNX function as its body.
 
-ONNX Runtime inlines the body; OpenVINO wants it inlined first (onnx.inliner); TensorRT imports a local function
-before it looks for a plugin, so dropping the body from the model makes the node the plugin.
+ONNX Runtime inlines the body; OpenVINO does not read it, so service/engines/openvino_ops.py makes the nodes by
+conversion extensions; TensorRT imports a local function before it looks for a plugin, so dropping the body from the
+model makes the node the plugin.
 
 AlignedAggregate(low (N, C, H, W), high (N, C, h, w), offsets (N, 4, H, W)) -> (N, C, H, W)
 AlignedContext(local (N, C, H, W), context (N, C, h, w), offsets (N, 2, H, W)) -> (N, C, H, W)

@@ -1,7 +1,7 @@
 """Ask an engine for a batch and get an outcome for each picture, whatever the engine does.
 
-A batch that fails is tried again in parts, once: memory may do for half of it, and any other failure may be the
-fault of a single picture, whose neighbours must not fail with it.
+A batch that fails is tried again in parts. For want of memory in halves, these in halves again, down to one picture;
+after any other failure picture by picture, once: it may be the fault of one, whose neighbours must not fail with it.
 """
 
 import logging

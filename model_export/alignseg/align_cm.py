@@ -34,7 +34,7 @@ class AlignedContext(nn.Module):
 
 
 class PlainCM(nn.Module):
-    """What AlignCM is compared with: the same context, each pixel taking that of the region it lies in."""
+    """What AlignCM is compared with: the same context, interpolated bilinearly between the regions."""
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()

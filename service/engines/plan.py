@@ -1,6 +1,6 @@
 """What is told of a built engine, in a file beside it, and whether it fits this machine.
 
-weights/<model>/engines/<gpu>-<runtime>-<precision>.plan and the same name with .json, written by
+weights/<model>/engines/<gpu>-<runtime>-<version of it>-<precision>.plan and the same name with .json, written by
 model_export/build_engine.py. A plan runs on the GPU and the TensorRT that it was built for, and nowhere else.
 """
 
