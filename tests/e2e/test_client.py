@@ -129,6 +129,15 @@ def test_what_can_not_be_meant(folder: Path, tmp_path: Path, url: str, more: lis
     assert (code, told in output) == (cli.UNUSABLE, True)
 
 
+@pytest.fixture
+def interruptible() -> Generator[None, None, None]:
+    """A shell starts background jobs deaf to SIGINT, and their children would be so too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(folder: Path, tmp_path: Path) -> None:
     (folder / "bad.png").unlink()
     for i in range(40):
