@@ -33,7 +33,11 @@ class Config:
         "what is learned to be aligned: AlignFA, AlignCM, both or none (ablation)",
         ("none", "fa", "cm", "fa+cm"),
     )
-    init_from: str = _option("", "a state dict for the backbone, in the names of torchvision or CSAIL (.pth)")
+    init_from: str = _option(
+        "",
+        "weights to start from: a checkpoint of this project (.safetensors), or a state dict for the backbone in the "
+        "names of torchvision or CSAIL (.pth)",
+    )
     init_partly: bool = _option(False, "load what fits of --init-from; without it all must fit")
     iterations: int = _option(0, "optimiser steps; 0: as many as --epochs make")
     epochs: int = _option(200, "passes over the training pictures, unless --iterations is given")

@@ -1,6 +1,10 @@
-"""A backbone's weights from elsewhere: state dicts in the names that torchvision and CSAIL share.
+"""Weights to start from: a whole network of this project, or a backbone's from elsewhere.
 
-Both call the stages layer1..4, their blocks' parts conv1, bn1, ..., downsample. They differ in the stem:
+A checkpoint of this project (.safetensors) fits whole when it is of the same size and has as many classes; with other
+classes, all but the heads' last layers fit.
+
+Backbones from elsewhere are state dicts (.pth) in the names that torchvision and CSAIL share. Both call the stages
+layer1..4, their blocks' parts conv1, bn1, ..., downsample. They differ in the stem:
 - CSAIL (semantic-segmentation-pytorch, `resnet50-imagenet.pth`) has the deep stem that AlignSeg has: conv1..3, bn1..3;
 - torchvision has one 7x7 convolution to 64 channels, so conv1, bn1 and the first block of layer1, which reads twice as
   many channels here, do not fit.
@@ -15,7 +19,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model_export import published
+from model_export import checkpoint, published
+from model_export.alignseg import AlignSeg
 from model_export.alignseg.backbone import Backbone
 from model_export.checkpoint import CheckpointError, listed, read_state_dict
 
@@ -24,7 +29,7 @@ CLASSIFIER = "fc."  # ImageNet's, which a backbone has no use for
 
 @dataclass(frozen=True)
 class Fit:
-    """How a file's tensors fit a backbone: `fitting` by the backbone's key; the others are lines to show."""
+    """How a file's tensors fit a module: `fitting` by the module's key; the others are lines to show."""
 
     fitting: dict[str, Tensor]
     missing: list[str]
@@ -45,15 +50,49 @@ class Fit:
         )
 
 
-def load_backbone(backbone: Backbone, path: Path, partly: bool = False) -> Fit:
-    """Put the weights of the state dict at `path` (.pth, read without running anything in it) into `backbone`.
+def load(network: AlignSeg, path: Path, partly: bool = False) -> Fit:
+    """Put the weights of `path` into `network`: all of them from a .safetensors of this project, else the backbone's.
 
     partly: load what fits and leave the rest as it is initialised; the returned Fit says what that is.
-    Raises FileNotFoundError; CheckpointError when the file holds no state dict, when nothing fits, or, unless
-    `partly`, when anything does not: the message names each key.
+    Raises FileNotFoundError; CheckpointError when the file can't be read, when nothing fits, or, unless `partly`, when
+    anything does not: the message names each key.
     """
     if not path.is_file():
         raise FileNotFoundError(f"init_from: no file at {path}")
+    if path.suffix == ".safetensors":
+        return _load_network(network, path, partly)
+    return load_backbone(network.backbone, path, partly)
+
+
+def _load_network(network: AlignSeg, path: Path, partly: bool) -> Fit:
+    theirs, ours = checkpoint.load(path), network.architecture
+    for name in ("sampling", "preprocessing"):
+        if (got := getattr(theirs.architecture, name)) != (expected := getattr(ours, name)):
+            raise CheckpointError(
+                f"{path} was trained with {name} {got}, expected {expected}; its weights mean others."
+            )
+    state, expected = theirs.state_dict(), network.state_dict()
+    fit = Fit(
+        fitting={key: value for key, value in state.items() if key in expected and value.shape == expected[key].shape},
+        missing=sorted(expected.keys() - state.keys()),
+        unexpected=sorted(state.keys() - expected.keys()),
+        misshapen=[
+            f"{key}: got {tuple(value.shape)}, expected {tuple(expected[key].shape)}"
+            for key, value in state.items()
+            if key in expected and value.shape != expected[key].shape
+        ],
+    )
+    if not (partly or fit.whole):
+        raise CheckpointError(f"{path} does not fit the network. --init-partly loads what fits.{fit}")
+    network.load_state_dict(fit.fitting, strict=False)
+    return fit
+
+
+def load_backbone(backbone: Backbone, path: Path, partly: bool = False) -> Fit:
+    """Put the weights of the state dict at `path` (.pth, read without running anything in it) into `backbone`.
+
+    partly and what is raised: as of `load`.
+    """
     state = published.without_wrapping(read_state_dict(path))
     fit = compare(backbone, state)
     if not fit.fitting or not (partly or fit.whole):

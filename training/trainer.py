@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from model_export import checkpoint
 from model_export.alignseg import AlignSeg
+from training import pretrained
 from training.augment import Augmentation
 from training.config import Config
 from training.datasets import DATASETS
@@ -23,7 +24,7 @@ from training.losses import make_loss
 from training.metrics import Confusion
 from training.parallel import Team
 from training.predict import with_network
-from training.pretrained import Fit, load_backbone
+from training.pretrained import Fit
 from training.protocols import whole
 from training.scene import render
 from training.schedule import learning_rate
@@ -61,8 +62,8 @@ class Trainer:
         return network.train()
 
     def start_from(self, path: Path) -> Fit:
-        """Put a backbone's weights from elsewhere in place of the random ones; raises what load_backbone raises."""
-        fit = load_backbone(self.network.backbone, path, self.config.init_partly)
+        """Put weights from elsewhere in place of the random ones; raises what pretrained.load raises."""
+        fit = pretrained.load(self.network, path, self.config.init_partly)
         if self.average:
             self.average.network.load_state_dict(self.network.state_dict())
         return fit
@@ -193,7 +194,7 @@ class Trainer:
         """Go on where `save` was called."""
         state = load_state(path)
         self.step, self.best = state["step"], state["best"]
-        self.losses = state.get("losses", [])
+        self.losses = state["losses"]
         self.network.load_state_dict(state["network"])
         if self.average:
             self.average.load_state_dict(state["average"])

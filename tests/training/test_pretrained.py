@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from model_export import published
+from model_export import checkpoint, published
+from model_export.alignseg import AlignSeg
 from model_export.alignseg.backbone import Backbone
 from model_export.checkpoint import CheckpointError
 from tests.training import tiny_data
-from training.pretrained import load_backbone
+from training.pretrained import load, load_backbone
 from training.train import main
 
 
@@ -79,7 +80,40 @@ def test_files_that_are_no_backbone(tmp_path):
     with pytest.raises(CheckpointError, match="holds more than tensors"):
         load_backbone(Backbone("lite"), saved({"conv1.weight": print}, tmp_path))
     with pytest.raises(FileNotFoundError, match="init_from: no file at"):
-        load_backbone(Backbone("lite"), tmp_path / "nowhere.pth")
+        load(network(), tmp_path / "nowhere.pth")
+
+
+def network(classes=11, channels=8, **choices):
+    torch.manual_seed(2)
+    return AlignSeg("lite", classes, channels, **choices)
+
+
+def test_a_checkpoint_of_the_project_fits_whole(tmp_path):
+    theirs, ours, path = network(), AlignSeg("lite", 11, 8), tmp_path / "theirs.safetensors"
+    checkpoint.save(path, theirs)
+    assert load(ours, path).whole
+    for key, value in ours.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[key]), key
+
+
+def test_other_classes_take_all_but_the_last_layers_when_asked(tmp_path):
+    theirs, ours, path = network(classes=3), AlignSeg("lite", 11, 8), tmp_path / "theirs.safetensors"
+    checkpoint.save(path, theirs)
+    untouched = ours.head[3].weight.clone()
+    with pytest.raises(CheckpointError, match=r"--init-partly(.|\n)*head.3.weight: got \(3, 8, 1, 1\), expected \(11"):
+        load(ours, path)
+    fit = load(ours, path, partly=True)
+    assert {line.split(":")[0] for line in fit.misshapen} == {
+        f"{head}.3.{name}" for head in ("head", "aux_head") for name in ("weight", "bias")
+    }
+    assert torch.equal(ours.backbone.stem[0][0].weight, theirs.backbone.stem[0][0].weight)
+    assert torch.equal(ours.head[3].weight, untouched)
+
+
+def test_weights_of_the_other_sampling_are_refused(tmp_path):
+    checkpoint.save(tmp_path / "theirs.safetensors", network(sampling="published"))
+    with pytest.raises(CheckpointError, match="sampling published, expected standard"):
+        load(network(), tmp_path / "theirs.safetensors", partly=True)
 
 
 def test_a_run_starts_from_a_backbone_and_resumes_without_it(tmp_path, capsys):
