@@ -1,6 +1,6 @@
 """Overload, open loop: what is left of the capacity, who is refused and how right the refusals are.
 
-    python -m benchmarks.load                      # a stand-in engine of 0.3 ms, as FACTS has it for the peers
+    python -m benchmarks.load                      # a stand-in engine of 0.3 ms
     python -m benchmarks.load --infer-ms 100       # a slow engine: there an answer within the deadline is a good one
 
 Capacity is what 16 clients get in a closed loop, measured before and after each overload, the same generator on the

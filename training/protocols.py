@@ -21,7 +21,7 @@ Look = Callable[[Tensor], Tensor]
 """Network input (N, 3, H, W) float, normalised -> logits or probabilities (N, C, H, W) float32."""
 
 Average = Literal["logits", "probabilities"]
-OVERLAP = 1 / 3  # of a tile; the published protocol's (FACTS.md)
+OVERLAP = 1 / 3  # of a tile; as the published protocol
 
 
 def whole(network: AlignSeg, bf16: bool = False) -> Look:

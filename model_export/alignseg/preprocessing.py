@@ -17,7 +17,7 @@ class Preprocessing:
 
 
 IMAGENET_RGB = Preprocessing("RGB", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
-# The released checkpoints' input (FACTS.md; speedinghzl/AlignSeg, dataset/datasets.py).
+# The released checkpoints' input (speedinghzl/AlignSeg, dataset/datasets.py).
 PUBLISHED_BGR = Preprocessing("BGR", mean=(104.00698793, 116.66876762, 122.67891434), std=(1.0, 1.0, 1.0))
 
 

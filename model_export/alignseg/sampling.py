@@ -1,4 +1,4 @@
-"""Bilinear sampling at learned offsets: both conventions, written once (FACTS.md, "Two sampling conventions")."""
+"""Bilinear sampling at learned offsets: both conventions, written once."""
 
 from typing import Literal
 

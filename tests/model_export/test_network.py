@@ -1,4 +1,4 @@
-"""Modules against PyTorch's own operators and against the conventions as FACTS.md states them."""
+"""Modules against PyTorch's own operators and against both sampling conventions."""
 
 import pytest
 import torch
