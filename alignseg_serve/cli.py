@@ -1,5 +1,8 @@
 """The `alignseg` command. Commands import what they need when they run: serving needs no torch, exporting no server."""
 
+import logging
+import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -26,8 +29,18 @@ Engine = Annotated[
 _PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}  # to a command that reads its own flags
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"alignseg-serve {version('alignseg-serve')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Say the version.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
     """Segment street scenes with AlignSeg."""
 
 
@@ -45,10 +58,13 @@ def serve(
     from service.engines.select import open_engine
     from service.errors import AlignSegError
     from service.server import Server
+    from service.settings import misspelt
     from service.swap import look
 
     settings = _settings(model=model, engine=engine, host=host, port=port)
     logs.configure(settings.log)
+    for line in misspelt(os.environ):
+        logging.getLogger("alignseg.settings").warning("%s", line)
     try:  # here rather than in the lifespan: a missing model deserves a sentence, not a traceback
         seen = look(settings.model)
         manifest = manifests.load(settings.model)
@@ -60,8 +76,13 @@ def serve(
 
 @app.command()
 def segment(
-    source: Annotated[Path, typer.Argument(metavar="PICTURE_OR_FOLDER", exists=True, help="A picture, or a folder.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the masks; subfolders are kept.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE_OR_FOLDER...", exists=True, help="Pictures, or folders of them.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder for the masks; subfolders are kept. For one picture, a .png as well."),
+    ],
     overlay: Annotated[bool, typer.Option("--overlay", help="Write <name>.overlay.png as well.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished pictures again.")] = False,
     model: Model = None,
@@ -80,15 +101,15 @@ def segment(
     130 interrupted.
     """
     if server is None:
-        code = _segment_locally(source, out, model, engine, overlay=overlay, overwrite=overwrite)
+        code = _segment_locally(sources, out, model, engine, overlay=overlay, overwrite=overwrite)
     elif model or engine:
         _give_up("--server brings its own model: leave --model and --engine out.")
     else:
-        code = _segment_remotely(source, out, server, api_key, overlay=overlay, overwrite=overwrite)
+        code = _segment_remotely(sources, out, server, api_key, overlay=overlay, overwrite=overwrite)
     raise typer.Exit(code)
 
 
-def _segment_locally(source: Path, out: Path, model: Path | None, engine: str | None, **flags: bool) -> int:
+def _segment_locally(sources: list[Path], out: Path, model: Path | None, engine: str | None, **flags: bool) -> int:
     from alignseg_serve.segment_files import run
     from alignseg_serve.segment_locally import locally
     from service import manifest as manifests
@@ -99,12 +120,12 @@ def _segment_locally(source: Path, out: Path, model: Path | None, engine: str | 
     try:
         manifest = manifests.load(settings.model)
         segmenter = locally(manifest, open_engine(settings, manifest), settings.max_pixels)
-        return run(source, out, segmenter, console, **flags)
+        return run(sources, out, segmenter, console, **flags)
     except AlignSegError as error:
         _give_up(error)
 
 
-def _segment_remotely(source: Path, out: Path, server: str, api_key: str | None, **flags: bool) -> int:
+def _segment_remotely(sources: list[Path], out: Path, server: str, api_key: str | None, **flags: bool) -> int:
     from alignseg_serve.segment_files import run
     from service.errors import AlignSegError
 
@@ -112,10 +133,10 @@ def _segment_remotely(source: Path, out: Path, server: str, api_key: str | None,
         from alignseg_serve.client import Client, ClientError
         from alignseg_serve.segment_remotely import IN_FLIGHT, remotely
     except ImportError as error:
-        _give_up(f"{error}. --server needs httpx: pip install 'alignseg-serve[client]'")
+        _give_up(f"{error}. --server needs httpx: pip install -e '.[client]'")
     try:
         with Client(server, api_key=api_key) as client:
-            return run(source, out, remotely(client), console, in_flight=IN_FLIGHT, **flags)
+            return run(sources, out, remotely(client), console, in_flight=IN_FLIGHT, **flags)
     except (AlignSegError, ClientError, ValueError) as error:
         _give_up(error)
 
@@ -144,7 +165,7 @@ def export(
         from model_export import checkpoint as checkpoints
         from model_export import export_command, parity
     except ImportError as error:
-        _give_up(f"{error}. Exporting needs PyTorch and ONNX: pip install 'alignseg-serve[export]'")
+        _give_up(f"{error}. Exporting needs PyTorch and ONNX: pip install -e '.[export]'")
     try:
         buckets = tuple(_size(text) for text in size) if size else export_command.DEFAULT_BUCKETS
         export_command.run(
@@ -160,7 +181,7 @@ def evaluate(context: typer.Context) -> None:
     try:
         from training import evaluate as measuring
     except ImportError as error:
-        _give_up(f"{error}. Measuring needs PyTorch: pip install 'alignseg-serve[cpu,train]'")
+        _give_up(f"{error}. Measuring needs PyTorch: pip install -e '.[cpu,train]'")
     raise typer.Exit(measuring.main(context.args))
 
 
@@ -170,7 +191,7 @@ def offsets(context: typer.Context) -> None:
     try:
         from training import offsets as drawing
     except ImportError as error:
-        _give_up(f"{error}. Drawing offsets needs PyTorch: pip install 'alignseg-serve[train]'")
+        _give_up(f"{error}. Drawing offsets needs PyTorch: pip install -e '.[train]'")
     raise typer.Exit(drawing.main(context.args))
 
 
@@ -185,12 +206,19 @@ def _settings(**given: Any) -> Any:
     """The environment's settings, with what was typed on top."""
     from pydantic import ValidationError
 
-    from service.settings import Settings
+    from service.settings import Settings, variable
 
+    typed = {name: value for name, value in given.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**typed)
     except ValidationError as error:
-        _give_up("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()))
+        found = [(str(e["loc"][0]) if e["loc"] else "", e) for e in error.errors()]
+        _give_up(
+            "; ".join(
+                f"{'--' + name if name in typed else variable(name)}: {e['msg']}, got {e['input']!r}"
+                for name, e in found
+            )
+        )
 
 
 def _give_up(reason: object) -> NoReturn:

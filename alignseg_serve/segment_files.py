@@ -49,7 +49,7 @@ Segmenter = Callable[[Path, bool], Masks]
 
 
 def run(
-    source: Path,
+    sources: Sequence[Path],
     out: Path,
     segmenter: Segmenter,
     console: Console,
@@ -58,12 +58,12 @@ def run(
     overwrite: bool,
     in_flight: int = 1,
 ) -> int:
-    """Segment `source` (a picture or a folder) into the folder `out`; returns the exit code.
+    """Segment `sources` (pictures or folders) into `out`, as `plan` has it; returns the exit code.
 
     in_flight: pictures at once, each in a thread; with 1 all is done in this one.
     Raises AlignSegError when there is nothing to do or a mask would overwrite a picture.
     """
-    jobs = plan(source, out, overlay=overlay)
+    jobs = plan(sources, out, overlay=overlay)
     open_jobs = [job for job in jobs if overwrite or not job.done]
     if skipped := len(jobs) - len(open_jobs):
         console.print(f"{skipped} of {len(jobs)} are done already and skipped (--overwrite does them again)")
@@ -109,11 +109,29 @@ def _segment(job: Job, segmenter: Segmenter) -> _Failure | None:
     return None
 
 
-def plan(source: Path, out: Path, *, overlay: bool) -> list[Job]:
-    """Every picture under `source` with files of its own under `out`.
+def plan(sources: Sequence[Path], out: Path, *, overlay: bool) -> list[Job]:
+    """Every picture of `sources` with files of its own: under the folder `out`, or, for one picture, `out` itself.
 
     street/a.jpg becomes street/a.png; with a street/a.bmp beside it they become a.jpg.png and a.bmp.png.
+    Raises AlignSegError.
     """
+    if out.suffix.lower() == ".png" and not out.is_dir():
+        jobs = [_one(sources, out, overlay=overlay)]
+    elif out.is_file():
+        raise AlignSegError(f"{out} is a file; -o takes a folder, or, for one picture, a name that ends in .png.")
+    else:
+        jobs = [job for source in sources for job in _all_of(source, out, overlay=overlay)]
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def _one(sources: Sequence[Path], out: Path, *, overlay: bool) -> Job:
+    if len(sources) != 1 or sources[0].is_dir():
+        raise AlignSegError(f"{out} is the name of one mask, and there may be more to write. Give a folder with -o.")
+    return Job(sources[0], out, out.with_suffix(".overlay.png") if overlay else None)
+
+
+def _all_of(source: Path, out: Path, *, overlay: bool) -> list[Job]:
     pictures = _pictures(source, out)
     root = source if source.is_dir() else source.parent
     stems = Counter(_stem(p, root, out) for p in pictures)
@@ -123,7 +141,6 @@ def plan(source: Path, out: Path, *, overlay: bool) -> list[Job]:
         if stems[base] > 1:
             base = out / picture.relative_to(root)
         jobs.append(Job(picture, _with(base, ".png"), _with(base, ".overlay.png") if overlay else None))
-    _refuse_clashes(jobs)
     return jobs
 
 

@@ -56,8 +56,7 @@ def load(runtime: Runtime | None = None) -> Library:
                 return Library(module, candidate, _logger(module, errors), errors)
     raise NoTensorRTError(
         f"{runtime or 'neither tensorrt nor tensorrt_rtx'} is not installed. On a GPU machine: pip install "
-        "'alignseg-serve[export,tensorrt]'. Without a GPU, or for GeForce and RTX cards: pip install "
-        "'alignseg-serve[export,rtx]'."
+        "-e '.[export,tensorrt]'. Without a GPU, or for GeForce and RTX cards: pip install -e '.[export,rtx]'."
     )
 
 

@@ -97,8 +97,11 @@ def _open(data: bytes) -> Image.Image:
         kind = _sniff(data)
         if kind is not None:
             raise DamagedImage(f"the {len(data)} bytes start as a {kind} whose header does not read.") from None
+        found = _foreign(data)
         raise NotAnImage(
-            f"got {len(data)} bytes that start with {data[:8]!r}; expected a JPEG, PNG, WebP, BMP or TIFF."
+            f"got {found}; expected a JPEG, PNG, WebP, BMP or TIFF. Convert it first."
+            if found
+            else f"got {len(data)} bytes that start with {data[:8]!r}; expected a JPEG, PNG, WebP, BMP or TIFF."
         ) from None
 
 
@@ -106,6 +109,14 @@ def _sniff(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
     return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
+
+
+def _foreign(data: bytes) -> str | None:
+    """What people send besides, by its first bytes: to be refused by its name."""
+    if data[4:8] == b"ftyp":  # ISO/IEC 14496-12: a brand follows
+        return {b"avif": "an AVIF", b"avis": "an AVIF"}.get(data[8:12], "a HEIC picture or a film")
+    begins = {b"GIF8": "a GIF", b"%PDF": "a PDF", b"<svg": "an SVG", b"<?xm": "an XML file or SVG"}
+    return begins.get(data[:4])
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

@@ -1,6 +1,8 @@
 """Every knob of the server, read from ALIGNSEG_* environment variables."""
 
+import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.logs import LogFormat
 
+PREFIX = "ALIGNSEG_"
 REPOSITORY = Path(__file__).resolve().parent.parent
 EngineName = Literal["auto", "tensorrt", "onnxruntime-cuda", "onnxruntime-cpu", "openvino-cpu"]
 
@@ -39,7 +42,7 @@ class Settings(BaseSettings):
     drain_timeout_s: how long SIGTERM waits for accepted work.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ALIGNSEG_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     model: Path = REPOSITORY / "weights" / "alignseg-lite"
     engine: EngineName = "auto"
@@ -69,3 +72,24 @@ class Settings(BaseSettings):
     request_timeout_ms: float = Field(default=30_000.0, gt=0)
     engine_hang_s: float = Field(default=120.0, gt=0)
     drain_timeout_s: float = Field(default=30.0, ge=0)
+
+
+def variable(setting: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + setting.upper()
+
+
+_OTHERS = frozenset({"ALIGNSEG_API_KEY"})  # the client's
+_OF_KUBERNETES = ("_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_TCP_ADDR", "_TCP_PORT", "_TCP_PROTO")
+
+
+def misspelt(environment: Mapping[str, str]) -> list[str]:
+    """A line for each ALIGNSEG_* variable that nothing reads: better told at the start than wondered about later."""
+    known = {variable(name) for name in Settings.model_fields} | _OTHERS
+    lines = []
+    for name in sorted(environment):
+        # Kubernetes sets ALIGNSEG_SERVICE_HOST and the like for a Service that is called alignseg.
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not name.endswith(_OF_KUBERNETES):
+            near = difflib.get_close_matches(name.upper(), sorted(known), n=1)
+            lines.append(f"{name} is no setting and changes nothing" + (f"; is it {near[0]}?" if near else "."))
+    return lines

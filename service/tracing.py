@@ -69,7 +69,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Tracer | No
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError as error:
-        log.error("no traces: %s. Install them with: pip install 'alignseg-serve[otel]'", error)
+        log.error("no traces: %s. Install them with: pip install -e '.[otel]'", error)
         return None
     name = environment.get("OTEL_SERVICE_NAME", "alignseg-serve")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))

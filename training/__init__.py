@@ -1,1 +1,6 @@
 """From labelled pictures to a checkpoint."""
+
+from importlib.util import find_spec
+
+if find_spec("torch") is None:
+    raise ImportError("PyTorch is not installed. In the checkout: pip install -e '.[train]', or make dev")

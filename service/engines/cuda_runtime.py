@@ -1,6 +1,7 @@
 """The few CUDA calls that an engine needs, by cuda-python; each failure as an error of ours. No PyTorch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable
@@ -42,13 +43,21 @@ class Device:
         return f"{self.architecture // 10}.{self.architecture % 10}"
 
 
+_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the last is WSL's
+
+
+def driver_is_here() -> bool:
+    """Whether missing packages are worth a word: without a driver they would only mislead."""
+    return any(path.exists() for path in _DRIVER)
+
+
 def load() -> Any:
     """The module cuda.bindings.runtime. Raises EngineUnavailable when it is not installed."""
     try:
         from cuda.bindings import runtime  # noqa: PLC0415 - the service must load, and say what is missing, without it
     except ImportError as error:
         raise EngineUnavailable(
-            f"cuda-python is not installed ({error}). Install it with: pip install 'alignseg-serve[gpu]'"
+            f"cuda-python is not installed ({error}). Install it with: pip install -e '.[gpu]'"
         ) from error
     return runtime
 

@@ -84,7 +84,7 @@ def _import_onnxruntime() -> Any:
         import onnxruntime  # noqa: PLC0415 - the service must load, and say what is missing, without it
     except ImportError as error:
         raise EngineUnavailable(
-            f"onnxruntime is not installed ({error}). Install it with: pip install 'alignseg-serve[cpu]'"
+            f"onnxruntime is not installed ({error}). Install it with: pip install -e '.[cpu]'"
         ) from error
     return onnxruntime
 

@@ -73,6 +73,6 @@ def _import_openvino() -> Any:
         import openvino  # noqa: PLC0415 - the service must load, and say what is missing, without it
     except ImportError as error:
         raise EngineUnavailable(
-            f"openvino is not installed ({error}). Install it with: pip install 'alignseg-serve[openvino]'"
+            f"openvino is not installed ({error}). Install it with: pip install -e '.[openvino]'"
         ) from error
     return openvino

@@ -38,7 +38,8 @@ def _best(settings: Settings, manifest: Manifest, onnx: Path) -> tuple[Engine, s
     try:
         cuda_runtime.first_device()
     except EngineUnavailable as error:
-        return _onnx_cpu(settings, manifest, onnx), f"auto; no GPU: {error}"
+        found = f"no GPU: {error}" if cuda_runtime.driver_is_here() else "this machine has no NVIDIA GPU"
+        return _onnx_cpu(settings, manifest, onnx), f"auto; {found}"
     why: list[str] = []
     for name in ("tensorrt", "onnxruntime-cuda"):
         try:

@@ -41,9 +41,7 @@ def installed() -> tuple[Any, Runtime]:
                 return importlib.import_module(name), runtime
             except ImportError:
                 continue
-    raise EngineUnavailable(
-        "neither tensorrt nor tensorrt_rtx is installed: pip install 'alignseg-serve[gpu,tensorrt]'."
-    )
+    raise EngineUnavailable("neither tensorrt nor tensorrt_rtx is installed: pip install -e '.[gpu,tensorrt]'.")
 
 
 def machine(device: Device) -> Machine:

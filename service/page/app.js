@@ -139,6 +139,6 @@ takeDrops();
 opacity.addEventListener("input", () => setOpacity((chosenOpacity = opacity.value)));
 find("#all").addEventListener("click", () => legend.setAll(true));
 find("#none").addEventListener("click", () => legend.setAll(false));
-find("#save-mask").addEventListener("click", () => save(new Blob([current.mask], { type: "image/png" }), ".png"));
-find("#save-overlay").addEventListener("click", async () => save(await stage.toPng(), ".overlay.png"));
+find("#save-mask").addEventListener("click", () => save(new Blob([current.mask], { type: "image/png" }), "-mask.png"));
+find("#save-overlay").addEventListener("click", async () => save(await stage.toPng(), "-overlay.png"));
 learn().catch(() => {}); // asked again with the first picture

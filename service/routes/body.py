@@ -8,6 +8,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service.errors import BadRequest, TooManyBytes, UnsupportedMediaType
+from service.settings import Settings
+from service.wishes import PARAMETERS
 
 FIELD: Final = "image"
 _OTHER_FILES: Final = 7  # in fields that nobody asked for
@@ -37,23 +39,23 @@ def refuse_by_header(request: Request, max_body_bytes: int, also: Collection[str
         raise UnsupportedMediaType(f"Content-Type is {kind!r}; expected image/*, {', '.join(sorted(taken))}: {HOW_TO}.")
 
 
-async def read_pictures(request: Request, max_body_bytes: int, max_pictures: int = 1) -> list[bytes]:
+async def read_pictures(request: Request) -> list[bytes]:
     """The bytes of each picture, whichever way they were sent: at least one, and a lone one is not empty.
 
     Raises BadRequest or TooManyBytes.
     """
     if media_type(request) == "multipart/form-data":
-        pictures = await _read_fields(request, _counted(request, max_body_bytes), max_pictures)
+        pictures = await _read_fields(request, _settings(request).max_pictures)
     else:
-        pictures = [await read_body(request, max_body_bytes)]
+        pictures = [await read_body(request)]
     if pictures == [b""]:
         raise BadRequest(f"the picture is empty, 0 bytes; expected one: {HOW_TO}.")
     return pictures
 
 
-async def read_body(request: Request, max_body_bytes: int) -> bytes:
+async def read_body(request: Request) -> bytes:
     """The body as it is. Raises TooManyBytes."""
-    return b"".join([chunk async for chunk in _counted(request, max_body_bytes)])
+    return b"".join([chunk async for chunk in _counted(request)])
 
 
 def media_type(request: Request) -> str:
@@ -61,8 +63,13 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _counted(request: Request, max_body_bytes: int) -> AsyncGenerator[bytes, None]:
-    total = 0
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.pipeline.settings
+    return settings
+
+
+async def _counted(request: Request) -> AsyncGenerator[bytes, None]:
+    total, max_body_bytes = 0, _settings(request).max_body_bytes
     async for chunk in request.stream():
         total += len(chunk)
         if total > max_body_bytes:
@@ -74,8 +81,8 @@ def _too_many(found: str, max_body_bytes: int) -> str:
     return f"{found}, at most {max_body_bytes} are taken. Scale the picture down, or raise ALIGNSEG_MAX_BODY_BYTES."
 
 
-async def _read_fields(request: Request, stream: AsyncGenerator[bytes, None], max_pictures: int) -> list[bytes]:
-    parser = _MemoryParser(request.headers, stream, max_files=max_pictures + _OTHER_FILES, max_fields=32)
+async def _read_fields(request: Request, max_pictures: int) -> list[bytes]:
+    parser = _MemoryParser(request.headers, _counted(request), max_files=max_pictures + _OTHER_FILES, max_fields=32)
     try:
         form = await parser.parse()
     except (MultiPartException, UnicodeError) as error:  # the latter of a charset that there is not
@@ -87,6 +94,11 @@ async def _read_fields(request: Request, stream: AsyncGenerator[bytes, None], ma
 
 
 def _files(form: FormData, max_pictures: int) -> list[UploadFile]:
+    if misplaced := sorted(PARAMETERS.keys() & set(form)):
+        raise BadRequest(
+            f"the form has the field {misplaced[0]!r}; what is asked for goes into the URL: "
+            f"/segment?{misplaced[0]}={str(form[misplaced[0]])[:50]}"
+        )
     values = form.getlist(FIELD)
     if not 1 <= len(values) <= max_pictures:
         found = f"{len(values)} fields {FIELD!r} among {sorted(set(form))}"

@@ -2,22 +2,23 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from typing import Final
+from typing import Final, TypeVar
 
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from service.routes.body import read_body
 from service.routes.entrance import enter
 from service.routes.leash import on_leash
 
 CLIENT_LEFT: Final = 499  # nginx's number; nobody reads it but the access log
+Body = TypeVar("Body")
+Read = Callable[[Request], Awaitable[Body]]
 
 
 async def exchange(
-    request: Request, work: Callable[[bytes, float], Awaitable[Response]], also: Collection[str] = ()
+    request: Request, read: Read[Body], work: Callable[[Body, float], Awaitable[Response]], also: Collection[str] = ()
 ) -> Response:
-    """Answer with what `work` makes of the body and the deadline, which is on time.monotonic().
+    """Answer with what `work` makes of what `read` takes out of the body, and of the deadline, on time.monotonic().
 
     also: media types of the body, besides pictures'. Raises RequestError.
     """
@@ -25,7 +26,7 @@ async def exchange(
     body_read = asyncio.Event()
 
     async def read_and_work() -> Response:
-        body = await read_body(request, request.app.state.pipeline.settings.max_body_bytes)
+        body = await read(request)
         body_read.set()
         return await work(body, deadline)
 

@@ -15,13 +15,11 @@ from service.keys import ApiKeys
 from service.pipeline import Pipeline
 from service.routes import problems
 from service.routes.entrance import announced_bytes
+from service.routes.security import PROBES
 
 MAX_HEADERS: Final = 100
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_QUERY_BYTES: Final = 8 * 1024
-OPEN_PATHS: Final = frozenset(  # health and metrics are asked by machines that have no key
-    {"/health", "/healthz/live", "/healthz/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
-)
 
 
 class GuardMiddleware:
@@ -41,7 +39,7 @@ class GuardMiddleware:
 
     def _judge(self, scope: Scope) -> RequestError | None:
         refusal = _head_too_large(scope)
-        if refusal is None and self._keys and scope["path"] not in OPEN_PATHS and not self._has_key(scope):
+        if refusal is None and self._keys and scope["path"] not in PROBES and not self._has_key(scope):
             refusal = Unauthorized("send one of the server's keys as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
         if refusal is None and scope["method"] == "POST":
             refusal = _no_room(scope)

@@ -17,7 +17,7 @@ from service import encode
 from service.errors import BadRequest, TooManyBytes
 from service.pipeline import Pipeline
 from service.routes import openapi_huggingface
-from service.routes.body import media_type
+from service.routes.body import media_type, read_body
 from service.routes.exchange import exchange
 from service.segmentation import Segmentation
 from service.summary import summarize
@@ -64,7 +64,7 @@ async def image_segmentation(request: Request) -> Response:
         answer = await pipeline.answer(picture, render, deadline, with_confidence=scored, with_pixels=False)
         return Response(answer.body, media_type=_JSON)
 
-    return await exchange(request, work, also={_JSON})
+    return await exchange(request, read_body, work, also={_JSON})
 
 
 def _parse(body: bytes) -> tuple[bytes, _Parameters]:

@@ -14,13 +14,10 @@ from service import journal
 from service.journal import Record
 from service.logs import AccessLog
 from service.metrics import Metrics
-from service.routes.security import HEADERS
+from service.routes.security import HEADERS, PROBES
 from service.tracing import Tracer
 
 REQUEST_ID: Final = "X-Request-Id"
-QUIET: Final = frozenset(
-    {"/metrics", "/health", "/healthz/live", "/healthz/ready", "/v2/health/live", "/v2/health/ready"}
-)
 _ID_BYTES: Final = REQUEST_ID.lower().encode()
 _SAFE: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # goes into logs: no spaces, no line breaks
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
@@ -57,7 +54,7 @@ class ObserveMiddleware:
         if self._tracer is not None:
             record.trace_id = self._tracer.export(record, scope["headers"])
         self._metrics.finished(record)
-        self._log.write(record, quiet=record.route in QUIET)
+        self._log.write(record, quiet=record.route in PROBES)
 
 
 def request_id_in(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

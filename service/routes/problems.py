@@ -63,7 +63,9 @@ def describe(request: Request, error: RequestError) -> dict[str, Any]:
 def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     title = HTTPStatus(error.status_code).phrase
-    detail = f"{request.method} {request.url.path}: {error.detail}. GET /docs shows what there is."
+    allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow")
+    told = f"{error.detail}, it takes {allowed}" if allowed else error.detail
+    detail = f"{request.method} {request.url.path}: {told}. GET /docs shows what there is."
     return _response(request, _members(request, error.status_code, title, detail), error.headers)
 
 

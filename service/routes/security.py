@@ -1,4 +1,4 @@
-"""Headers that tell browsers what our documents may do: nothing that they don't need."""
+"""Headers that tell browsers what our documents may do: nothing that they don't need; and the paths without a lock."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -17,3 +17,7 @@ _OWN: Final = (
 _POLICY: Final = b"content-security-policy"
 # What each answer gets, unless it brings its own.
 HEADERS: Final = {**_COMMON, _POLICY: _OWN}
+# Asked by machines that have no key, and so often that no log wants to hear of each.
+PROBES: Final = frozenset(
+    {"/health", "/healthz/live", "/healthz/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
+)

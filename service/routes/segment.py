@@ -1,26 +1,22 @@
 """POST /segment: a picture in, its class map out."""
 
-import asyncio
 from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
-from starlette.requests import ClientDisconnect
 
 from service import answers, media, wishes
 from service.errors import BadRequest
 from service.pipeline import Answer, Pipeline
 from service.routes import openapi
 from service.routes.body import read_pictures
-from service.routes.entrance import enter
-from service.routes.leash import on_leash
+from service.routes.exchange import exchange
 from service.routes.negotiation import choose
 from service.routes.several import answer_all
 from service.segmentation import find_classes
 from service.wishes import Wishes
 
 router = APIRouter(tags=["segmentation"])
-CLIENT_LEFT: Final = 499  # nginx's number; nobody reads it but the access log
 _HEADERS: Final = {"Vary": "Accept", "Link": '</classes>; rel="describedby"'}  # RFC 8288: what the ids mean
 
 
@@ -38,22 +34,18 @@ async def segment(request: Request) -> Response:
     media_type = choose(",".join(request.headers.getlist("accept")), list(answers.RENDERERS))
     asked = wishes.parse(request.query_params.multi_items(), media_type)
     _refuse_early(pipeline, asked)
-    permit, deadline = enter(request)
-    body_read = asyncio.Event()
 
-    async def work() -> Answer:
-        pictures = await read_pictures(request, pipeline.settings.max_body_bytes, pipeline.settings.max_pictures)
-        body_read.set()
+    async def work(pictures: list[bytes], deadline: float) -> Response:
         answer_one = partial(_answer_one, pipeline, media_type, asked, deadline)
         if len(pictures) == 1:
-            return await answer_one(pictures[0])
+            return _response(await answer_one(pictures[0]), media_type)
         _require_json(media_type, len(pictures))
-        return await answer_all(request, pipeline.admission, pictures, answer_one)
+        return _response(await answer_all(request, pipeline.admission, pictures, answer_one), media_type)
 
-    try:
-        answer = await on_leash(request, work(), body_read, permit, deadline)
-    except ClientDisconnect:
-        return Response(status_code=CLIENT_LEFT)
+    return await exchange(request, read_pictures, work)
+
+
+def _response(answer: Answer, media_type: str) -> Response:
     timing = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms.items())
     headers = {**_HEADERS, "Server-Timing": timing, "Content-Type": answers.content_type(media_type)}
     return Response(answer.body, headers=headers)

@@ -15,6 +15,7 @@ from service.errors import BadRequest, NotReady, TooManyPixels
 from service.manifest import Manifest
 from service.pipeline import Pipeline
 from service.routes import openapi_v2
+from service.routes.body import read_body
 from service.routes.exchange import exchange
 from service.routes.several import for_each
 from service.segmentation import Segmentation
@@ -89,7 +90,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
         wanted = await pipeline.off_loop(tensors.parse, body, json_bytes, limits)
         return await pipeline.off_loop(_respond, wanted, await _segment(pipeline, wanted, deadline))
 
-    return await exchange(request, work, also={_JSON})
+    return await exchange(request, read_body, work, also={_JSON})
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def pictures(tmp_path: Path) -> Path:
 def segment(source: Path, out: Path, engine: FakeEngine | None = None, **flags: bool) -> tuple[int, str]:
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     flags = {"overlay": False, "overwrite": False, **flags}
-    code = run(source, out, locally(MODEL, engine or FakeEngine(), 1_000_000), console, **flags)
+    code = run([source], out, locally(MODEL, engine or FakeEngine(), 1_000_000), console, **flags)
     console.file.close()
     return code, console.export_text()
 
@@ -100,21 +100,39 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(pictures: Path, tmp_path: Pat
 
 def test_an_out_folder_inside_the_source_is_no_source(pictures: Path) -> None:
     segment(pictures, pictures / "masks")
-    assert len(plan(pictures, pictures / "masks", overlay=False)) == 4
+    assert len(plan([pictures], pictures / "masks", overlay=False)) == 4
 
 
 def test_an_out_folder_around_the_source_is_fine(pictures: Path) -> None:
-    assert len(plan(pictures, pictures.parent, overlay=False)) == 4
+    assert len(plan([pictures], pictures.parent, overlay=False)) == 4
 
 
 def test_what_can_not_be_done_at_all(pictures: Path) -> None:
     with pytest.raises(AlignSegError, match="would overwrite the picture"):
-        plan(pictures / "a.png", pictures, overlay=False)
+        plan([pictures / "a.png"], pictures, overlay=False)
     for picture in pictures.rglob("*.*"):
         if picture.suffix != ".txt":
             picture.unlink()
     with pytest.raises(AlignSegError, match="holds no picture"):
-        plan(pictures, pictures / "masks", overlay=False)
+        plan([pictures], pictures / "masks", overlay=False)
+
+
+def test_one_picture_may_have_a_named_mask(pictures: Path, tmp_path: Path) -> None:
+    code, _ = segment(pictures / "a.png", tmp_path / "street.png", overlay=True)
+    assert code == 0
+    assert (tmp_path / "street.png").is_file()
+    assert (tmp_path / "street.overlay.png").is_file()
+    with pytest.raises(AlignSegError, match="the name of one mask"):
+        plan([pictures], tmp_path / "masks.png", overlay=False)
+    with pytest.raises(AlignSegError, match="is a file; -o takes a folder"):
+        plan([pictures], pictures / "notes.txt", overlay=False)
+
+
+def test_several_sources_go_to_one_folder(pictures: Path, tmp_path: Path) -> None:
+    jobs = plan([pictures / "sub", pictures / "b.jpg"], tmp_path, overlay=False)
+    assert [str(job.mask.relative_to(tmp_path)) for job in jobs] == ["a.png", "deep/c.png", "b.png"]
+    with pytest.raises(AlignSegError, match="two pictures would both be written"):
+        plan([pictures / "sub", pictures / "a.png"], tmp_path, overlay=False)
 
 
 def test_masks_among_the_pictures_are_refused(pictures: Path, tmp_path: Path) -> None:
@@ -128,7 +146,7 @@ def test_masks_among_the_pictures_are_refused(pictures: Path, tmp_path: Path) ->
 def test_two_pictures_for_one_file(pictures: Path, tmp_path: Path) -> None:
     shutil.copy(pictures / "a.png", pictures / "a.overlay.png")
     with pytest.raises(AlignSegError, match="two pictures would both be written"):
-        plan(pictures, tmp_path / "out", overlay=True)
+        plan([pictures], tmp_path / "out", overlay=True)
 
 
 def test_the_command(pictures: Path, tmp_path: Path) -> None:
@@ -156,3 +174,14 @@ def test_a_wrong_setting_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNSEG_MAX_QUEUE_DELAY_MS", "2.5")
     assert Settings().max_queue_delay_ms == 2.5
+
+
+def test_the_version_is_told() -> None:
+    assert CliRunner().invoke(cli.app, ["--version"]).output.startswith("alignseg-serve 0")
+
+
+def test_a_bad_setting_is_named_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNSEG_MAX_PIXELS", "many")
+    told = " ".join(CliRunner().invoke(cli.app, ["serve", "--port", "70000"]).output.split())
+    assert "ALIGNSEG_MAX_PIXELS: Input should be a valid integer" in told
+    assert "--port: Input should be less than or equal to 65535" in told

@@ -171,4 +171,4 @@ def test_without_httpx_it_says_what_to_install(folder: Path, tmp_path: Path) -> 
     command = [sys.executable, "-c", script, "segment", str(folder), "-o", str(tmp_path), "--server", "http://x"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == cli.UNUSABLE
-    assert "pip install 'alignseg-serve[client]'" in " ".join(done.stderr.split())
+    assert "pip install -e '.[client]'" in " ".join(done.stderr.split())

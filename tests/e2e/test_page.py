@@ -158,7 +158,7 @@ def test_opacity_and_downloads(page) -> None:  # type: ignore[no-untyped-def]
         page.get_by_role("button", name="Save mask").click()
     with page.expect_download() as drawn:
         page.get_by_role("button", name="Save overlay").click()
-    assert (mask.value.suggested_filename, drawn.value.suggested_filename) == ("street.png", "street.overlay.png")
+    assert (mask.value.suggested_filename, drawn.value.suggested_filename) == ("street-mask.png", "street-overlay.png")
     ids = np.asarray(Image.open(mask.value.path()))
     assert ids[30, [12, 36, 60, 84]].tolist() == [0, 1, 2, 3]
     seen = Image.open(io.BytesIO(Path(drawn.value.path()).read_bytes())).convert("RGB")

@@ -177,7 +177,7 @@ def test_errors_say_what_to_do(
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.setitem(sys.modules, name, None)
     assert build_engine.main([str(folder)]) == 2
-    assert "pip install 'alignseg-serve[export,tensorrt]'" in capsys.readouterr().err
+    assert "pip install -e '.[export,tensorrt]'" in capsys.readouterr().err
 
 
 def test_what_is_not_built_is_never_called_wrong(

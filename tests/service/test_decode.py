@@ -255,3 +255,17 @@ def _without_adobe(jpeg: bytes) -> bytes:
     """The same file without the APP14 segment that Adobe's programs write."""
     at = jpeg.find(b"\xff\xee")
     return jpeg if at < 0 else jpeg[:at] + jpeg[at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big") :]
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (encoded(PICTURE, "GIF"), "a GIF"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "a HEIC picture"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0mif1avif", "an AVIF"),
+        (b"%PDF-1.7\n", "a PDF"),
+    ],
+)
+def test_other_formats_are_refused_by_name(data: bytes, name: str) -> None:
+    with pytest.raises(NotAnImage, match=f"got {name}.*Convert it first"):
+        decode(data, LIMIT)

@@ -58,7 +58,7 @@ def test_a_provider_that_is_not_there(folder: Path) -> None:
 
 def test_without_onnxruntime_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(EngineUnavailable, match=r"pip install 'alignseg-serve\[cpu\]'"):
+    with pytest.raises(EngineUnavailable, match=r"pip install -e '.\[cpu\]'"):
         OnnxRuntimeEngine(folder / "model.onnx")
 
 

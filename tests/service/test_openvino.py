@@ -14,7 +14,7 @@ from service.errors import EngineError, ManifestError
 from service.settings import REPOSITORY
 from tests import tiny_model
 
-pytest.importorskip("openvino", reason="openvino is not installed: pip install 'alignseg-serve[openvino]'")
+pytest.importorskip("openvino", reason="openvino is not installed: pip install -e '.[openvino]'")
 from service.engines.openvino import OpenVinoEngine
 
 FOLDER = REPOSITORY / "weights" / "alignseg-lite"

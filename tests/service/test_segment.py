@@ -170,7 +170,18 @@ async def test_an_unknown_include_lists_what_there_is() -> None:
 
 async def test_wrong_method_names_the_right_one() -> None:
     async with serving() as (client, _):
-        assert (await client.get("/segment")).headers["allow"] == "POST"
+        refused = await client.get("/segment")
+    assert refused.headers["allow"] == "POST"
+    assert "it takes POST" in refused.json()["detail"]
+
+
+async def test_options_in_the_form_are_sent_to_the_url() -> None:
+    async with serving() as (client, _):
+        refused = await client.post("/segment", files={"image": PNG}, data={"confidence": "true", "note": "mine"})
+        taken = await client.post("/segment", files={"image": PNG}, data={"note": "mine"})
+    assert refused.status_code == 400
+    assert "/segment?confidence=true" in refused.json()["detail"]
+    assert taken.status_code == 200  # what is nobody's option is nobody's business
 
 
 async def test_a_full_house_refuses_before_reading() -> None:
