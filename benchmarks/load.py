@@ -2,6 +2,7 @@
 
     python -m benchmarks.load                      # a stand-in engine of 0.3 ms
     python -m benchmarks.load --infer-ms 100       # a slow engine: there an answer within the deadline is a good one
+    python -m benchmarks.load --shipped            # no stand-in: the shipped model on whatever this machine has
 
 Capacity is what 16 clients get in a closed loop, measured before and after each overload, the same generator on the
 same cores; so what the generator itself costs at four times the rate counts against the server.
@@ -9,6 +10,7 @@ same cores; so what the generator itself costs at four times the rate counts aga
 
 import argparse
 import json
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -28,9 +30,12 @@ WARM_UP_S: Final = 3.0  # of each overload, left out: the first second fills the
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure. factors: overload in times of the capacity. seconds: of each phase."""
+    """What to measure. infer_ms: None for the shipped model. factors: overload in times of the capacity.
 
-    infer_ms: float
+    seconds: of each phase.
+    """
+
+    infer_ms: float | None
     max_batch: int
     factors: tuple[float, ...]
     seconds: float
@@ -38,12 +43,19 @@ class Plan:
     @property
     def good_s(self) -> float:
         """How long a good answer may take."""
-        return DEADLINE_S if self.infer_ms >= SLOW_MS else QUICK_S
+        return DEADLINE_S if self.infer_ms is None or self.infer_ms >= SLOW_MS else QUICK_S
+
+    @property
+    def server(self) -> list[str]:
+        """The command that starts the server."""
+        if self.infer_ms is None:
+            return [sys.executable, "-m", "alignseg_serve", "serve", "--port", "0"]
+        return stand_in(self.infer_ms, max_batch=self.max_batch)
 
 
 def run(plan: Plan) -> dict[str, Any]:
     """All figures of a plan."""
-    with serving(stand_in(plan.infer_ms, max_batch=plan.max_batch)) as server:
+    with serving(plan.server) as server:
         load(server.port, clients=CLIENTS, seconds=min(2.0, plan.seconds))  # warm up
         rest_mb = server.rss()
         overloads = [overload(server, plan, factor) for factor in plan.factors]
@@ -149,12 +161,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--infer-ms", type=float, default=0.3)
+    parser.add_argument("--shipped", action="store_true", help="the shipped model in place of a stand-in")
     parser.add_argument("--max-batch", type=int, default=1)
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     parser.add_argument("--seconds", type=float, default=20.0, help="of each phase")
     parser.add_argument("--name", default="overload", help="of the file under benchmarks/results")
     arguments = parser.parse_args()
-    plan = Plan(arguments.infer_ms, arguments.max_batch, tuple(arguments.factors), arguments.seconds)
+    infer_ms = None if arguments.shipped else arguments.infer_ms
+    plan = Plan(infer_ms, arguments.max_batch, tuple(arguments.factors), arguments.seconds)
     figures = run(plan)
     for row in figures["overload"]:
         print(json.dumps({name: row[name] for name in ("times_capacity", "goodput_of_capacity", "answer_ms")}))
