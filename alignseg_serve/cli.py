@@ -55,7 +55,7 @@ def serve(
     from service import logs
     from service import manifest as manifests
     from service.app import create_app
-    from service.engines.select import open_engine
+    from service.engines.select import open_engines
     from service.errors import AlignSegError
     from service.server import Server
     from service.settings import misspelt
@@ -68,7 +68,7 @@ def serve(
     try:  # here rather than in the lifespan: a missing model deserves a sentence, not a traceback
         seen = look(settings.model)
         manifest = manifests.load(settings.model)
-        served = create_app(settings, open_engine(settings, manifest), manifest, seen=seen)
+        served = create_app(settings, open_engines(settings, manifest), manifest, seen=seen)
     except AlignSegError as error:
         _give_up(error)
     raise typer.Exit(Server(served, settings).run_until_stopped())

@@ -93,7 +93,7 @@ def main() -> None:
     logs.configure(settings.log)
     first_s = None if arguments.warm_ms is None else arguments.warm_ms / 1e3
     engine = StandInEngine(arguments.infer_ms / 1e3, arguments.max_batch, arguments.growth, first_s)
-    raise SystemExit(Server(create_app(settings, engine, manifest()), settings).run_until_stopped())
+    raise SystemExit(Server(create_app(settings, [engine], manifest()), settings).run_until_stopped())
 
 
 if __name__ == "__main__":

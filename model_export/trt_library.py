@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.engines.plan import Runtime
+from service.engines.tensorrt import MODULES, logger
 
 log = logging.getLogger("alignseg.build")
-# The RTX wheels from a package registry bring `tensorrt_rtx_bindings`; its maker's own `tensorrt_rtx` wraps that.
-_MODULES: Final[dict[Runtime, tuple[str, ...]]] = {
-    "tensorrt": ("tensorrt",),
-    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
-}
 # An ONNX function is imported once for each of its calls, with the names of its nodes; they are told apart by layer.
 _HARMLESS: Final = ("already exists, the output tensors of this new instance",)
 
@@ -48,12 +44,12 @@ def load(runtime: Runtime | None = None) -> Library:
 
     Raises NoTensorRTError.
     """
-    for candidate in (runtime,) if runtime else tuple(_MODULES):
-        for name in _MODULES[candidate]:
+    for candidate in (runtime,) if runtime else tuple(MODULES):
+        for name in MODULES[candidate]:
             module = _import(name)
             if module is not None:
                 errors: list[str] = []
-                return Library(module, candidate, _logger(module, errors), errors)
+                return Library(module, candidate, logger(module, log, errors, _is_harmless), errors)
     raise NoTensorRTError(
         f"{runtime or 'neither tensorrt nor tensorrt_rtx'} is not installed. On a GPU machine: pip install "
         "-e '.[export,tensorrt]'. Without a GPU, or for GeForce and RTX cards: pip install -e '.[export,rtx]'."
@@ -68,18 +64,5 @@ def _import(name: str) -> types.ModuleType | None:
         return None
 
 
-def _logger(trt: Any, errors: list[str]) -> Any:
-    """A TensorRT logger that keeps errors, and passes them and warnings on to Python's logging."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in {trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR}:
-                errors.append(message)
-                log.error("%s", message)
-            elif severity == trt.ILogger.WARNING and not any(text in message for text in _HARMLESS):
-                log.warning("%s", message)
-
-    return Logger()
+def _is_harmless(message: str) -> bool:
+    return any(text in message for text in _HARMLESS)

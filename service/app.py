@@ -1,7 +1,7 @@
 """The application: routes, the layers around them, and what they share."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service import keys, lifespan, tracing
 from service.contracts import Engine
-from service.engines.select import open_engine
+from service.engines.select import open_engines
 from service.lifespan import Opener
 from service.logs import AccessLog
 from service.manifest import Manifest
@@ -26,15 +26,16 @@ from service.tracing import Tracer
 
 def create_app(
     settings: Settings | None = None,
-    engine: Engine | None = None,
+    engines: Sequence[Engine] | None = None,
     manifest: Manifest | None = None,
-    opener: Opener = open_engine,
+    opener: Opener = open_engines,
     tracer: Tracer | None = None,
     seen: Look | None = None,
 ) -> FastAPI:
     """Build the ASGI application. What is not given is read from the environment and the model folder.
 
-    opener: opens the engine of a model; also of one that comes to lie in the folder while serving.
+    engines: of one model, each on a device of its own.
+    opener: opens the engines of a model; also of one that comes to lie in the folder while serving.
     seen: the model folder as it was before `manifest` was read from it; see swap.look.
     Raises SettingsError. Nothing is loaded before the lifespan starts; that raises ManifestError,
     EngineUnavailable or EngineError.
@@ -46,7 +47,7 @@ def create_app(
     @asynccontextmanager
     async def while_serving(app: FastAPI) -> AsyncGenerator[None, None]:
         try:
-            async with lifespan.serving(settings, figures, opener, engine, manifest, seen) as served:
+            async with lifespan.serving(settings, figures, opener, engines, manifest, seen) as served:
                 app.state.pipeline, app.state.watch = served.pipeline, served.watch
                 yield
         finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from service.settings import Settings
 from service.swap import Look, ModelWatch, look
 
 log = logging.getLogger("alignseg.app")
-Opener = Callable[[Settings, Manifest], Engine]
+Opener = Callable[[Settings, Manifest], Sequence[Engine]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +34,19 @@ async def serving(
     settings: Settings,
     figures: Metrics,
     opener: Opener,
-    engine: Engine | None,
+    engines: Sequence[Engine] | None,
     manifest: Manifest | None,
     seen: Look | None = None,
 ) -> AsyncGenerator[Served, None]:
     """A warm pipeline; drained on the way out.
 
-    engine, manifest: the first model, if it is open already. opener: opens others, and the first one if not.
+    engines, manifest: the first model, if it is open already. opener: opens others, and the first one if not.
     seen: the folder as it was before that manifest was read.
     Raises ManifestError, EngineUnavailable or EngineError.
     """
     seen = seen or look(settings.model)
     described = manifest or manifests.load(settings.model)
-    model = _served(settings, figures, described, engine or opener(settings, described))
+    model = _served(settings, figures, described, engines or opener(settings, described))
     pipeline = Pipeline(settings, model)
     try:
         await model.warm_up()
@@ -82,9 +82,9 @@ async def _watching(
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _served(settings: Settings, figures: Metrics, manifest: Manifest, engine: Engine) -> ServedModel:
+def _served(settings: Settings, figures: Metrics, manifest: Manifest, engines: Sequence[Engine]) -> ServedModel:
     delay_s = settings.max_queue_delay_ms / 1e3
-    return ServedModel(manifest, engine, max_queue_delay_s=delay_s, on_call=_counting(figures, manifest.name))
+    return ServedModel(manifest, engines, max_queue_delay_s=delay_s, on_call=_counting(figures, manifest.name))
 
 
 def _counting(figures: Metrics, model: str) -> OnCall:
@@ -96,12 +96,13 @@ def _counting(figures: Metrics, model: str) -> OnCall:
 
 def _announce(figures: Metrics, model: ServedModel) -> None:
     manifest = model.manifest
-    figures.serving(manifest.name, manifest.version, model.engine.name)
+    figures.serving(manifest.name, manifest.version, model.runtime)
     log.info("ready: %s %s, %d classes", manifest.name, manifest.version, len(manifest.classes))
 
 
 def _show(figures: Metrics, pipeline: Pipeline) -> None:
     admission = pipeline.admission
+    figures.watch("engines_working", "Engines that are not lost", lambda: len(pipeline.model.batcher.working))
     figures.watch("in_flight", "Requests in the house, uploads included", lambda: admission.in_flight)
     figures.watch("work", "Requests that ask for the engine and the codecs", lambda: admission.work)
     figures.watch("places", "How much work is taken at the moment", admission.places)

@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
 from service.attempts import OnCall
-from service.batcher import Batcher, Inferred
+from service.batcher import Batcher
 from service.contracts import Engine, UInt8Array
 from service.errors import BadRequest, EngineError, EngineLost, InferenceFailed, NotReady
 from service.manifest import Manifest
+from service.waiting import Inferred
 
 
 class ServedModel:
@@ -21,25 +22,29 @@ class ServedModel:
     def __init__(
         self,
         manifest: Manifest,
-        engine: Engine,
+        engines: Sequence[Engine],
         *,
         max_queue_delay_s: float = 0.0,
         on_call: OnCall = lambda size, error: None,
     ) -> None:
         self.manifest = manifest
-        self.engine = engine
-        self.batcher = Batcher(engine, max_queue_delay_s=max_queue_delay_s, on_call=on_call)
+        self.runtime = ", ".join(dict.fromkeys(engine.name for engine in engines))
+        self.has_confidence = all(engine.has_confidence for engine in engines)
+        self.batch_in_all = sum(engine.max_batch for engine in engines)
+        self.batcher = Batcher(engines, max_queue_delay_s=max_queue_delay_s, on_call=on_call)
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
 
     async def warm_up(self) -> None:
-        """Infer once in every bucket, so that the first client does not pay for it.
+        """Infer once in every bucket on every engine, so that the first client does not pay for it.
 
         Raises EngineError when the model can't be served.
         """
         for height, width in self.manifest.input.buckets:
-            await self.batcher.submit(np.zeros((height, width, 3), dtype=np.uint8))
+            blank = np.zeros((height, width, 3), dtype=np.uint8)
+            engines: Sequence[int | None] = self.batcher.working or [None]  # None: all are lost, and submit says why
+            await asyncio.gather(*(self.batcher.submit(blank, worker=engine) for engine in engines))
 
     @contextmanager
     def in_use(self) -> Generator[None, None, None]:
@@ -62,7 +67,7 @@ class ServedModel:
 
     def require_confidence(self) -> None:
         """Raises BadRequest when the engine can't tell its confidence."""
-        if not self.engine.has_confidence:
+        if not self.has_confidence:
             raise BadRequest(
                 f"the model {self.manifest.name} {self.manifest.version} tells no confidence. Leave confidence=true "
                 "out, or export the model again with a version of this program that adds it."

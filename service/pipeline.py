@@ -9,7 +9,6 @@ from typing import ParamSpec, TypeVar
 
 from service import journal
 from service.admission import Admission, Limits
-from service.batcher import Inferred
 from service.budget import PixelBudget, Take
 from service.contracts import UInt8Array
 from service.health import Health
@@ -19,6 +18,7 @@ from service.pool import Pool
 from service.segmentation import Segmentation
 from service.settings import Settings
 from service.views import PictureLimits, View, open_picture
+from service.waiting import Inferred
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,7 +119,7 @@ class Pipeline:
         if seen.count == 1:
             return [await model.infer(seen.tensor(0), deadline, with_confidence)]
         # Two batches' worth at a time keep the engine busy, and let other clients' pictures in between.
-        places = asyncio.Semaphore(2 * model.engine.max_batch)
+        places = asyncio.Semaphore(2 * model.batch_in_all)
 
         async def one(index: int) -> Inferred:
             async with places:
@@ -149,9 +149,9 @@ class Pipeline:
 
 
 def _limits(settings: Settings, model: ServedModel) -> Limits:
-    # A batch in the engine and one before it, and a picture in each codec thread and one before that: as the stages'
+    # A batch in each engine and one before it, and a picture in each codec thread and one before that: as the stages'
     # times vary, fewer would leave some of them idle. And a rate measured with too few stays too low: so it is a floor.
-    busy = 4 * settings.codec_threads + 2 * model.engine.max_batch
+    busy = 4 * settings.codec_threads + 2 * model.batch_in_all
     return Limits(settings.max_in_flight, settings.max_bytes_in_flight, settings.crowded_latency_ms / 1e3, busy)
 
 

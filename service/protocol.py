@@ -11,6 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # while it comes in; what is complete is judged in routes/guard.py
 HEAD_TIMEOUT_S: Final = 10.0
+# Longer than load balancers keep an idle connection (60 s, mostly): whoever closes first must not be the server, or a
+# request that is just being sent meets a closed door.
+KEEP_ALIVE_S: Final = 75
 MAX_CONNECTIONS: Final = 4096
 Refuse = Callable[[bytes], tuple[bytes, int] | None]  # first bytes -> an answer, and the size of what it answers
 
@@ -132,4 +135,11 @@ class BoundedProtocol(HttpToolsProtocol):
 def options(refuse: Refuse | None = None) -> dict[str, Any]:
     """Arguments of uvicorn.Config that all our ports share. Our own log has a line a request, so uvicorn's is off."""
     http = partial(BoundedProtocol, refuse=refuse)
-    return {"http": http, "log_config": None, "access_log": False, "server_header": False, "ws": "none"}
+    return {
+        "http": http,
+        "timeout_keep_alive": KEEP_ALIVE_S,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "ws": "none",
+    }

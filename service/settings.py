@@ -90,6 +90,7 @@ def misspelt(environment: Mapping[str, str]) -> list[str]:
     for name in sorted(environment):
         # Kubernetes sets ALIGNSEG_SERVICE_HOST and the like for a Service that is called alignseg.
         if name.upper().startswith(PREFIX) and name.upper() not in known and not name.endswith(_OF_KUBERNETES):
-            near = difflib.get_close_matches(name.upper(), sorted(known), n=1)
-            lines.append(f"{name} is no setting and changes nothing" + (f"; is it {near[0]}?" if near else "."))
+            names = [one.removeprefix(PREFIX) for one in sorted(known)]  # all begin alike: that makes none similar
+            near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
+            lines.append(f"{name} is no setting and changes nothing" + (f"; is it {PREFIX}{near[0]}?" if near else "."))
     return lines

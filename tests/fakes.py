@@ -102,7 +102,7 @@ async def serving(
     engine: FakeEngine | None = None, **settings: Any
 ) -> AsyncGenerator[tuple[httpx.AsyncClient, FastAPI], None]:
     """A client of an application with a fake engine, warmed up; drained on the way out."""
-    app = create_app(Settings(**{"model_poll_s": 0, **settings}), engine or FakeEngine(), manifest())
+    app = create_app(Settings(**{"model_poll_s": 0, **settings}), [engine or FakeEngine()], manifest())
     async with serving_app(app) as client:
         yield client, app
 

@@ -19,7 +19,7 @@ def live(
     engine: FakeEngine | None = None, model: Manifest | None = None, **settings: Any
 ) -> Generator[str, None, None]:
     """The address of a server with a fake engine, warmed up; drained on the way out."""
-    app = create_app(Settings(**settings), engine or FakeEngine(), model or manifest())
+    app = create_app(Settings(**settings), [engine or FakeEngine()], model or manifest())
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run)
     thread.start()

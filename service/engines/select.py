@@ -1,69 +1,97 @@
-"""Which runtime serves a model, and why."""
+"""Which runtime serves a model, on which devices, and why."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from service import manifest as manifests
 from service.contracts import Engine
 from service.engines import background_build, cuda_runtime, plan, tensorrt
+from service.engines.cuda_runtime import Device
 from service.engines.onnx_cuda import OnnxCudaEngine
 from service.engines.onnx_runtime import ROLE, OnnxRuntimeEngine
 from service.engines.openvino import OpenVinoEngine
-from service.errors import EngineError, EngineLost, EngineUnavailable, ManifestError
+from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable, ManifestError
 from service.manifest import Manifest
 from service.settings import Settings
 
 log = logging.getLogger("alignseg.engine")
-Opener = Callable[[Settings, Manifest, Path], Engine]
+LANES: Final = 2  # of a GPU: while one computes, the other copies
+OpenOn = Callable[[Settings, Manifest, Path, Device, int], Iterator[Engine]]
+OpenOnCpu = Callable[[Settings, Manifest, Path], Engine]
 
 
-def open_engine(settings: Settings, manifest: Manifest) -> Engine:
-    """Load the model into the runtime that the settings name, or into the best one there is.
+def open_engines(settings: Settings, manifest: Manifest, *, alone: bool = False) -> list[Engine]:
+    """Load the model into the runtime that the settings name, or into the best one there is, on each GPU.
 
-    auto: TensorRT, ONNX Runtime on the GPU, ONNX Runtime on the CPU.
-    Raises EngineUnavailable, ManifestError or EngineError.
+    auto: TensorRT, ONNX Runtime on the GPU, ONNX Runtime on the CPU. alone: one engine is enough.
+    Raises EngineUnavailable, ManifestError or EngineError; then nothing stays loaded.
     """
     onnx = manifests.verified_file(settings.model, manifest, ROLE)
     if settings.engine == "auto":
-        engine, why = _best(settings, manifest, onnx)
+        engines, why = _best(settings, manifest, onnx, alone)
     else:
-        engine, why = _OPENERS[settings.engine](settings, manifest, onnx), f"ALIGNSEG_ENGINE={settings.engine}"
-    log.info("%s serves %s %s from %s (%s)", engine.name, manifest.name, manifest.version, settings.model, why)
-    return engine
+        engines, why = _open(settings.engine, settings, manifest, onnx, alone), f"ALIGNSEG_ENGINE={settings.engine}"
+    names = ", ".join(dict.fromkeys(engine.name for engine in engines))
+    log.info("%s serves %s %s from %s (%s)", names, manifest.name, manifest.version, settings.model, why)
+    return engines
 
 
-def _best(settings: Settings, manifest: Manifest, onnx: Path) -> tuple[Engine, str]:
-    """The engine, and why the better ones were not taken."""
+def open_engine(settings: Settings, manifest: Manifest) -> Engine:
+    """One engine, on the first GPU or the CPU; raises what open_engines raises."""
+    return open_engines(settings, manifest, alone=True)[0]
+
+
+def _best(settings: Settings, manifest: Manifest, onnx: Path, alone: bool) -> tuple[list[Engine], str]:
+    """The engines, and why the better ones were not taken."""
     try:
         cuda_runtime.first_device()
     except EngineUnavailable as error:
         found = f"no GPU: {error}" if cuda_runtime.driver_is_here() else "this machine has no NVIDIA GPU"
-        return _onnx_cpu(settings, manifest, onnx), f"auto; {found}"
+        return [_onnx_cpu(settings, manifest, onnx)], f"auto; {found}"
     why: list[str] = []
-    for name in ("tensorrt", "onnxruntime-cuda"):
+    for name in _ON_GPU:
         try:
-            return _OPENERS[name](settings, manifest, onnx), "; ".join(["auto", *why])
+            return _open(name, settings, manifest, onnx, alone), "; ".join(["auto", *why])
         except EngineLost:
             raise
         except (EngineUnavailable, ManifestError, EngineError) as error:  # no reason not to serve
             why.append(f"not {name}: {error}")
-    return _onnx_cpu(settings, manifest, onnx), "; ".join(["auto", *why])
+    return [_onnx_cpu(settings, manifest, onnx)], "; ".join(["auto", *why])
 
 
-def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
-    device = cuda_runtime.first_device()
+def _open(name: str, settings: Settings, manifest: Manifest, onnx: Path, alone: bool) -> list[Engine]:
+    if name in _ON_CPU:
+        return [_ON_CPU[name](settings, manifest, onnx)]
+    engines: list[Engine] = []
+    with ExitStack() as opened:
+        for device in cuda_runtime.devices(cuda_runtime.load())[: 1 if alone else None]:
+            for engine in _ON_GPU[name](settings, manifest, onnx, device, 1 if alone else LANES):
+                opened.callback(engine.close)
+                engines.append(engine)
+        opened.pop_all()  # all are there: none is closed
+    return engines
+
+
+def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path, device: Device, lanes: int) -> Iterator[Engine]:
     try:
         found, info = plan.find(settings.model, tensorrt.machine(device), manifest.files[ROLE].sha256)
     except EngineUnavailable:
         if settings.build == "auto":
             background_build.start(settings.model, manifest.files[ROLE].sha256)
         raise
-    return tensorrt.TensorRtEngine(found, info, device)
+    yield (first := tensorrt.TensorRtEngine(found, info, device))
+    for _ in range(lanes - 1):
+        try:
+            yield tensorrt.TensorRtEngine(found, info, device, beside=first)
+        except EngineOutOfMemory as error:
+            log.warning("no memory for a second lane, so copies wait for the network: %s", error)
 
 
-def _onnx_cuda(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
-    return OnnxCudaEngine(onnx)
+def _onnx_cuda(settings: Settings, manifest: Manifest, onnx: Path, device: Device, lanes: int) -> Iterator[Engine]:
+    yield OnnxCudaEngine(onnx, device=device.index)  # one lane: a second would hold the weights again
 
 
 def _openvino(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
@@ -74,9 +102,5 @@ def _onnx_cpu(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
     return OnnxRuntimeEngine(onnx, intra_op_threads=settings.intra_op_threads)
 
 
-_OPENERS: dict[str, Opener] = {
-    "tensorrt": _tensorrt,
-    "onnxruntime-cuda": _onnx_cuda,
-    "openvino-cpu": _openvino,
-    "onnxruntime-cpu": _onnx_cpu,
-}
+_ON_GPU: dict[str, OpenOn] = {"tensorrt": _tensorrt, "onnxruntime-cuda": _onnx_cuda}  # the better one first
+_ON_CPU: dict[str, OpenOnCpu] = {"openvino-cpu": _openvino, "onnxruntime-cpu": _onnx_cpu}

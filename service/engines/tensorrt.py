@@ -1,13 +1,18 @@
 """TensorRT by cuda-python, without PyTorch: uint8 pictures in, uint8 class ids out. The one file that imports tensorrt.
 
-One stream. Pictures and class maps pass through pinned memory; each (bucket, batch size) is captured as a CUDA graph
-when it is first met, so from then on a batch is one launch: copy in, network, copy out. A context must not change once
-it is captured, so each has its own; they share one block of scratch memory, since one batch is computed at a time.
+An engine is one lane: a stream, on which copy in, network and copy out of one batch follow each other. Two lanes of a
+GPU, each with a thread of the batcher, overlap one's copies with the other's network; they share the weights.
+
+Pictures and class maps pass through pinned memory; each (bucket, batch size) is captured as a CUDA graph when it is
+first met, so from then on a batch is one launch. A context must not change once it is captured, so each has its own;
+those of a lane share one block of scratch memory, since it computes one batch at a time.
 """
 
 import importlib
 import logging
 import math
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +32,8 @@ log = logging.getLogger("alignseg.engine")
 PICTURES: Final = "pictures"
 CLASS_MAP: Final = "class_map"
 LOGITS: Final = "logits"
-_MODULES: Final[dict[Runtime, tuple[str, ...]]] = {
+# The RTX wheels from a package registry bring `tensorrt_rtx_bindings`; its maker's own `tensorrt_rtx` wraps that.
+MODULES: Final[dict[Runtime, tuple[str, ...]]] = {
     "tensorrt": ("tensorrt",),
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
@@ -35,7 +41,7 @@ _MODULES: Final[dict[Runtime, tuple[str, ...]]] = {
 
 def installed() -> tuple[Any, Runtime]:
     """TensorRT's module and which of the two it is. Raises EngineUnavailable when neither is installed."""
-    for runtime, names in _MODULES.items():
+    for runtime, names in MODULES.items():
         for name in names:
             try:
                 return importlib.import_module(name), runtime
@@ -66,8 +72,8 @@ class TensorRtEngine:
 
     has_confidence = True
 
-    def __init__(self, plan: Path, info: PlanInfo, device: Device) -> None:
-        """Load `plan` on `device`.
+    def __init__(self, plan: Path, info: PlanInfo, device: Device, beside: "TensorRtEngine | None" = None) -> None:
+        """Load `plan` on `device`. beside: another lane of the same plan there, whose weights this one shares.
 
         Raises EngineUnavailable without TensorRT or cuda-python, ManifestError when the plan does not load, EngineError
         when the device has no room for it; all memory is given back then.
@@ -80,11 +86,16 @@ class TensorRtEngine:
         self.max_batch = max(profile.max_batch for profile in info.profiles)
         self._closed = False
         self._on_device()
-        self._logger = _logger(self._trt)
-        self._runtime = self._trt.Runtime(self._logger)
-        self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        if beside is None:
+            self._errors: list[str] = []
+            self._runtime = self._trt.Runtime(logger(self._trt, log, self._errors))
+            self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+            self._making = threading.Lock()  # TensorRT's objects are not to be called by two threads at a time
+        else:
+            self._errors, self._runtime = beside._errors, beside._runtime
+            self._engine, self._making = beside._engine, beside._making
         if self._engine is None:
-            raise ManifestError(f"{self.name} can't load {plan}: {self._logger.last}. Build it again.")
+            raise ManifestError(f"{self.name} can't load {plan}: {self._last_error}. Build it again.")
         self._stream = check(cuda, cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking), "creating a stream")
         self._shapes: dict[tuple[int, ...], _Shape] = {}
         self._buffers = Buffers(cuda)
@@ -139,18 +150,24 @@ class TensorRtEngine:
         scratch = (self._engine.get_device_memory_size_for_profile_v2(i) for i in range(len(self._info.profiles)))
         self._scratch = self._buffers.on_device("scratch", max(scratch))
 
+    @property
+    def _last_error(self) -> str:
+        """TensorRT's calls only say that they failed; why, they tell its logger."""
+        return self._errors[-1] if self._errors else "TensorRT does not say why"
+
     def _shape(self, pictures: tuple[int, ...]) -> _Shape:
         """What belongs to a batch of this shape, made when it is first met."""
         shape = self._shapes.get(pictures)
         if shape is None:
             count, height, width, _ = pictures
-            shape = self._shapes[pictures] = self._new_shape((count, height, width, 3))
+            with self._making:
+                shape = self._shapes[pictures] = self._new_shape((count, height, width, 3))
         return shape
 
     def _new_shape(self, pictures: tuple[int, int, int, int]) -> _Shape:
         context = self._context(self._profile(pictures))
         if not context.set_input_shape(PICTURES, pictures):
-            raise EngineError(f"{self.name} does not take {pictures}: {self._logger.last}")
+            raise EngineError(f"{self.name} does not take {pictures}: {self._last_error}")
         return _Shape(pictures, tuple(context.get_tensor_shape(LOGITS)), context)
 
     def _profile(self, pictures: tuple[int, int, int, int]) -> int:
@@ -168,7 +185,7 @@ class TensorRtEngine:
         """An execution context without scratch memory of its own."""
         context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None or not context.set_optimization_profile_async(profile, int(self._stream)):
-            raise EngineError(f"{self.name} has no execution context for profile {profile}: {self._logger.last}")
+            raise EngineError(f"{self.name} has no execution context for profile {profile}: {self._last_error}")
         check(self._cuda, self._cuda.cudaStreamSynchronize(self._stream), "choosing a profile")
         return context
 
@@ -196,7 +213,7 @@ class TensorRtEngine:
         self._buffers.to_device(PICTURES, pixels * 3, self._stream)
         if not shape.context.execute_async_v3(int(self._stream)):
             check(self._cuda, self._cuda.cudaGetLastError(), f"{self.name} on a batch of {shape.pictures}")
-            raise EngineError(f"{self.name} failed on a batch of {shape.pictures}: {self._logger.last}")
+            raise EngineError(f"{self.name} failed on a batch of {shape.pictures}: {self._last_error}")
         self._buffers.to_host(CLASS_MAP, pixels, self._stream)
 
     def _capture(self, shape: _Shape) -> Any:
@@ -222,19 +239,20 @@ class TensorRtEngine:
                 cuda.cudaGraphDestroy(graph)
 
 
-def _logger(trt: Any) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """Passes warnings and errors on, and remembers the last error: TensorRT's calls only say that they failed."""
+def logger(
+    trt: Any, to: logging.Logger, errors: list[str], harmless: Callable[[str], bool] = lambda text: False
+) -> Any:
+    """A TensorRT logger that keeps errors in `errors`, and passes them and warnings on, except harmless ones."""
 
+    class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.last = "TensorRT does not say why"
 
         def log(self, severity: Any, message: str) -> None:
             if severity in {trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR}:
-                self.last = message
-                log.error("%s", message)
-            elif severity == trt.ILogger.WARNING:
-                log.warning("%s", message)
+                errors.append(message)
+                to.error("%s", message)
+            elif severity == trt.ILogger.WARNING and not harmless(message):
+                to.warning("%s", message)
 
     return Logger()

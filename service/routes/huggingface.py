@@ -57,7 +57,7 @@ async def image_segmentation(request: Request) -> Response:
 
     async def work(body: bytes, deadline: float) -> Response:
         picture, parameters = await pipeline.off_loop(_parse, body) if is_json else (body, _Parameters())
-        scored = pipeline.model.engine.has_confidence
+        scored = pipeline.model.has_confidence
         if parameters.threshold:
             pipeline.require_confidence()
         render = partial(_render, threshold=parameters.threshold or 0.0)

@@ -55,11 +55,11 @@ async def ready(request: Request) -> dict[str, bool]:
 async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
     """Inputs and outputs of the model. An inference takes one of the two inputs."""
     manifest = _find(request, model, version)
-    outputs = [tensors.CLASS_MAP, *([tensors.CONFIDENCE] if _pipeline(request).model.engine.has_confidence else [])]
+    outputs = [tensors.CLASS_MAP, *([tensors.CONFIDENCE] if _pipeline(request).model.has_confidence else [])]
     return {
         "name": manifest.name,
         "versions": [manifest.version],
-        "platform": f"alignseg_{_pipeline(request).model.engine.name}",
+        "platform": f"alignseg_{_pipeline(request).model.runtime}",
         "inputs": tensors.INPUTS,
         "outputs": [{"name": name, "datatype": "UINT8", "shape": [-1, -1, -1]} for name in outputs],
     }

@@ -164,13 +164,6 @@ def test_without_a_model_it_says_what_to_do(command: list[str], tmp_path: Path) 
     assert "alignseg export" in " ".join(result.output.split())
 
 
-def test_a_wrong_setting_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALIGNSEG_MAX_PIXELS", "many")
-    result = CliRunner().invoke(cli.app, ["serve"])
-    assert result.exit_code == cli.UNUSABLE
-    assert "max_pixels" in result.output
-
-
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNSEG_MAX_QUEUE_DELAY_MS", "2.5")
     assert Settings().max_queue_delay_ms == 2.5

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,22 @@ def test_graphs_give_what_the_first_call_gave(engine: tensorrt.TensorRtEngine) -
         single = engine.infer(batch[:1]).ids
         assert (single == first.ids[:1]).mean() > 0.999
     assert all(shape.graph is not None for shape in engine._shapes.values() if shape.met)
+
+
+def test_two_lanes_at_once_give_what_one_gives(folder: Path, engine: tensorrt.TensorRtEngine) -> None:
+    device = cuda_runtime.first_device()
+    onnx = manifests.load(folder).files["onnx"].sha256
+    found, info = plan.find(folder, tensorrt.machine(device), onnx)
+    second = tensorrt.TensorRtEngine(found, info, device, beside=engine)
+    batches = [pictures(1 + i % 4) for i in range(40)]
+    expected = [engine.infer(batch).ids for batch in batches]
+    with ThreadPoolExecutor(2) as lanes:
+        halves = [lanes.submit(lambda lane, own: [lane.infer(b).ids for b in own], *half)
+                  for half in ((engine, batches[::2]), (second, batches[1::2]))]  # fmt: skip
+    for half, own in zip(halves, (expected[::2], expected[1::2]), strict=True):
+        for ids, one in zip(half.result(), own, strict=True):
+            np.testing.assert_array_equal(ids, one)
+    second.close()
 
 
 def test_memory_is_given_back(folder: Path, engine: tensorrt.TensorRtEngine) -> None:

@@ -18,7 +18,7 @@ SCENE = Path(__file__).parents[1] / "data" / "scene.jpg"
 
 
 async def mask(folder: Path, engine: object) -> np.ndarray:
-    app = create_app(Settings(model=folder), engine, manifests.load(folder))
+    app = create_app(Settings(model=folder), [engine], manifests.load(folder))
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
         headers = {"Content-Type": "image/jpeg", "Accept": "image/png"}

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ def picture(value: int = 0, shape: tuple[int, int] = (2, 3)) -> UInt8Array:
 
 @asynccontextmanager
 async def running(engine: FakeEngine, delay_s: float = 0.0) -> AsyncGenerator[Batcher, None]:
-    batcher = Batcher(engine, max_queue_delay_s=delay_s)
+    batcher = Batcher([engine], max_queue_delay_s=delay_s)
     try:
         yield batcher
     finally:
@@ -264,9 +265,74 @@ async def test_a_failure_beside_the_engine_answers_the_batch_in_hand() -> None:
     def broken(size: int, error: EngineError | None) -> None:
         raise ValueError("the counter is broken")
 
-    batcher = Batcher(FakeEngine(), on_call=broken)
+    batcher = Batcher([FakeEngine()], on_call=broken)
     with pytest.raises(EngineLost, match="the counter is broken"):
         async with asyncio.timeout(5):
             await batcher.submit(picture())
     assert batcher.lost is not None
     assert await batcher.drain(5)
+
+
+@asynccontextmanager
+async def in_front_of(*engines: FakeEngine) -> AsyncGenerator[Batcher, None]:
+    batcher = Batcher(engines)
+    try:
+        yield batcher
+    finally:
+        assert await batcher.drain(10)
+        assert all(engine.closed for engine in engines)
+
+
+async def test_two_engines_compute_at_the_same_time() -> None:
+    both = threading.Barrier(2)  # neither passes before the other is in a call, too
+    engines = [FakeEngine(1, lambda batch: both.wait(10)) for _ in range(2)]
+    async with in_front_of(*engines) as batcher:
+        answers = await asyncio.gather(*(batcher.submit(picture(i)) for i in range(20)))
+    assert [int(a.ids[0, 0]) for a in answers] == [i % 4 for i in range(20)]
+    assert [len(engine.batches) for engine in engines] == [10, 10]
+
+
+async def test_each_engine_can_be_asked_for() -> None:
+    engines = [FakeEngine(), FakeEngine()]
+    async with in_front_of(*engines) as batcher:
+        await asyncio.gather(*(batcher.submit(picture(), worker=1) for _ in range(5)))
+        assert not engines[0].batches
+        await batcher.submit(picture(), worker=0)
+    assert len(engines[0].batches) == 1
+
+
+async def test_what_a_lost_engine_had_begun_the_others_finish() -> None:
+    good, bad = FakeEngine(2), FakeEngine(2, raising(EngineLost("gone"), lambda batch: True))
+    async with in_front_of(bad, good) as batcher:
+        answers = await asyncio.gather(*(batcher.submit(picture(i)) for i in range(40)))
+        assert [int(a.ids[0, 0]) for a in answers] == [i % 4 for i in range(40)]
+        with pytest.raises(EngineLost, match="gone"):
+            await batcher.submit(picture(), worker=0)
+        assert batcher.working == [1]
+        assert batcher.lost is None
+        assert batcher.last_error is None
+        assert (await batcher.submit(picture())).batch_size == 1
+
+
+async def test_when_all_are_lost_everybody_is_told() -> None:
+    engines = [FakeEngine(1, raising(EngineLost("gone"), lambda batch: True)) for _ in range(3)]
+    async with in_front_of(*engines) as batcher:
+        answers = await asyncio.gather(*(batcher.submit(picture(i)) for i in range(20)), return_exceptions=True)
+        assert all(isinstance(answer, EngineLost) for answer in answers)
+        assert batcher.working == []
+        assert batcher.lost is not None
+        with pytest.raises(EngineLost, match="gone"):
+            await batcher.submit(picture())
+
+
+async def test_the_longest_call_tells_how_long_the_engines_hang() -> None:
+    gate = Gate()
+    async with in_front_of(FakeEngine(before=gate), FakeEngine()) as batcher:
+        hung = asyncio.create_task(batcher.submit(picture(), worker=0))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        await batcher.submit(picture())  # the other one goes on
+        assert batcher.busy_since is not None
+        assert batcher.busy_since <= time.monotonic()
+        gate.opened.set()
+        await hung
+    assert batcher.busy_since is None

@@ -29,10 +29,10 @@ class House:
         self.client: httpx.AsyncClient
         self.app: FastAPI
 
-    def open(self, _settings: Settings, _manifest: Manifest) -> FakeEngine:
+    def open(self, _settings: Settings, _manifest: Manifest) -> list[FakeEngine]:
         self.engines.append(self.next)
         self.next = FakeEngine()
-        return self.engines[-1]
+        return self.engines[-1:]
 
     def put(self, version: str, **changes: object) -> None:
         described = json.loads(fakes.manifest().model_dump_json()) | {"version": version} | changes

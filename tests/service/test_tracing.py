@@ -22,7 +22,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def app(tracer: Tracer | None) -> FastAPI:
-    return create_app(Settings(model_poll_s=0), FakeEngine(), fakes.manifest(), tracer=tracer)
+    return create_app(Settings(model_poll_s=0), [FakeEngine()], fakes.manifest(), tracer=tracer)
 
 
 async def test_a_span_a_request_and_one_a_stage() -> None:
@@ -105,4 +105,4 @@ def test_without_the_extra_it_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.resources", None)
     assert tracing.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}) is None
-    assert "alignseg-serve[otel]" in caplog.text
+    assert "-e '.[otel]'" in caplog.text

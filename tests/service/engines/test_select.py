@@ -13,7 +13,7 @@ from service.engines.onnx_cuda import OnnxCudaEngine, _require_on_gpu
 from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable
 from service.settings import Settings
 from tests import tiny_model
-from tests.service.engines.fake_gpu import Error, FakeCuda, FakeTensorRT
+from tests.service.engines.fake_gpu import Error, FakeCuda, FakeTensorRT, Properties
 from tests.service.engines.test_tensorrt import info_of
 
 
@@ -82,7 +82,10 @@ def test_a_plan_that_does_not_fit_into_memory_is_none_either(
 
 def test_no_gpu(folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_runtime, "load", lambda: FakeCuda(devices=()))
-    assert "there is no NVIDIA GPU" in opened(folder, caplog)[1]
+    assert opened(folder, caplog)[1].endswith("(auto; this machine has no NVIDIA GPU)")
+    monkeypatch.setattr(cuda_runtime, "driver_is_here", lambda: True)
+    caplog.clear()
+    assert "no GPU: there is no NVIDIA GPU (cudaErrorNoDevice)" in opened(folder, caplog)[1]
     for name in ("tensorrt", "onnxruntime-cuda"):  # asked for by name, it is that or nothing
         with pytest.raises(EngineUnavailable):
             opened(folder, caplog, engine=name)
@@ -151,3 +154,37 @@ def test_no_feature_map_is_computed_on_the_cpu() -> None:
 )
 def test_messages_of_onnx_runtime(message: str, kind: type[EngineError]) -> None:
     assert OnnxCudaEngine._kind(OnnxCudaEngine.__new__(OnnxCudaEngine), message) is kind
+
+
+def test_each_gpu_gets_an_engine(folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture) -> None:
+    info_of(folder, onnx_sha256=manifests.load(folder).files["onnx"].sha256)
+    gpu.cuda.devices *= 2
+    with caplog.at_level(logging.INFO, "alignseg.engine"):
+        engines = select.open_engines(Settings(model=folder), manifests.load(folder))
+    assert [engine.name for engine in engines] == ["tensorrt-fp16-gpu0"] * 2 + ["tensorrt-fp16-gpu1"] * 2
+    assert "tensorrt-fp16-gpu0, tensorrt-fp16-gpu1 serves tiny" in caplog.text
+    for engine in engines:
+        engine.close()
+    assert opened(folder, caplog)[0] == "tensorrt-fp16-gpu0"  # one is enough for who has one picture at a time
+
+
+def test_all_or_none(folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture) -> None:
+    info_of(folder, onnx_sha256=manifests.load(folder).files["onnx"].sha256)
+    gpu.cuda.devices += (Properties("NVIDIA T4", 7, 5),)
+    engines = select.open_engines(Settings(model=folder), manifests.load(folder))
+    assert [engine.name for engine in engines] == ["onnxruntime-cpu"]
+    assert not gpu.cuda.memory  # what the first one held is given back
+
+
+def test_without_memory_for_a_second_lane_it_goes_on_with_one(
+    folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture
+) -> None:
+    info_of(folder, onnx_sha256=manifests.load(folder).files["onnx"].sha256)
+    (alone,) = select.open_engines(Settings(model=folder), manifests.load(folder), alone=True)
+    gpu.cuda.limit = sum(len(block) for block in gpu.cuda.memory.values())  # what one lane takes
+    alone.close()
+    (engine,) = select.open_engines(Settings(model=folder), manifests.load(folder))
+    assert engine.name == "tensorrt-fp16-gpu0"
+    assert "no memory for a second lane" in caplog.text
+    engine.close()
+    assert not gpu.cuda.memory

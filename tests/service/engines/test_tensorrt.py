@@ -222,7 +222,7 @@ def test_without_the_libraries_it_says_what_to_install(monkeypatch: pytest.Monke
         monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
     with pytest.raises(EngineUnavailable, match="pip install"):
         tensorrt.installed()
-    with pytest.raises(EngineUnavailable, match=r"alignseg-serve\[gpu\]"):
+    with pytest.raises(EngineUnavailable, match=r"-e '.\[gpu\]'"):
         cuda_runtime.load()
     module = ModuleType("tensorrt_rtx")
     module.__version__ = "1.7"  # type: ignore[attr-defined]
@@ -254,3 +254,19 @@ def test_verify_compares_the_engine_that_fits(
     told = capsys.readouterr().out
     assert [line.split()[0] for line in told.splitlines()[1:]] == ["onnxruntime-cpu"] + 2 * ["tensorrt-fp16-gpu0"]
     assert told.count("BREACH") == 2
+
+
+def test_two_lanes_share_the_weights_and_nothing_else(trt: FakeTensorRT, cuda: FakeCuda, tmp_path: Path) -> None:
+    info = info_of(tmp_path)
+    plan_file = tmp_path / info.plan.path
+    first = TensorRtEngine(plan_file, info, H200)
+    plan_file.unlink()  # the weights are not read again
+    second = TensorRtEngine(plan_file, info, H200, beside=first)
+    assert cuda.calls.count("cudaStreamCreateWithFlags") == 2
+    a, b = pictures(2, 8, 12), pictures(2, 8, 12) + 1
+    for lane, batch in ((first, a), (second, b), (first, b), (second, a)):
+        np.testing.assert_array_equal(lane.infer(batch).ids, batch[..., 0] % 4)
+    first.close()
+    np.testing.assert_array_equal(second.infer(a).ids, a[..., 0] % 4)
+    second.close()
+    assert not cuda.memory
