@@ -5,7 +5,7 @@ python -m benchmarks.stand_in --infer-ms 0.3
 
 import argparse
 import time
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 import numpy as np
@@ -87,13 +87,15 @@ def main() -> None:
     parser.add_argument("--warm-ms", type=float, help="of the first call; as the others if not given")
     parser.add_argument("--max-batch", type=int, default=1)
     parser.add_argument("--growth", type=float, default=1.0, help="cost of a further picture in a batch, 0 to 1")
+    parser.add_argument("--engines", type=int, default=1, help="as many GPUs")
     parser.add_argument("--port", type=int, default=0)
     arguments = parser.parse_args()
     settings = Settings(port=arguments.port)
     logs.configure(settings.log)
     first_s = None if arguments.warm_ms is None else arguments.warm_ms / 1e3
-    engine = StandInEngine(arguments.infer_ms / 1e3, arguments.max_batch, arguments.growth, first_s)
-    raise SystemExit(Server(create_app(settings, [engine], manifest()), settings).run_until_stopped())
+    one = partial(StandInEngine, arguments.infer_ms / 1e3, arguments.max_batch, arguments.growth, first_s)
+    engines = [one() for _ in range(arguments.engines)]
+    raise SystemExit(Server(create_app(settings, engines, manifest()), settings).run_until_stopped())
 
 
 if __name__ == "__main__":
