@@ -36,6 +36,8 @@ from service.errors import AlignSegError, EngineUnavailable
 from service.manifest import FileEntry
 
 CALIBRATION_PICTURES = 40
+EIGHT_BIT = ("int8", "fp8")
+FP8_FROM = 89  # Ada and Hopper
 RTX_ARCHITECTURES = (80, 86, 89, 120)  # what TensorRT for RTX builds for where there is no GPU to ask
 _NOT_BUILT = (
     NoTensorRTError, WrongNetworkError, PrecisionError, CheckpointError, ParityError, ValidationError,
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         library = trt_library.load(options.runtime)
         source = trt_source.find(options.source, options.bucket)
-        target = _target(library, options.arch)
+        target = _target(library, options.arch, options.precision)
         _say("runtime", f"{library.runtime} {library.version} for {target.gpu}")
         if options.if_missing and _there(source, target, library):
             return 0
@@ -74,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build(library: Library, source: Source, target: Target, options: argparse.Namespace) -> int:
     wanted = trt_engine.profiles(source.buckets, options.batch)
     _say("prepare", f"{source.onnx}: {options.precision}, {options.warp}")
-    pictures = _calibration(options, source) if options.precision == "int8" else []
+    pictures = _calibration(options, source) if options.precision in EIGHT_BIT else []
     model = trt_graph.prepare(onnx.load(source.onnx), options.precision, options.warp, pictures)
     builder, network, report = _parse(library, model, target, options)
     if options.dry_run:
@@ -183,8 +185,17 @@ def _there(source: Source, target: Target, library: Library) -> bool:
     return True
 
 
-def _target(library: Library, asked: list[int] | None) -> Target:
-    """The GPU that is here, or, for TensorRT for RTX, the architectures asked for."""
+def _target(library: Library, asked: list[int] | None, precision: str) -> Target:
+    """The GPU that is here, or, for TensorRT for RTX, the architectures asked for. Raises RuntimeError."""
+    target = _machine(library, asked, precision)
+    if precision == "fp8" and min(target.architectures) < FP8_FROM:
+        raise RuntimeError(
+            f"fp8 needs compute capability {FP8_FROM / 10}, which {target.gpu} has not. Use int8 (or --arch 89 120)."
+        )
+    return target
+
+
+def _machine(library: Library, asked: list[int] | None, precision: str) -> Target:
     if asked and library.runtime == "tensorrt_rtx":
         return Target("-".join(f"sm{a}" for a in asked), tuple(asked), here=False)
     try:
@@ -192,7 +203,8 @@ def _target(library: Library, asked: list[int] | None) -> Target:
     except EngineUnavailable as error:
         if library.runtime == "tensorrt":
             raise RuntimeError(f"TensorRT builds on the GPU it builds for: {error} tensorrt_rtx needs none.") from None
-        return Target("-".join(f"sm{a}" for a in RTX_ARCHITECTURES), RTX_ARCHITECTURES, here=False)
+        able = tuple(a for a in RTX_ARCHITECTURES if precision != "fp8" or a >= FP8_FROM)
+        return Target("-".join(f"sm{a}" for a in able), able, here=False)
     return Target(device.name, (device.architecture,), here=True)
 
 
@@ -216,8 +228,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="build_engine.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("source", type=Path, help="model folder, .onnx or checkpoint")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp16")
-    parser.add_argument("--calibration", type=Path, help="int8: a folder of typical pictures to measure ranges on")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", *EIGHT_BIT), default="fp16")
+    parser.add_argument("--calibration", type=Path, help="int8, fp8: a folder of typical pictures to measure ranges on")
     parser.add_argument("--warp", choices=("plugin", "gridsample"), help="default: plugin; gridsample for RTX")
     parser.add_argument("--bucket", type=trt_source.size, nargs="+", help="HEIGHTxWIDTH ...; default: the manifest's")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="batch sizes to tune for; default: 1 8")

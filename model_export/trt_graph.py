@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from model_export import functions, trt_int8
+from model_export import functions, trt_eight_bit
+from model_export.trt_eight_bit import EightBit
 from model_export.trt_precision import Precision, write_precision
 from service.contracts import UInt8Array
 
@@ -17,7 +18,7 @@ Warp = Literal["plugin", "gridsample"]
 
 def prepare(
     model: ModelProto,
-    precision: Precision | Literal["int8"],
+    precision: Precision | EightBit,
     warp: Warp,
     calibration: Sequence[UInt8Array] = (),
 ) -> ModelProto:
@@ -25,15 +26,15 @@ def prepare(
 
     precision: storage of the network between the normalised picture and the logits; both of these, positions and
     the pooled means stay float32. warp: "plugin" drops the bodies of AlignedAggregate and AlignedContext, so that
-    TensorRT takes them for plugins; "gridsample" keeps them. "int8" is for convolutions, in fp16 surroundings; their
-    ranges are measured on `calibration`, (H, W, 3) uint8 RGB pictures.
+    TensorRT takes them for plugins; "gridsample" keeps them. "int8" and "fp8" are for convolutions, in fp16
+    surroundings; their ranges are measured on `calibration`, (H, W, 3) uint8 RGB pictures.
     """
     prepared = copy.deepcopy(model)
     _unfold_halves(prepared)
     _cast_before_transpose(prepared)
     _fold_norms(prepared)
-    if precision == "int8":
-        trt_int8.quantise(prepared, trt_int8.calibrate(prepared, calibration))
+    if precision == "int8" or precision == "fp8":  # noqa: PLR1714 - mypy narrows this form alone
+        trt_eight_bit.quantise(prepared, trt_eight_bit.calibrate(prepared, calibration), precision)
         precision = "fp16"
     write_precision(prepared, precision, in_half=functions.NODES if warp == "plugin" else frozenset())
     if warp == "plugin":

@@ -23,8 +23,8 @@ from service.manifest import Manifest
 
 # Share of pixels of PyTorch's class, and mean difference of confidence in steps of 1/255. Where two classes are equally
 # likely, the last digit decides: half types have three of them (fp16) or two (bf16).
-AGREEING: Final = {"fp32": 0.9995, "fp16": 0.997, "bf16": 0.985, "int8": 0.96}
-CONFIDENCE: Final = {"fp32": 0.05, "fp16": 0.5, "bf16": 3.0, "int8": 8.0}
+AGREEING: Final = {"fp32": 0.9995, "fp16": 0.997, "bf16": 0.985, "int8": 0.96, "fp8": 0.98}
+CONFIDENCE: Final = {"fp32": 0.05, "fp16": 0.5, "bf16": 3.0, "int8": 8.0, "fp8": 5.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def test_at_four_times_the_capacity_all_are_answered_and_some_refused() -> None:
 
 
 def test_mutated_pictures_are_no_fault_of_ours(watched: Watched) -> None:
-    figures = fuzz.run(watched, 150)
+    figures = fuzz.run(watched, 150, 2)
     assert figures["wrong"] == []
     assert {"200", "400"} <= set(figures["statuses"])
 
