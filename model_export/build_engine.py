@@ -1,7 +1,8 @@
 """python model_export/build_engine.py weights/<model>: a TensorRT engine from a model folder, an ONNX or a checkpoint.
 
 Each stage is said. The engine is written to weights/<model>/engines/ with its description beside it, and then compared
-with PyTorch on real pictures. Exit codes: 0 built, 1 built, but it does not compute what PyTorch computes, 2 not built.
+with PyTorch on real pictures. Exit codes: 0 built, 1 built, but it does not compute what PyTorch computes, 2 not built,
+130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,17 @@ import onnx
 from onnx import ModelProto
 from pydantic import ValidationError
 
-from model_export import export_command, parity, trt_engine, trt_graph, trt_library, trt_network, trt_source
-from model_export.atomic import replacing
+from model_export import (
+    export_command,
+    parity,
+    trt_engine,
+    trt_graph,
+    trt_library,
+    trt_network,
+    trt_progress,
+    trt_source,
+)
+from model_export.atomic import alone, replacing
 from model_export.checkpoint import CheckpointError
 from model_export.parity import ParityError
 from model_export.trt_library import Library, NoTensorRTError
@@ -63,20 +74,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = trt_source.find(options.source, options.bucket)
         target = _target(library, options.arch, options.precision)
         _say("runtime", f"{library.runtime} {library.version} for {target.gpu}")
-        if options.if_missing and _there(source, target, library):
-            return 0
         if options.warp is None:
             options.warp = "gridsample" if library.runtime == "tensorrt_rtx" else "plugin"
-        return _build(library, source, target, options)
+        if options.dry_run:
+            return _build(library, source, target, options)
+        with alone(
+            source.folder / FOLDER / ".building", partial(_say, "wait", "another build for this model is running")
+        ):
+            if options.if_missing and _there(source, target, library):
+                return 0
+            return _build(library, source, target, options)
     except _NOT_BUILT as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; nothing was written\n")
+        return 130
 
 
 def _build(library: Library, source: Source, target: Target, options: argparse.Namespace) -> int:
     wanted = trt_engine.profiles(source.buckets, options.batch)
     _say("prepare", f"{source.onnx}: {options.precision}, {options.warp}")
     pictures = _calibration(options, source) if options.precision in EIGHT_BIT else []
+    onnx_sha256 = manifests.sha256(source.onnx)  # before it is read: a file exchanged meanwhile must not lend its name
     model = trt_graph.prepare(onnx.load(source.onnx), options.precision, options.warp, pictures)
     builder, network, report = _parse(library, model, target, options)
     if options.dry_run:
@@ -88,10 +108,11 @@ def _build(library: Library, source: Source, target: Target, options: argparse.N
     trt_engine.use_timing_cache(library, config, cache)
     _say("build", f"{len(wanted)} profiles: {_told(wanted)} ...")
     began = time.monotonic()
-    plan = trt_engine.build(library, builder, network, config)
+    with trt_progress.following(library, config, partial(_say, "...")):
+        plan = trt_engine.build(library, builder, network, config)
     trt_engine.keep_timing_cache(library, config, cache)
     _say("built", f"{len(plan) / 2**20:.1f} MiB in {time.monotonic() - began:.1f} s")
-    path = _write(library, source, target, plan, wanted, report, options)
+    path = _write(library, source, target, plan, wanted, report, options, onnx_sha256)
     return _verify(source, path, target, options)
 
 
@@ -129,7 +150,7 @@ def _register_plugin(library: Library, target: Target) -> None:
 
 def _write(
     library: Library, source: Source, target: Target, plan: bytes, wanted: list[PlanProfile], report: Report,
-    options: argparse.Namespace,
+    options: argparse.Namespace, onnx_sha256: str,
 ) -> Path:  # fmt: skip
     """The plan, then its description: without that, nobody takes the plan for one."""
     folder = source.folder / FOLDER
@@ -149,7 +170,7 @@ def _write(
         warp=options.warp,
         profiles=tuple(wanted),
         num_classes=trt_source.num_classes(source),
-        onnx_sha256=manifests.sha256(source.onnx),
+        onnx_sha256=onnx_sha256,
         layers=report.layers,
         built_by=f"alignseg-serve {version('alignseg-serve')}",
     )
