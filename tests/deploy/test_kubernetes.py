@@ -1,0 +1,70 @@
+"""The manifests against Kubernetes' own schemas, and against what the server really has."""
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from service.server import LAST_BYTES_S
+from service.settings import Settings, misspelt
+from tests.fakes import FakeEngine, serving
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
+FOREIGN = {"ServiceMonitor", "Kustomization"}  # of other projects: their schemas are not Kubernetes' own
+MANIFESTS: dict[str, Any] = {path.stem: yaml.safe_load(path.read_text()) for path in FOLDER.glob("*.yaml")}
+POD = MANIFESTS["deployment"]["spec"]["template"]
+(SERVER,) = POD["spec"]["containers"]
+
+
+@pytest.mark.parametrize("name", [name for name, found in MANIFESTS.items() if found["kind"] not in FOREIGN])
+def test_kubernetes_takes_it(name: str) -> None:
+    kubernetes_validate.validate(MANIFESTS[name], kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_schema_refuses_what_is_wrong() -> None:
+    wrong = {**MANIFESTS["pdb"], "spec": {"maxUnavailabel": 1}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_everything_points_at_the_pods() -> None:
+    labels = POD["metadata"]["labels"]
+    assert MANIFESTS["service"]["spec"]["selector"] == labels
+    for name in ("deployment", "pdb", "servicemonitor"):
+        assert MANIFESTS[name]["spec"]["selector"]["matchLabels"] == labels
+    assert MANIFESTS["service"]["metadata"]["labels"] == labels
+    assert MANIFESTS["hpa"]["spec"]["scaleTargetRef"]["name"] == MANIFESTS["deployment"]["metadata"]["name"]
+    (port,) = MANIFESTS["service"]["spec"]["ports"]
+    assert port["targetPort"] == SERVER["ports"][0]["name"]
+    assert MANIFESTS["servicemonitor"]["spec"]["endpoints"][0]["port"] == port["name"]
+    there = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
+    assert set(MANIFESTS["kustomization"]["resources"]) == there
+
+
+def test_a_pod_ends_after_its_last_answer() -> None:
+    environment = {entry["name"]: entry["value"] for entry in SERVER["env"]}
+    assert misspelt(environment) == []
+    settings = Settings(**{name.removeprefix("ALIGNSEG_").lower(): value for name, value in environment.items()})  # type: ignore[arg-type]
+    assert settings.drain_timeout_s > settings.request_timeout_ms / 1e3
+    before = SERVER["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert POD["spec"]["terminationGracePeriodSeconds"] > before + settings.drain_timeout_s + LAST_BYTES_S
+
+
+def test_every_container_is_hardened_and_has_its_limits() -> None:
+    assert POD["spec"]["securityContext"]["runAsNonRoot"] is True
+    for container in (SERVER, *POD["spec"]["initContainers"]):
+        context = container["securityContext"]
+        assert context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"]
+        assert context["capabilities"]["drop"] == ["ALL"]
+    assert SERVER["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+async def test_probes_and_metrics_are_there() -> None:
+    (metric,) = MANIFESTS["hpa"]["spec"]["metrics"]
+    async with serving(FakeEngine()) as (client, _):
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert (await client.get(SERVER[probe]["httpGet"]["path"])).status_code == 200
+        (endpoint,) = MANIFESTS["servicemonitor"]["spec"]["endpoints"]
+        assert metric["pods"]["metric"]["name"] in (await client.get(endpoint["path"])).text
