@@ -11,7 +11,9 @@ from model_export.alignseg import AlignSeg
 from tests.model_export.published_state import published_state
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
-TOLERANCE = 2e-3  # on logits of +-240; float32 against float64 differs by 3e-4
+# On logits of +-240. The golden outputs are float32, up to 1.03e-3 from float64. The network runs in float64 here, so that
+# what differs is the implementation: in float32 the convolutions of some processors alone are 2.3e-3 from the golden ones.
+TOLERANCE = 2e-3
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +28,11 @@ def test_network_reproduces_the_published_outputs(published: AlignSeg, sampling:
     golden = np.load(GOLDEN / f"{sampling}.npz")
     network = AlignSeg("resnet101", 19, sampling=sampling, preprocessing=published.architecture.preprocessing)
     network.load_state_dict(published.state_dict())
-    network.eval()
+    network.double().eval()
     with torch.inference_mode():
-        pictures = torch.from_numpy(golden["rgb"]).unsqueeze(0)
-        logits, aux_logits = network.forward_with_aux(network.normalise(pictures))
-        assert torch.equal(network(network.normalise(pictures)), logits)
+        x = network.normalise(torch.from_numpy(golden["rgb"]).unsqueeze(0)).double()
+        logits, aux_logits = network.forward_with_aux(x)
+        assert torch.equal(network(x), logits)
     assert np.abs(logits.numpy() - golden["logits"]).max() < TOLERANCE
     assert np.abs(aux_logits.numpy() - golden["aux_logits"]).max() < TOLERANCE
 
