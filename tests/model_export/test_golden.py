@@ -11,8 +11,8 @@ from model_export.alignseg import AlignSeg
 from tests.model_export.published_state import published_state
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
-# On logits of +-240. The golden outputs are float32, up to 1.03e-3 from float64. The network runs in float64 here, so that
-# what differs is the implementation: in float32 the convolutions of some processors alone are 2.3e-3 from the golden ones.
+# On logits of +-240. The golden outputs are float32, up to 1.03e-3 from float64. The network runs in float64 here, so
+# that what differs is the implementation: in float32 some processors' convolutions are 2.3e-3 from the golden ones.
 TOLERANCE = 2e-3
 
 
