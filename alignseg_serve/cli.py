@@ -156,7 +156,10 @@ def export(
     ] = None,
     size: Annotated[
         list[str] | None,
-        typer.Option(help="HEIGHTxWIDTH to serve at; repeat for several. Default: four shapes of 360x480."),
+        typer.Option(
+            help="HEIGHTxWIDTH to serve at, best one more than a multiple of 16; repeat for several. "
+            "Default: four shapes for pictures of about 360x480."
+        ),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights as float16; computing stays float32.")] = False,
 ) -> None:

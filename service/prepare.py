@@ -4,6 +4,7 @@ Both ways use half-pixel centres: pixel i of n covers [i/n, (i+1)/n) of the pict
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from PIL import Image
 from service.contracts import ClassMap, PreparedImage, UInt8Array
 
 Size = tuple[int, int]  # (height, width)
+NEARLY: Final = 1.05  # a picture is not enlarged by less
 
 
 def prepare(pixels: UInt8Array, buckets: Sequence[Size], original: Size | None = None) -> PreparedImage:
@@ -19,7 +21,8 @@ def prepare(pixels: UInt8Array, buckets: Sequence[Size], original: Size | None =
 
     pixels: (h, w, 3) uint8 RGB of any size. buckets: (H, W), best first.
     original: the picture's size, where the decoder has shrunk it already; see `enough`.
-    The aspect is kept; small pictures are enlarged, since the network knows things at the bucket's scale.
+    The aspect is kept; small pictures are enlarged, since the network knows things at the bucket's scale. One that
+    nearly fills the bucket keeps its pixels: to interpolate all of them for a few more would only blur it.
     """
     original = original or (pixels.shape[0], pixels.shape[1])
     bucket = choose_bucket(original, buckets)
@@ -61,8 +64,10 @@ def choose_bucket(size: Size, buckets: Sequence[Size]) -> Size:
 
 
 def fit(size: Size, bucket: Size) -> Size:
-    """The largest (height, width) of this aspect inside the bucket, each at least 1."""
+    """The largest (height, width) of this aspect inside the bucket, each at least 1; `size` if that is nearly it."""
     scale = min(bucket[0] / size[0], bucket[1] / size[1])
+    if 1 <= scale < NEARLY:
+        return size
     height, width = (max(1, min(round(n * scale), limit)) for n, limit in zip(size, bucket, strict=True))
     return height, width
 

@@ -21,7 +21,7 @@ from model_export.alignseg import AlignSeg
 from service import manifest as manifests
 from service.contracts import Engine
 from service.prepare import prepare, restore
-from training.protocols import Look, whole
+from training.protocols import Look, on_raster, whole
 
 Bytes = NDArray[np.uint8]
 Predictor = Callable[[Bytes], Bytes]
@@ -43,7 +43,7 @@ def load_network(path: Path) -> AlignSeg:
 
 def with_network(network: AlignSeg, look: Look | None = None) -> Predictor:
     """Through PyTorch, on the device the network is on; whole pictures unless another look (protocols.py) is given."""
-    look = look or whole(network)
+    look = look or on_raster(whole(network))
 
     @torch.inference_mode()
     def predict(picture: Bytes) -> Bytes:

@@ -22,6 +22,7 @@ Look = Callable[[Tensor], Tensor]
 
 Average = Literal["logits", "probabilities"]
 OVERLAP = 1 / 3  # of a tile; as the published protocol
+RASTER = 16  # pixels; at 32, the stride of the coarsest map, more padding lost more than it gained
 
 
 def whole(network: AlignSeg, bf16: bool = False) -> Look:
@@ -33,6 +34,21 @@ def whole(network: AlignSeg, bf16: bool = False) -> Look:
         return upsample(logits, (x.shape[2], x.shape[3]))
 
     return look
+
+
+def on_raster(look: Look) -> Look:
+    """The last row and column are repeated until each side is one more than a multiple of RASTER, as a served bucket's.
+
+    Only then do the corners of the maps at 1/4, 1/8 and 1/16 lie on those of the picture, which is what upsampling with
+    aligned corners takes for granted. The published protocol knows no such thing: its tiles are looked at as they are.
+    """
+
+    def look_padded(x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        more = (0, (1 - width) % RASTER, 0, (1 - height) % RASTER)
+        return look(functional.pad(x, more, mode="replicate"))[:, :, :height, :width]
+
+    return look_padded
 
 
 def sliding(look: Look, tile: tuple[int, int], overlap: float = OVERLAP) -> Look:
@@ -125,8 +141,7 @@ class Viewing:
     def look(self, network: AlignSeg, bf16: bool = False) -> Look:
         """The protocol, through this network."""
         look = whole(network, bf16)
-        if self.tile:
-            look = sliding(look, self.tile, self.overlap)
+        look = sliding(look, self.tile, self.overlap) if self.tile else on_raster(look)
         if self.flip or self.scales != (1.0,):
             look = augmented(look, self.scales, self.flip, self.average)
         return look

@@ -25,7 +25,7 @@ from training.metrics import Confusion
 from training.parallel import Team
 from training.predict import with_network
 from training.pretrained import Fit
-from training.protocols import whole
+from training.protocols import on_raster, whole
 from training.scene import render
 from training.schedule import learning_rate
 from training.state import load_state, save_state
@@ -148,7 +148,7 @@ class Trainer:
     def validate(self) -> Confusion:
         """The result on val, whole pictures, shared out among the team; then training goes on."""
         self.team.follow_leader(self.result)
-        predict = with_network(self.result, whole(self.result, bf16=self.config.amp == "bf16"))
+        predict = with_network(self.result, on_raster(whole(self.result, bf16=self.config.amp == "bf16")))
         confusion = evaluate(predict, self.dataset, self.val_pairs[self.team.rank :: self.team.size])
         self.team.total(torch.from_numpy(confusion.counts))
         self.network.train()

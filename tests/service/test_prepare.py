@@ -29,7 +29,7 @@ def test_fit_stays_inside() -> None:
         height, width = fit(size, bucket)
         assert 1 <= height <= bucket[0]
         assert 1 <= width <= bucket[1]
-        assert height == bucket[0] or width == bucket[1]
+        assert height == bucket[0] or width == bucket[1] or (height, width) == size
 
 
 def test_a_picture_of_the_buckets_size_is_untouched() -> None:
@@ -37,6 +37,18 @@ def test_a_picture_of_the_buckets_size_is_untouched() -> None:
     prepared = prepare(pixels, [WIDE])
     assert prepared.pixels is pixels
     assert prepared.bucket == prepared.content == prepared.original == WIDE
+
+
+@pytest.mark.parametrize(
+    ("size", "content"), [((360, 480), (360, 480)), ((351, 458), (369, 481)), ((720, 960), (361, 481))]
+)
+def test_a_picture_that_nearly_fills_the_bucket_keeps_its_pixels(
+    size: tuple[int, int], content: tuple[int, int]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    prepared = prepare(pixels, [(369, 481)])
+    assert prepared.content == content
+    assert np.array_equal(prepared.pixels[: size[0], : size[1]], pixels) == (content == size)
 
 
 def test_padding_repeats_the_edge() -> None:

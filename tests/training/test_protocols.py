@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from model_export.alignseg import AlignSeg
-from training.protocols import Viewing, augmented, sliding, starts, whole
+from training.protocols import Viewing, augmented, on_raster, sliding, starts, whole
 
 
 def colours(x):
@@ -50,6 +50,21 @@ def test_a_small_picture_is_padded_with_zeros_to_a_whole_tile():
     assert shapes == [(1, 3, 32, 64)]
 
 
+@pytest.mark.parametrize(("size", "padded"), [((360, 480), (369, 481)), ((33, 65), (33, 65)), ((1, 32), (1, 33))])
+def test_a_picture_is_padded_to_where_corners_align(size, padded):
+    seen = []
+
+    def watched(x):
+        seen.append(x)
+        return x
+
+    x = torch.randn(1, 3, *size)
+    assert torch.equal(on_raster(watched)(x), x)
+    assert tuple(seen[0].shape[2:]) == padded
+    assert seen[0][:, :, size[0] :].eq(seen[0][:, :, size[0] - 1 : size[0]]).all()
+    assert seen[0][..., size[1] :].eq(seen[0][..., size[1] - 1 : size[1]]).all()
+
+
 def test_a_mirror_image_is_mirrored_back():
     x = torch.randn(1, 3, 8, 12)
     torch.testing.assert_close(augmented(colours, (1.0,), flip=True)(x), x)
@@ -84,7 +99,7 @@ def test_a_viewing_with_a_network():
     viewing = Viewing(tile=(32, 32), scales=(0.75, 1.0), flip=True)
     with torch.inference_mode():
         plain = whole(network)(x)
-        assert torch.equal(Viewing().look(network)(x), plain)
+        assert torch.equal(Viewing().look(network)(x), on_raster(whole(network))(x))
         assert viewing.look(network)(x).shape == plain.shape == (1, 4, 40, 70)
         flip = Viewing(flip=True).look(network)
         straight, mirrored = flip(x), flip(x.flip(3)).flip(3)
