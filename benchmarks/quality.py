@@ -1,0 +1,55 @@
+"""Quality as served: python -m benchmarks.quality --root ../shared/camvid.
+
+The shipped weights on CamVid val through PyTorch, through both runtimes of the CPU, and through a server over HTTP.
+Writes results/quality.json and draws docs/confusion.png.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.harness import ROOT, report, serving
+from training import evaluate
+from training.report import draw_confusion
+
+MODEL: Final = "weights/alignseg-lite"  # as seen from the repository, where this is run
+RUNTIMES: Final = ("pytorch", "onnxruntime-cpu", "openvino-cpu")
+CLOSE: Final = 0.001  # of mIoU: what the ways may differ by
+
+
+def main() -> int:
+    """Exit status 1 when the ways differ by more than CLOSE."""
+    parser = argparse.ArgumentParser("python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--root", default="../shared/camvid", help="folder of CamVid")
+    root = parser.parse_args().root
+    measured = [_measure(root, "--model", MODEL, "--engine", runtime) for runtime in RUNTIMES]
+    with serving([sys.executable, "-m", "alignseg_serve", "serve"], ALIGNSEG_PORT="0") as server:
+        measured.append(_measure(root, "--server", f"http://127.0.0.1:{server.port}"))
+    draw_confusion(measured[0], ROOT / "docs" / "confusion.png")
+    mious = [figures["miou"] for figures in measured]
+    version = json.loads(Path(MODEL, "model.json").read_text())["version"]
+    told = {
+        "command": "python -m benchmarks.quality",
+        "weights": f"{MODEL} {version}",
+        "largest_difference": round(max(mious) - min(mious), 5),
+        "measured": [{key: value for key, value in figures.items() if key != "confusion"} for figures in measured],
+    }
+    report("quality", told)
+    return int(max(mious) - min(mious) > CLOSE)
+
+
+def _measure(root: str, *how: str) -> dict[str, Any]:
+    """What `alignseg evaluate` tells; it prints its table too."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figures.json"
+        if evaluate.main([*how, "--root", root, "--json", str(path)]):
+            raise SystemExit(f"alignseg evaluate {' '.join(how)} failed")
+        figures: dict[str, Any] = json.loads(path.read_text())
+        return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())
