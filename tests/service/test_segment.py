@@ -122,6 +122,10 @@ REFUSED = {
         {"content": PNG, "headers": {"Content-Type": "multipart/form-data"}}, 400, "bad-request"),
     "form in no known charset": (
         {"content": PNG, "headers": {"Content-Type": f"{FORM}; charset=undefined"}}, 400, "bad-request"),
+    "a form that ends early": (
+        {"content": FORM_HEAD + PNG + b"\r\n" + FORM_HEAD + PNG, "headers": {"Content-Type": FORM}},
+        400, "bad-request"),
+    "an empty form": ({"content": b"", "headers": {"Content-Type": FORM}}, 400, "bad-request"),
     "no form inside": ({"content": PNG, "headers": {"Content-Type": FORM}}, 400, "bad-request"),
     "urlencoded": (
         {"content": PNG, "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
