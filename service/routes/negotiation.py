@@ -47,13 +47,14 @@ def _wish(media_type: str, ranges: Sequence[_Range]) -> tuple[float, int, int]:
 
 
 def _parse(element: str) -> _Range | None:
-    """None for what is no media range."""
+    """None for what is no media range, or has a weight that is none."""
     media_range, *parameters = (part.strip().lower() for part in element.split(";"))
     kind, slash, subtype = media_range.partition("/")
     if not (kind and slash and subtype):
         return None
-    quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+    weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
     try:
-        return _Range(kind, subtype, float(quality))
+        quality = float(weight)
     except ValueError:
         return None
+    return _Range(kind, subtype, quality) if 0 <= quality <= 1 else None  # false for NaN too

@@ -20,13 +20,14 @@ from tests.fakes import COLORS, encoded, serving, striped
      ("application/x-npy", NPY), ("application/zip, multipart/*;q=0.9", ZIP), ("multipart/mixed", MULTIPART),
      ("application/*", JSON),
      ("*/*;q=0.1, image/png;q=0.2", PNG), ("image/png;q=banana, application/json", JSON),
+     ("image/png;q=nan, application/json;q=0.5", JSON), ("image/png;q=2, application/json", JSON),
      ("text/html, */*;q=0.1", JSON)],
 )  # fmt: skip
 def test_accept(accept: str, chosen: str) -> None:
     assert choose(accept, list(RENDERERS)) == chosen
 
 
-@pytest.mark.parametrize("accept", ["text/html", "image/gif", "*/*;q=0", "nonsense", "image/png;q=0"])
+@pytest.mark.parametrize("accept", ["text/html", "image/gif", "*/*;q=0", "nonsense", "image/png;q=0", "image/png;q=inf"])
 def test_nothing_acceptable(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="on offer are application/json, image/png, image/jpeg"):
         choose(accept, list(RENDERERS))
