@@ -97,12 +97,11 @@ def _open(data: bytes) -> Image.Image:
         kind = _sniff(data)
         if kind is not None:
             raise DamagedImage(f"the {len(data)} bytes start as a {kind} whose header does not read.") from None
-        found = _foreign(data)
-        raise NotAnImage(
-            f"got {found}; expected a JPEG, PNG, WebP, BMP or TIFF. Convert it first."
-            if found
-            else f"got {len(data)} bytes that start with {data[:8]!r}; expected a JPEG, PNG, WebP, BMP or TIFF."
-        ) from None
+        found, expected = _foreign(data), "expected a JPEG, PNG, WebP, BMP or TIFF"
+        if found is not None:
+            raise NotAnImage(f"got {found}; {expected}. Convert it first.") from None
+        told = f"{len(data)} bytes that start with {_shown(data[:8])}" if data else "an empty file"
+        raise NotAnImage(f"got {told}; {expected}.") from None
 
 
 def _sniff(data: bytes) -> str | None:
@@ -117,6 +116,12 @@ def _foreign(data: bytes) -> str | None:
         return {b"avif": "an AVIF", b"avis": "an AVIF"}.get(data[8:12], "a HEIC picture or a film")
     begins = {b"GIF8": "a GIF", b"%PDF": "a PDF", b"<svg": "an SVG", b"<?xm": "an XML file or SVG"}
     return begins.get(data[:4])
+
+
+def _shown(begin: bytes) -> str:
+    """Text as text, all else in hex: people read it."""
+    text = begin.decode("latin-1")
+    return repr(text) if text.isascii() and text.isprintable() else begin.hex(" ")
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

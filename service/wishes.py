@@ -77,27 +77,27 @@ def _names(parameter: Parameter, texts: Sequence[str]) -> frozenset[str]:
 
 def _single(parameter: Parameter, texts: Sequence[str], expected: str) -> str:
     if len(texts) != 1:
-        raise BadRequest(f"{parameter.name} is given {len(texts)} times; expected one of {expected}.")
+        raise BadRequest(f"{parameter.name} is given {len(texts)} times; expected {expected}.")
     return texts[0].strip().lower()
 
 
 def _choice(parameter: Parameter, texts: Sequence[str]) -> str:
     choices = parameter.schema["enum"]
-    text = _single(parameter, texts, ", ".join(choices))
+    text = _single(parameter, texts, f"one of {', '.join(choices)}")
     if text not in choices:
         raise BadRequest(f"{parameter.name} is {text[:40]!r}; it can be {', '.join(choices)}.")
     return text
 
 
 def _flag(parameter: Parameter, texts: Sequence[str]) -> bool:
-    text = _single(parameter, texts, "true, false")
+    text = _single(parameter, texts, "one of true, false")
     if text not in _TRUE | _FALSE:
         raise BadRequest(f"{parameter.name} is {text[:40]!r}; it can be true or false.")
     return text in _TRUE
 
 
 def _share(parameter: Parameter, texts: Sequence[str]) -> float:
-    text = _single(parameter, texts, "0 to 1")
+    text = _single(parameter, texts, "one number from 0 to 1")
     try:
         share = float(text)
     except ValueError:

@@ -151,6 +151,16 @@ def test_what_is_no_picture() -> None:
             decode(data, LIMIT)
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [(b"", "an empty file"), (b"hello", "5 bytes that start with 'hello'"), (b"\x1f\x8b\x08\0", "with 1f 8b 08 00;"),
+     ("größer".encode(), "with 67 72 c3 b6 c3 9f 65 72;")],
+)  # fmt: skip
+def test_first_bytes_are_told_for_people(data: bytes, told: str) -> None:
+    with pytest.raises(NotAnImage, match=told):
+        decode(data, LIMIT)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
 def test_truncated(kind: str, part: float) -> None:

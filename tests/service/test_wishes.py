@@ -26,6 +26,7 @@ WRONG = {
     "mask=png": "no parameter 'mask'; there are masks, classes, alpha, confidence, tile, include",
     "masks=svg": "masks is 'svg'; it can be png, rle, polygons, none",
     "masks=png&masks=rle": "masks is given 2 times; expected one of png, rle, polygons, none",
+    "alpha=0.2&alpha=0.3": "alpha is given 2 times; expected one number from 0 to 1",
     "alpha=2": "alpha is '2'; expected a number from 0 to 1, such as 0.5",
     "alpha=-0.1": "expected a number from 0 to 1",
     "alpha=nan": "expected a number from 0 to 1",
