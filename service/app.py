@@ -62,6 +62,7 @@ def create_app(
         responses=openapi.PROBLEMS,
         docs_url=None,  # see routes/docs.py
         redoc_url=None,
+        redirect_slashes=False,  # to http, behind a proxy that speaks https; and curl shows nothing of it
     )
     app.state.metrics = figures
     _add_layers(app, settings, figures, tracer)
@@ -76,7 +77,9 @@ def create_app(
 def create_admin_app(app: FastAPI) -> FastAPI:
     """Health and metrics of `app`, for a port of their own."""
     title = "alignseg-serve, health and metrics"
-    admin = FastAPI(title=title, version=version("alignseg-serve"), docs_url=None, redoc_url=None)
+    admin = FastAPI(
+        title=title, version=version("alignseg-serve"), docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     admin.state = app.state
     own = Metrics()  # thrown away: they would only blur those of `app`
     admin.add_middleware(ObserveMiddleware, metrics=own, log=AccessLog())

@@ -32,6 +32,7 @@ def table_of(manifest: Manifest) -> ClassTable:
     return ClassTable(model=manifest.name, version=manifest.version, classes=known)
 
 
+@router.head("/classes", include_in_schema=False)
 @router.get("/classes")
 async def classes(request: Request) -> ClassTable:
     """Id, name and colour of every class the model knows."""

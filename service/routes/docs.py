@@ -16,7 +16,7 @@ _POLICY: Final = (  # Swagger UI styles inline, and its icons are data:
 )
 
 
-@router.get("/docs")
+@router.api_route("/docs", methods=["GET", "HEAD"])
 async def docs(request: Request) -> Response:
     """Swagger UI over /openapi.json."""
     response = files_of("service", "page")["docs.html"].answer(request)
@@ -24,7 +24,7 @@ async def docs(request: Request) -> Response:
     return response
 
 
-@router.get("/docs/{name}")
+@router.api_route("/docs/{name}", methods=["GET", "HEAD"])
 async def asset(request: Request, name: str) -> Response:
     """One of Swagger UI's files."""
     found = files_of(*_SWAGGER).get(name)

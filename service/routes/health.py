@@ -10,6 +10,7 @@ from service.pipeline import Pipeline
 router = APIRouter(tags=["health"])
 
 
+@router.head("/healthz/live", include_in_schema=False)
 @router.get("/healthz/live")
 async def live(request: Request) -> dict[str, str]:
     """200 while the process can still serve; 503 asks for a new one."""
@@ -19,7 +20,9 @@ async def live(request: Request) -> dict[str, str]:
     return {"status": "live"}
 
 
+@router.head("/healthz/ready", include_in_schema=False)
 @router.get("/healthz/ready")
+@router.head("/health", include_in_schema=False)
 @router.get("/health", summary="Short for /healthz/ready")
 async def ready(request: Request) -> dict[str, Any]:
     """200 while the last real inference worked and new work is taken.

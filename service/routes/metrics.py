@@ -7,6 +7,7 @@ from service.metrics import CONTENT_TYPE, Metrics
 router = APIRouter(tags=["health"])
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """All figures in Prometheus' text format."""

@@ -10,6 +10,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service import journal
 from service.errors import RequestError, TooManyBytes, Unauthorized
@@ -17,6 +18,7 @@ from service.errors import RequestError, TooManyBytes, Unauthorized
 log = logging.getLogger("alignseg.http")
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:alignseg:problem:"
+_METHODS: Final = ("GET", "HEAD", "POST")
 # A line each: Chromium passes over a line with two, and only Basic makes a browser ask for the key.
 _CHALLENGES: Final = ("Bearer", 'Basic realm="alignseg", charset="UTF-8"')
 
@@ -62,11 +64,21 @@ def describe(request: Request, error: RequestError) -> dict[str, Any]:
 
 def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    title = HTTPStatus(error.status_code).phrase
-    allowed = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow")
-    told = f"{error.detail}, it takes {allowed}" if allowed else error.detail
-    detail = f"{request.method} {request.url.path}: {told}. GET /docs shows what there is."
-    return _response(request, _members(request, error.status_code, title, detail), error.headers)
+    title, path = HTTPStatus(error.status_code).phrase, request.url.path
+    told, headers = f"{request.method} {path}: {error.detail}", error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = ", ".join(method for method in _METHODS if _is_served(request, method, path))
+        told, headers = f"{path} does not take {request.method}, it takes {allowed}", {"Allow": allowed}
+    elif error.detail == title:
+        told = f"there is nothing at {path}"
+    hint = " GET /docs shows what there is." if _is_served(request, "GET", "/docs") else ""
+    return _response(request, _members(request, error.status_code, title, f"{told}.{hint}"), headers)
+
+
+def _is_served(request: Request, method: str, path: str) -> bool:
+    """Whether there is such a route. Starlette names the methods of the first one at a path alone."""
+    scope = {**request.scope, "method": method, "path": path}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 def _validation_error(request: Request, error: Exception) -> Response:

@@ -34,6 +34,7 @@ async def server(request: Request) -> dict[str, Any]:
     return {"name": "alignseg-serve", "version": request.app.version, "extensions": ["binary_tensor_data"]}
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live")
 async def live(request: Request) -> dict[str, bool]:
     """As /healthz/live."""
@@ -42,6 +43,7 @@ async def live(request: Request) -> dict[str, bool]:
     return {"live": True}
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready")
 async def ready(request: Request) -> dict[str, bool]:
     """As /healthz/ready."""

@@ -1,7 +1,9 @@
+import httpx
 import pytest
 
 from service import media
 from service.answers import RENDERERS
+from service.app import create_admin_app
 from service.errors import NotAcceptable
 from service.media import JPEG, JSON, MULTIPART, NPY, PNG, WEBP, ZIP
 from service.routes.negotiation import choose
@@ -27,7 +29,9 @@ def test_accept(accept: str, chosen: str) -> None:
     assert choose(accept, list(RENDERERS)) == chosen
 
 
-@pytest.mark.parametrize("accept", ["text/html", "image/gif", "*/*;q=0", "nonsense", "image/png;q=0", "image/png;q=inf"])
+@pytest.mark.parametrize(
+    "accept", ["text/html", "image/gif", "*/*;q=0", "nonsense", "image/png;q=0", "image/png;q=inf"]
+)
 def test_nothing_acceptable(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="on offer are application/json, image/png, image/jpeg"):
         choose(accept, list(RENDERERS))
@@ -44,6 +48,47 @@ async def test_ready() -> None:
     async with serving() as (client, _):
         for path in ("/healthz/ready", "/health"):
             assert (await client.get(path)).json() == {"status": "ready", "model": "fake", "version": "1"}
+
+
+PROBED = ["/", "/classes", "/docs", "/health", "/healthz/live", "/healthz/ready", "/metrics", "/v2/health/ready"]
+
+
+@pytest.mark.parametrize("path", PROBED)
+async def test_monitors_may_ask_for_the_head_alone(path: str) -> None:
+    async with serving() as (client, _):
+        head, whole = await client.head(path), await client.get(path)
+    assert head.status_code == whole.status_code == 200
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", "/segment", "POST"), ("PUT", "/", "GET, HEAD, POST"), ("POST", "/classes", "GET, HEAD"),
+     ("OPTIONS", "/metrics", "GET, HEAD")],
+)  # fmt: skip
+async def test_every_method_of_a_path_is_named(method: str, path: str, allowed: str) -> None:
+    async with serving() as (client, _):
+        refused = await client.request(method, path)
+    assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
+    if path != "/":
+        assert refused.json()["detail"].startswith(f"{path} does not take {method}, it takes {allowed}.")
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/segment/"])
+async def test_elsewhere_there_is_nothing(path: str) -> None:
+    async with serving() as (client, _):
+        refused = await client.post(path, content=encoded(striped()))
+    assert refused.status_code == 404
+    assert refused.json()["detail"] == f"there is nothing at {path}. GET /docs shows what there is."
+
+
+async def test_the_admin_port_points_to_no_docs_that_it_lacks() -> None:
+    async with serving() as (_, app):
+        transport = httpx.ASGITransport(create_admin_app(app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as admin:
+            assert (await admin.head("/healthz/ready")).status_code == 200
+            refused = await admin.get("/docs")
+    assert refused.json()["detail"] == "there is nothing at /docs."
 
 
 async def test_request_ids_are_taken_given_and_kept_clean() -> None:
