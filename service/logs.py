@@ -10,7 +10,7 @@ import orjson
 from service.journal import Record
 
 LogFormat = Literal["auto", "json", "text"]
-_REFUSALS_A_SECOND: Final = 10  # lines; under attack the log must not become the load
+_LINES_A_SECOND: Final = 10  # of what strangers can cause; under attack the log must not become the load
 _access: Final = logging.getLogger("alignseg.access")
 
 
@@ -56,34 +56,69 @@ def configure(form: LogFormat = "auto", stream: TextIO | None = None) -> None:
     text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
+    handler.addFilter(_FewWarnings())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class _Few:
+    """Lets the first few lines of each second through.
+
+    suppressed: how many it did not, since somebody last asked.
+    """
+
+    def __init__(self) -> None:
+        self.suppressed = 0
+        self._second = 0
+        self._asked = 0
+
+    def one_more(self) -> bool:
+        """Whether this line may be written."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._asked = second, 0
+        self._asked += 1
+        passes = self._asked <= _LINES_A_SECOND
+        self.suppressed += not passes
+        return passes
+
+    def take_suppressed(self) -> int:
+        """The count, which begins anew."""
+        suppressed, self.suppressed = self.suppressed, 0
+        return suppressed
+
+
+class _FewWarnings(logging.Filter):
+    """uvicorn warns of each message that does not parse: anybody can send those as fast as they like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._few = _Few()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """All but what is too much of these."""
+        if record.name != "uvicorn.error" or record.levelno != logging.WARNING:
+            return True
+        if not self._few.one_more():
+            return False
+        if suppressed := self._few.take_suppressed():
+            record.fields = {"suppressed": suppressed}
+        return True
 
 
 class AccessLog:
     """One line a request; of refusals the first few each second, and how many were left out since."""
 
     def __init__(self) -> None:
-        self._second = 0
-        self._written = 0
-        self._suppressed = 0
+        self._few = _Few()
 
     def write(self, record: Record, *, quiet: bool = False) -> None:
         """Log a finished request. quiet: one that is asked so often that it is only worth DEBUG."""
         level = logging.DEBUG if quiet and record.status < 400 else logging.INFO
-        if not _access.isEnabledFor(level) or (record.refused is not None and self._is_flood()):
+        if not _access.isEnabledFor(level) or (record.refused is not None and not self._few.one_more()):
             return
         if record.refused is not None:
-            record.suppressed, self._suppressed = self._suppressed, 0
+            record.suppressed = self._few.take_suppressed()
         _access.log(level, "request", extra={"fields": _fields(record)})
-
-    def _is_flood(self) -> bool:
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._written = second, 0
-        self._written += 1
-        flood = self._written > _REFUSALS_A_SECOND
-        self._suppressed += flood
-        return flood
 
 
 def _fields(record: Record) -> dict[str, Any]:

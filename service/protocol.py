@@ -1,13 +1,17 @@
-"""What has to happen below ASGI: an end to heads and silence that uvicorn would wait for without end, and refusals
-that cost next to nothing.
+"""What has to happen below ASGI: an end to heads and silence that uvicorn would wait for without end, refusals that
+cost next to nothing, and HTTP/1.1 for who offers more.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.routes.security import HEADERS
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # while it comes in; what is complete is judged in routes/guard.py
 HEAD_TIMEOUT_S: Final = 10.0
@@ -15,6 +19,9 @@ HEAD_TIMEOUT_S: Final = 10.0
 # request that is just being sent meets a closed door.
 KEEP_ALIVE_S: Final = 75
 MAX_CONNECTIONS: Final = 4096
+_NO_HTTP: Final = "this is no well-formed HTTP/1.1. Send what curl sends; https needs a proxy in front."
+_UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_IGNORED: Final = b"\r\nignored:"  # as long, so that nobody's count of bytes changes
 Refuse = Callable[[bytes], tuple[bytes, int] | None]  # first bytes -> an answer, and the size of what it answers
 
 
@@ -57,7 +64,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unwanted, self._refused_at = size - len(data), self.loop.time()
             return
         if data:
-            super().data_received(data)
+            super().data_received(data if self._in_body else _without_upgrade(data))
             self._bound_head(len(data))
             self._bound_silence()
 
@@ -86,6 +93,14 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn says to a message that does not parse; here as a problem, like every other (RFC 9457)."""
+        self._end_with_400(_NO_HTTP)
+
+    @property
+    def _in_body(self) -> bool:
+        return self._in_message and not self._in_head
+
     def _is_free(self) -> bool:
         """Whether a message may begin and be answered at once."""
         return not self._in_message and (self.cycle is None or self.cycle.response_complete)
@@ -100,7 +115,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response(f"The head of the request exceeds {MAX_HEAD_BYTES} bytes.")
+            self._end_with_400(f"the head has more than {MAX_HEAD_BYTES} bytes; expected fewer. Send less of it.")
         elif self._patience is None:
             self._wait_for_head()
 
@@ -112,6 +127,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stop_waiting()  # an answered upload may take its time, as long as it goes on
         if self._patience is None and self.timeout_keep_alive_task is None:
             self._wait_for_head()
+
+    def _end_with_400(self, detail: str) -> None:
+        body = orjson.dumps({"type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail})
+        headers = {
+            **HEADERS,
+            b"content-type": b"application/problem+json",
+            b"content-length": b"%d" % len(body),
+            b"connection": b"close",
+        }
+        head = b"".join(b"%s: %s\r\n" % header for header in headers.items())
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + body)
+        self.transport.close()
 
     def _wait_for_head(self) -> None:
         self._patience = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
@@ -130,6 +157,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait_for_head()
         elif not self.transport.is_closing():
             self.transport.close()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The start of a message, without the wish for another protocol: a server may pass that over (RFC 9110, 7.8).
+
+    Java's client and `curl --http2` offer HTTP/2 with every request. httptools would take the body for that already,
+    and uvicorn answer as if none had come.
+    """
+    end = data.find(b"\r\n\r\n")
+    found = _UPGRADE.search(data, 0, len(data) if end < 0 else end)
+    return data if found is None else b"".join((data[: found.start()], _IGNORED, data[found.end() :]))
 
 
 def options(refuse: Refuse | None = None) -> dict[str, Any]:

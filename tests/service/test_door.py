@@ -5,6 +5,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import httptools
+import orjson
 import pytest
 import uvicorn
 from hypothesis import given
@@ -165,6 +166,43 @@ async def test_a_body_is_not_taken_for_a_message() -> None:
     await connected.settle()
     assert connected.heard == [HEAD]
     assert len(asked) == 1
+    connected.close()
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n"
+
+
+async def test_who_offers_another_protocol_is_heard_in_this_one() -> None:
+    connected = Connected(None)
+    offering = HEAD.replace(b"Host: x\r\n", b"Host: x\r\n" + UPGRADE)
+    for part in (offering + b"12345", offering, b"abcde", HEAD + b"\r\nupgrade"[:5]):
+        connected.protocol.data_received(part)
+        await connected.settle()
+    assert connected.heard == [b"12345", b"abcde", b"\r\nupg"]
+    assert connected.written.count(b"HTTP/1.1 200") == 3
+    connected.close()
+
+
+async def test_a_body_is_left_as_it_is() -> None:
+    connected = Connected(None)
+    body = b"\r\nUpgrade: h2c\r\n\r\n"
+    head = HEAD.replace(b"Length: 5", b"Length: %d" % (2 * len(body)))
+    for part in (head + body, body):
+        connected.protocol.data_received(part)
+    await connected.settle()
+    assert connected.heard == [body + body]
+    connected.close()
+
+
+@pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/9.9\r\n\r\n"])
+async def test_what_is_no_http_is_told_so_as_a_problem(data: bytes) -> None:
+    connected = Connected(None)
+    connected.protocol.data_received(data)
+    head, _, body = connected.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head
+    assert "no well-formed HTTP/1.1" in orjson.loads(body)["detail"]
+    assert connected.transport.close.called
     connected.close()
 
 

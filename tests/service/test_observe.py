@@ -86,6 +86,20 @@ def test_a_flood_of_refusals_does_not_flood_the_log(log: io.StringIO, monkeypatc
     assert found[-1]["suppressed"] == 490
 
 
+def test_nor_does_a_flood_of_what_is_no_http(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("service.logs.time.monotonic", lambda: now[0])
+    uvicorns = logging.getLogger("uvicorn.error")
+    for _ in range(500):
+        uvicorns.warning("Invalid HTTP request received.")
+    uvicorns.error("told in any case")
+    now[0] += 1
+    uvicorns.warning("Invalid HTTP request received.")
+    found = lines(log, "uvicorn.error")
+    assert len(found) == 12
+    assert found[-1]["suppressed"] == 490
+
+
 async def test_metrics_tell_stages_batches_and_refusals() -> None:
     async with serving() as (client, _):
         for body in (PNG, PNG, b"no picture"):
