@@ -104,9 +104,10 @@ def test_a_picture_in_a_mask_out(server: Process) -> None:
     assert {c["name"]: c["fraction"] for c in body["classes"]} == {"red": 0.25, "green": 0.25, "blue": 0.5}
 
 
-def test_curl(server: Process, tmp_path: Path) -> None:
+@pytest.mark.parametrize("http", ["--http1.0", "--http1.1", "--http2"])
+def test_curl(server: Process, http: str, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(encoded(colours()))
-    command = ["curl", "-sS", "-F", f"image=@{tmp_path}/photo.png", f"{server.url}/segment"]
+    command = ["curl", "-sS", http, "-F", f"image=@{tmp_path}/photo.png", f"{server.url}/segment"]
     assert b'"name":"red"' in subprocess.run(command, check=True, capture_output=True).stdout  # noqa: S603
 
 
