@@ -250,9 +250,11 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, server: str) -> No
     context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     page = context.new_page()
     page.goto(server)
+    assert not page.locator("#welcome p.by-pointer").is_visible()  # nobody drops a picture by finger
     pick(page)
     shown(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("#stage-help").inner_text() == "Tap the picture to see a pixel’s class."
     box = page.locator("#stage").bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] * 0.4, box["y"] + box["height"] / 2)
     assert page.locator(".tip .name").inner_text() == "sky"
