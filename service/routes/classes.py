@@ -1,5 +1,7 @@
 """GET /classes: what the ids mean."""
 
+from typing import Any, Final
+
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
@@ -25,6 +27,13 @@ class ClassTable(BaseModel):
     classes: list[KnownClass]
 
 
+_SKY: Final = KnownClass(id=0, name="sky", color=(128, 128, 128))
+_TABLE: Final = ClassTable(model="alignseg-lite", version="1", classes=[_SKY])
+_EXAMPLE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"application/json": {"example": _TABLE.model_dump(mode="json")}}}
+}
+
+
 def table_of(manifest: Manifest) -> ClassTable:
     """The classes of a model."""
     entries: tuple[ClassEntry, ...] = manifest.classes
@@ -33,7 +42,7 @@ def table_of(manifest: Manifest) -> ClassTable:
 
 
 @router.head("/classes", include_in_schema=False)
-@router.get("/classes")
+@router.get("/classes", summary="What the ids mean", responses=_EXAMPLE)
 async def classes(request: Request) -> ClassTable:
     """Id, name and colour of every class the model knows."""
     pipeline: Pipeline = request.app.state.pipeline

@@ -11,7 +11,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.head("/healthz/live", include_in_schema=False)
-@router.get("/healthz/live")
+@router.get("/healthz/live", summary="Is it alive")
 async def live(request: Request) -> dict[str, str]:
     """200 while the process can still serve; 503 asks for a new one."""
     pipeline: Pipeline = request.app.state.pipeline
@@ -21,7 +21,7 @@ async def live(request: Request) -> dict[str, str]:
 
 
 @router.head("/healthz/ready", include_in_schema=False)
-@router.get("/healthz/ready")
+@router.get("/healthz/ready", summary="Is it ready")
 @router.head("/health", include_in_schema=False)
 @router.get("/health", summary="Short for /healthz/ready")
 async def ready(request: Request) -> dict[str, Any]:

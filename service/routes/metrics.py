@@ -8,7 +8,9 @@ router = APIRouter(tags=["health"])
 
 
 @router.head("/metrics", include_in_schema=False)
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics", summary="For Prometheus", response_class=Response, responses={200: {"content": {"text/plain": {}}}}
+)
 async def metrics(request: Request) -> Response:
     """All figures in Prometheus' text format."""
     figures: Metrics = request.app.state.metrics

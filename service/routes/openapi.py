@@ -146,6 +146,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 SEGMENT: Final[dict[str, Any]] = {
+    "summary": "The class of every pixel of a picture",
     "response_class": Response,
     "responses": {
         200: {

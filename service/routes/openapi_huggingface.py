@@ -1,8 +1,12 @@
 """What /docs says of POST /, the Hugging Face task."""
 
+import base64
 from typing import Any, Final
 
+import numpy as np
 from fastapi import Response
+
+from service import encode
 
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 _REQUEST: Final = {
@@ -33,11 +37,17 @@ _RESPONSE: Final = {
         },
     },
 }
+_MASK: Final = base64.b64encode(encode.class_mask_png(np.eye(2, dtype=np.uint8), 1)).decode("ascii")
+_EXAMPLE: Final = [{"label": "road", "score": 0.9731, "mask": _MASK}]
 
 SEGMENT: Final[dict[str, Any]] = {
+    "summary": "The task image-segmentation",
     "response_class": Response,
     "responses": {
-        200: {"description": "The classes that are present", "content": {"application/json": {"schema": _RESPONSE}}}
+        200: {
+            "description": "The classes that are present",
+            "content": {"application/json": {"schema": _RESPONSE, "example": _EXAMPLE}},
+        }
     },
     "openapi_extra": {
         "requestBody": {

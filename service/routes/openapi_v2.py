@@ -45,6 +45,11 @@ _RESPONSE: Final = {
 _EXAMPLE: Final = {
     "inputs": [{"name": "pictures", "datatype": "UINT8", "shape": [1, 1, 2, 3], "data": [90, 90, 95, 120, 160, 220]}]
 }
+_ANSWER: Final = {
+    "model_name": "alignseg-lite",
+    "model_version": "1",
+    "outputs": [{"name": "class_map", "datatype": "UINT8", "shape": [1, 1, 2], "data": [3, 0]}],
+}
 
 ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     "default": {
@@ -58,12 +63,13 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 INFER: Final[dict[str, Any]] = {
+    "summary": "Class maps of a tensor of pictures",
     "response_class": Response,
     "responses": {
         200: {
             "description": "The outputs; with binary ones, JSON of Inference-Header-Content-Length bytes, then theirs",
             "content": {
-                "application/json": {"schema": _RESPONSE},
+                "application/json": {"schema": _RESPONSE, "example": _ANSWER},
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             },
         }

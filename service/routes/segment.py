@@ -29,6 +29,8 @@ async def segment(request: Request) -> Response:
     `image/webp` for the overlay; `application/x-npy` for the ids; `application/zip` or `multipart/mixed` for all of
     them as files. Everything has the picture's own size. The field `image` may be repeated: `results` in the JSON
     then holds an answer or a problem for each picture.
+
+    `X-Request-Timeout-Ms` says how long the answer is waited for, `X-Request-Id` how the log is to call the request.
     """
     pipeline: Pipeline = request.app.state.pipeline
     media_type = choose(",".join(request.headers.getlist("accept")), list(answers.RENDERERS))

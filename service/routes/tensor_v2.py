@@ -28,14 +28,14 @@ _JSON: Final = "application/json"
 _BINARY: Final = "application/octet-stream"
 
 
-@router.get("")
+@router.get("", summary="Name and version of the server")
 async def server(request: Request) -> dict[str, Any]:
     """Name, version and extensions of the server."""
     return {"name": "alignseg-serve", "version": request.app.version, "extensions": ["binary_tensor_data"]}
 
 
 @router.head("/health/live", include_in_schema=False)
-@router.get("/health/live")
+@router.get("/health/live", summary="Is it alive")
 async def live(request: Request) -> dict[str, bool]:
     """As /healthz/live."""
     if (reason := _pipeline(request).health.why_not_alive()) is not None:
@@ -44,7 +44,7 @@ async def live(request: Request) -> dict[str, bool]:
 
 
 @router.head("/health/ready", include_in_schema=False)
-@router.get("/health/ready")
+@router.get("/health/ready", summary="Is it ready")
 async def ready(request: Request) -> dict[str, bool]:
     """As /healthz/ready."""
     if (reason := await _pipeline(request).health.why_not_ready()) is not None:
@@ -52,7 +52,7 @@ async def ready(request: Request) -> dict[str, bool]:
     return {"ready": True}
 
 
-@router.get("/models/{model}")
+@router.get("/models/{model}", summary="Inputs and outputs of the model")
 @router.get("/models/{model}/versions/{version}", include_in_schema=False)
 async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
     """Inputs and outputs of the model. An inference takes one of the two inputs."""
@@ -67,7 +67,7 @@ async def metadata(request: Request, model: str, version: str | None = None) -> 
     }
 
 
-@router.get("/models/{model}/ready")
+@router.get("/models/{model}/ready", summary="Is the model ready")
 @router.get("/models/{model}/versions/{version}/ready", include_in_schema=False)
 async def model_ready(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
     """Whether this model can infer now."""

@@ -1,3 +1,5 @@
+from typing import Any
+
 import httpx
 import pytest
 
@@ -98,6 +100,31 @@ async def test_request_ids_are_taken_given_and_kept_clean() -> None:
         dirty = await client.get("/classes", headers={"X-Request-Id": "two words"})
     assert len(set(made)) == 2
     assert " " not in dirty.headers["x-request-id"]
+
+
+async def test_every_operation_has_a_line_and_an_example_like_its_answer() -> None:
+    async with serving() as (client, _):
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        infer = paths["/v2/models/{model}/infer"]["post"]
+        request = infer["requestBody"]["content"]["application/json"]["example"]
+        real = {
+            "/classes": (await client.get("/classes")).json(),
+            "/": (await client.post("/", content=encoded(striped()))).json(),
+            "/v2/models/{model}/infer": (await client.post("/v2/models/fake/infer", json=request)).json(),
+        }
+    for path, operations in paths.items():
+        for operation in operations.values():
+            assert len(operation["summary"].split()) > 1, path
+            if path in real:
+                told = operation["responses"]["200"]["content"]["application/json"]["example"]
+                assert form(told) == form(real[path])
+
+
+def form(value: Any) -> Any:
+    """Names and types, lists by their first element."""
+    if isinstance(value, dict):
+        return {name: form(of) for name, of in value.items()}
+    return [form(value[0])] if isinstance(value, list) else type(value)
 
 
 async def test_openapi_tells_both_bodies_and_a_real_answer() -> None:
