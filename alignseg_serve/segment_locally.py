@@ -26,4 +26,4 @@ def _segment(data: bytes, manifest: Manifest, engine: Engine, max_pixels: int, o
     pixels, seen = open_picture(data, manifest.input.buckets, PictureLimits(max_pixels), with_pixels=overlay)
     ids = seen.assemble([engine.infer(seen.tensor(0)[None]).ids[0]])
     drawn = None if pixels is None else encode.overlay_png(pixels, ids, manifest.palette)
-    return Masks(encode.indexed_png(ids, manifest.palette), drawn)
+    return Masks(encode.indexed_png(ids, manifest.palette, names=manifest.names), drawn)

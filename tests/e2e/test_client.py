@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from alignseg_serve import cli
 from alignseg_serve.client import AsyncClient, Client
 from alignseg_serve.client_errors import PictureRefused
-from alignseg_serve.segment_files import INTERRUPTED
-from tests.fakes import COLORS, FakeEngine, encoded, striped
+from alignseg_serve.segment_files import INTERRUPTED, run
+from alignseg_serve.segment_locally import locally
+from tests.fakes import COLORS, FakeEngine, encoded, manifest, striped
 from tests.live import live
 
 PICTURE = striped(64, 96)
@@ -112,6 +114,16 @@ def test_the_command(server: str, folder: Path, tmp_path: Path) -> None:
     (folder / "bad.png").unlink()
     code, told = segment(folder, out, server, "--overlay")
     assert (code, "3 of 3 are done already" in told) == (0, True)
+
+
+def test_with_and_without_a_server_the_files_are_the_same(server: str, folder: Path, tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    segment(folder, there, server, "--overlay")
+    segmenter = locally(manifest(), FakeEngine(), 1_000_000)
+    run([folder], here, segmenter, Console(quiet=True), overlay=True, overwrite=False)
+    written = [{str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*.png")} for out in (there, here)]
+    assert len(written[0]) == 6
+    assert written[0] == written[1]
 
 
 def test_a_server_that_is_not_there_ends_the_run(folder: Path, tmp_path: Path) -> None:
