@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from service.batcher import Batcher
+from service.batcher import Batcher, _settle
 from service.contracts import Inference, UInt8Array
 from service.errors import DeadlineExceeded, EngineError, EngineLost, EngineOutOfMemory, NotReady
+from service.waiting import Item
 from tests.fakes import FakeEngine, Gate
 
 
@@ -259,6 +260,18 @@ async def test_a_storm_of_cancellations_loses_nobody() -> None:
     for i, outcome in enumerate(done):
         assert isinstance(outcome, asyncio.CancelledError) or int(outcome.ids[0, 0]) == i % 256 % 4
     assert sum(isinstance(d, asyncio.CancelledError) for d in done) <= 100
+
+
+async def test_an_answer_that_is_set_already_keeps_no_neighbour_from_its_own() -> None:
+    loop = asyncio.get_running_loop()
+    batch = [Item(picture(), False, None, 0.0, 1.0, loop.create_future()) for _ in range(3)]
+    batch[0].answer.cancel()
+    batch[1].answer.set_exception(NotReady("told before"))
+    _settle(batch, [EngineError("for all")] * 3)
+    with pytest.raises(EngineError, match="for all"):
+        await asyncio.wait_for(batch[2].answer, 5)
+    assert batch[0].answer.cancelled()
+    assert isinstance(batch[1].answer.exception(), NotReady)
 
 
 async def test_a_failure_beside_the_engine_answers_the_batch_in_hand() -> None:
