@@ -5,6 +5,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from service import media
 from service.manifest import ClassEntry, Manifest
 from service.pipeline import Pipeline
 
@@ -30,7 +31,7 @@ class ClassTable(BaseModel):
 _SKY: Final = KnownClass(id=0, name="sky", color=(128, 128, 128))
 _TABLE: Final = ClassTable(model="alignseg-lite", version="1", classes=[_SKY])
 _EXAMPLE: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"content": {"application/json": {"example": _TABLE.model_dump(mode="json")}}}
+    200: {"content": {media.JSON: {"example": _TABLE.model_dump(mode="json")}}}
 }
 
 

@@ -13,7 +13,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 
-from service import encode
+from service import encode, media
 from service.errors import BadRequest, TooManyBytes
 from service.pipeline import Pipeline
 from service.routes import openapi_huggingface
@@ -24,7 +24,6 @@ from service.summary import summarize
 
 router = APIRouter(tags=["hugging face"])
 MAX_JSON_BYTES: Final = 8 * 1024 * 1024  # JSON may take many times its text in memory
-_JSON: Final = "application/json"
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -53,7 +52,7 @@ async def image_segmentation(request: Request) -> Response:
     The score is the mean probability of the class's pixels, null where the model does not tell it.
     """
     pipeline: Pipeline = request.app.state.pipeline
-    is_json = media_type(request) == _JSON
+    is_json = media_type(request) == media.JSON
 
     async def work(body: bytes, deadline: float) -> Response:
         picture, parameters = await pipeline.off_loop(_parse, body) if is_json else (body, _Parameters())
@@ -62,9 +61,9 @@ async def image_segmentation(request: Request) -> Response:
             pipeline.require_confidence()
         render = partial(_render, threshold=parameters.threshold or 0.0)
         answer = await pipeline.answer(picture, render, deadline, with_confidence=scored, with_pixels=False)
-        return Response(answer.body, media_type=_JSON)
+        return Response(answer.body, media_type=media.JSON)
 
-    return await exchange(request, read_body, work, also={_JSON})
+    return await exchange(request, read_body, work, also={media.JSON})
 
 
 def _parse(body: bytes) -> tuple[bytes, _Parameters]:

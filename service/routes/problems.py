@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from service import journal
+from service import journal, media
 from service.errors import RequestError, TooManyBytes, Unauthorized
 
 log = logging.getLogger("alignseg.http")
@@ -103,7 +103,7 @@ def written(problem: Mapping[str, Any], path: str) -> tuple[bytes, str]:
     """A problem's body and media type: problem+json, but what the routes made for others' clients must give them."""
     told = {"error": f"{problem['title']}: {problem['detail']}"}
     if path.startswith("/v2/"):  # the Open Inference Protocol
-        return orjson.dumps(told), "application/json"
+        return orjson.dumps(told), media.JSON
     if path == "/":  # Hugging Face's client reads `error` and passes the rest over
         return orjson.dumps({**problem, **told}), MEDIA_TYPE
     return orjson.dumps(problem), MEDIA_TYPE

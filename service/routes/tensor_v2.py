@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from service import tensors
+from service import media, tensors
 from service.contracts import UInt8Array
 from service.errors import BadRequest, NotReady, TooManyPixels
 from service.manifest import Manifest
@@ -24,7 +24,6 @@ from service.tensors import Limits, Wanted
 router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=openapi_v2.ERRORS)
 
 JSON_LENGTH: Final = "Inference-Header-Content-Length"
-_JSON: Final = "application/json"
 _BINARY: Final = "application/octet-stream"
 
 
@@ -92,7 +91,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
         wanted = await pipeline.off_loop(tensors.parse, body, json_bytes, limits)
         return await pipeline.off_loop(_respond, wanted, await _segment(pipeline, wanted, deadline))
 
-    return await exchange(request, read_body, work, also={_JSON})
+    return await exchange(request, read_body, work, also={media.JSON})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ def _respond(wanted: Wanted, found: list[_Maps]) -> Response:
     outputs = {name: _stack([maps.outputs[name] for maps in found]) for name in wanted.outputs}
     body, json_bytes = tensors.pack(head, outputs, wanted.outputs)
     if not any(wanted.outputs.values()):
-        return Response(body, media_type=_JSON)
+        return Response(body, media_type=media.JSON)
     return Response(body, media_type=_BINARY, headers={JSON_LENGTH: str(json_bytes)})
 
 
