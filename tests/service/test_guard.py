@@ -1,7 +1,9 @@
 import asyncio
 import base64
+import hmac
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -79,6 +81,15 @@ def test_a_key_may_have_a_hash_within(tmp_path: Path) -> None:
     path.write_text("al#pha\nbeta\t# ours\n")
     keys = load(Settings(api_keys_file=path))
     assert [keys.know(key) for key in ("al#pha", "beta", "al")] == [True, True, False]
+
+
+@pytest.mark.parametrize("key", ["first", "last", "none", ""])
+def test_every_key_is_compared_in_constant_time_whichever_it_is(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = Mock(side_effect=hmac.compare_digest)
+    keys = ApiKeys(["first", "second", "last"])
+    monkeypatch.setattr("service.keys.hmac.compare_digest", compare)
+    assert keys.know(key) == (key in {"first", "last"})
+    assert [len(part) for call in compare.call_args_list for part in call.args] == [32] * 6
 
 
 def test_no_keys_no_lock() -> None:

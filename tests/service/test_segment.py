@@ -213,6 +213,20 @@ async def test_a_full_house_refuses_before_reading() -> None:
     assert read == []
 
 
+async def test_a_damaged_picture_is_told_while_the_engine_is_busy() -> None:
+    gate = Gate()
+    gate.opened.set()
+    async with serving(FakeEngine(max_batch=1, before=gate)) as (client, _):
+        gate.entered.clear()
+        gate.opened.clear()
+        good = asyncio.create_task(client.post("/segment", content=PNG))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        bad = await asyncio.wait_for(client.post("/segment", content=NOISE[:-300]), 5)
+        assert (bad.status_code, good.done()) == (400, False)
+        gate.opened.set()
+        assert (await good).status_code == 200
+
+
 async def test_a_deadline_that_passes_is_answered_in_time() -> None:
     gate = Gate()
     gate.opened.set()
