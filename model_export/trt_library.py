@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from service.engines.plan import Runtime
-from service.engines.tensorrt import MODULES, logger
+from service.engines.tensorrt_library import MODULES, logger
 
 log = logging.getLogger("alignseg.build")
 # An ONNX function is imported once for each of its calls, with the names of its nodes; they are told apart by layer.

@@ -14,7 +14,7 @@ from model_export import checkpoint, export_command, parity
 from model_export.serving_module import ServingModule
 from service import manifest as manifests
 from service.contracts import Engine, UInt8Array
-from service.engines import cuda_runtime, plan, tensorrt
+from service.engines import cuda_runtime, plan, tensorrt, tensorrt_library
 from service.engines.confidence import confidence
 from service.engines.onnx_runtime import OnnxRuntimeEngine
 from service.engines.plan import PlanInfo
@@ -99,7 +99,8 @@ def _row(
 def _engine(folder: Path, manifest: Manifest, path: Path | None) -> tuple[tensorrt.TensorRtEngine, PlanInfo]:
     device = cuda_runtime.first_device()
     if path is None:
-        path, info = plan.find(folder, tensorrt.machine(device), manifest.files["onnx"].sha256)
+        here = tensorrt_library.machine(device)
+        path, info = plan.find(folder, here, manifest.files["onnx"].sha256, manifest.input.buckets)
     else:
         info = PlanInfo.model_validate_json(path.with_suffix(".json").read_bytes())
     return tensorrt.TensorRtEngine(path, info, device), info

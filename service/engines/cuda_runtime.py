@@ -21,6 +21,8 @@ _STICKY: Final = frozenset(
         "cudaErrorLaunchFailure",
         "cudaErrorTensorMemoryLeak",
         "cudaErrorContained",
+        "cudaErrorNvlinkUncorrectable",
+        "cudaErrorExternalDevice",
         "cudaErrorMpsClientTerminated",
         "cudaErrorDevicesUnavailable",
         "cudaErrorContextIsDestroyed",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from service.contracts import UInt8Array
 from service.engines.onnx_runtime import OnnxRuntimeEngine
-from service.errors import EngineError, EngineLost, EngineUnavailable
+from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable
 
 PROVIDER: Final = "CUDAExecutionProvider"
 # Operators that work on pictures and feature maps. On the CPU each would cost two copies and the GPU's wait; what is
@@ -30,7 +30,7 @@ _ON_MAPS: Final = frozenset(
 )
 _STICKY: Final = re.compile(
     r"illegal memory access|unspecified launch failure|device-side assert|misaligned address|illegal instruction|"
-    r"cuda (?:failure|error) (?:70[0-9]|71[0-9]|214|999)\b",
+    r"cuda (?:failure|error) (?:46|214|220|226|700|702|709|71[04-9]|721|810|911|999)\b",  # as cuda_runtime's
     re.IGNORECASE,
 )
 
@@ -69,7 +69,9 @@ class OnnxCudaEngine(OnnxRuntimeEngine):
         return outputs
 
     def _kind(self, message: str) -> type[EngineError]:
-        return EngineLost if _STICKY.search(message) else super()._kind(message)
+        if _STICKY.search(message):
+            return EngineLost
+        return EngineOutOfMemory if "ALLOC" in message else super()._kind(message)  # of cuBLAS and cuDNN, by status
 
 
 def _require_on_gpu(session: Any, version: str) -> None:

@@ -4,6 +4,7 @@ weights/<model>/engines/<gpu>-<runtime>-<version of it>-<precision>.plan and the
 model_export/build_engine.py. A plan runs on the GPU and the TensorRT that it was built for, and nowhere else.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -15,6 +16,7 @@ from service.manifest import FileEntry, sha256
 
 FOLDER: Final = "engines"
 Runtime = Literal["tensorrt", "tensorrt_rtx"]
+Bucket = tuple[int, int]  # height, width
 
 
 class PlanProfile(BaseModel):
@@ -22,7 +24,7 @@ class PlanProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bucket: tuple[int, int]
+    bucket: Bucket
     min_batch: int = Field(ge=1)
     max_batch: int = Field(ge=1)
 
@@ -61,17 +63,22 @@ class Machine:
     runtime_version: str
 
 
-def find(folder: Path, machine: Machine, onnx_sha256: str) -> tuple[Path, PlanInfo]:
+Fits = Callable[[PlanInfo], str | None]
+
+
+def find(
+    folder: Path, machine: Machine, onnx_sha256: str, buckets: Sequence[Bucket], also: Fits = lambda info: None
+) -> tuple[Path, PlanInfo]:
     """The newest plan in `folder`/engines that fits, with what is told of it.
 
-    onnx_sha256: of the model that is to be served. Raises EngineUnavailable, saying why each plan that is there does
-    not fit, and how to build one.
+    onnx_sha256, buckets: of the model that is to be served. also: a further reason against a plan, or None. Raises
+    EngineUnavailable, saying why each plan that is there does not fit, and how to build one.
     """
     refused = []
     for path in sorted((folder / FOLDER).glob("*.json"), key=lambda p: -p.stat().st_mtime):
         plan = path.with_suffix(".plan")
         reason, info = _read(path, plan, folder)
-        reason = reason or (misfit(info, machine, onnx_sha256) if info else None)
+        reason = reason or (misfit(info, machine, onnx_sha256, buckets) or also(info) if info else None)
         if reason is None and info is not None:
             return plan, info
         refused.append(f"{plan.name} {reason}")
@@ -79,8 +86,8 @@ def find(folder: Path, machine: Machine, onnx_sha256: str) -> tuple[Path, PlanIn
     raise EngineUnavailable(f"{told}. {rebuild(folder)}")
 
 
-def misfit(info: PlanInfo, machine: Machine, onnx_sha256: str) -> str | None:
-    """Why a plan can't run here, or None."""
+def misfit(info: PlanInfo, machine: Machine, onnx_sha256: str, buckets: Sequence[Bucket]) -> str | None:
+    """Why a plan can't serve the model here, or None."""
     if info.runtime != machine.runtime or info.runtime_version != machine.runtime_version:
         return f"is of {info.runtime} {info.runtime_version}, here is {machine.runtime} {machine.runtime_version}"
     if machine.compute_capability not in info.compute_capabilities:
@@ -90,6 +97,10 @@ def misfit(info: PlanInfo, machine: Machine, onnx_sha256: str) -> str | None:
         return f"is for {info.gpu}, here is {machine.gpu}"
     if info.onnx_sha256 != onnx_sha256:
         return "was built from another ONNX than the model folder holds"
+    missing = set(buckets) - {profile.bucket for profile in info.profiles}
+    if missing:
+        told = ", ".join(f"{height}x{width}" for height, width in sorted(missing))
+        return f"has no profile for pictures of {told}, which the model folder asks for"
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from service import manifest as manifests
 from service.contracts import Engine
-from service.engines import background_build, cuda_runtime, plan, tensorrt
+from service.engines import background_build, cuda_runtime, plan, tensorrt, tensorrt_library
 from service.engines.cuda_runtime import Device
 from service.engines.onnx_cuda import OnnxCudaEngine
 from service.engines.onnx_runtime import ROLE, OnnxRuntimeEngine
@@ -77,7 +77,8 @@ def _open(name: str, settings: Settings, manifest: Manifest, onnx: Path, alone: 
 
 def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path, device: Device, lanes: int) -> Iterator[Engine]:
     try:
-        found, info = plan.find(settings.model, tensorrt.machine(device), manifest.files[ROLE].sha256)
+        here, onnx_sha256 = tensorrt_library.machine(device), manifest.files[ROLE].sha256
+        found, info = plan.find(settings.model, here, onnx_sha256, manifest.input.buckets)
     except EngineUnavailable:
         if settings.build == "auto":
             background_build.start(settings.model, manifest.files[ROLE].sha256)

@@ -1,4 +1,4 @@
-"""TensorRT by cuda-python, without PyTorch: uint8 pictures in, uint8 class ids out. The one file that imports tensorrt.
+"""TensorRT by cuda-python, without PyTorch: uint8 pictures in, uint8 class ids out.
 
 An engine is one lane: a stream, on which copy in, network and copy out of one batch follow each other. Two lanes of a
 GPU, each with a thread of the batcher, overlap one's copies with the other's network; they share the weights.
@@ -8,11 +8,10 @@ first met, so from then on a batch is one launch. A context must not change once
 those of a lane share one block of scratch memory, since it computes one batch at a time.
 """
 
-import importlib
 import logging
 import math
+import re
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,40 +19,19 @@ from typing import Any, Final
 import numpy as np
 
 from service.contracts import Inference, UInt8Array
-from service.engines import cuda_runtime
+from service.engines import cuda_runtime, tensorrt_library
 from service.engines.confidence import confidence
 from service.engines.cuda_buffers import Buffers
 from service.engines.cuda_runtime import Device, check
-from service.engines.plan import Machine, PlanInfo, Runtime
-from service.errors import EngineError, EngineLost, EngineUnavailable, ManifestError
+from service.engines.plan import PlanInfo
+from service.errors import EngineError, EngineLost, EngineOutOfMemory, ManifestError
 
 log = logging.getLogger("alignseg.engine")
 
 PICTURES: Final = "pictures"
 CLASS_MAP: Final = "class_map"
 LOGITS: Final = "logits"
-# The RTX wheels from a package registry bring `tensorrt_rtx_bindings`; its maker's own `tensorrt_rtx` wraps that.
-MODULES: Final[dict[Runtime, tuple[str, ...]]] = {
-    "tensorrt": ("tensorrt",),
-    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
-}
-
-
-def installed() -> tuple[Any, Runtime]:
-    """TensorRT's module and which of the two it is. Raises EngineUnavailable when neither is installed."""
-    for runtime, names in MODULES.items():
-        for name in names:
-            try:
-                return importlib.import_module(name), runtime
-            except ImportError:
-                continue
-    raise EngineUnavailable("neither tensorrt nor tensorrt_rtx is installed: pip install -e '.[gpu,tensorrt]'.")
-
-
-def machine(device: Device) -> Machine:
-    """What plans must be for to run here. Raises EngineUnavailable without TensorRT."""
-    trt, runtime = installed()
-    return Machine(device.name, device.compute_capability, runtime, str(trt.__version__))
+_NO_MEMORY: Final = re.compile("out ?of ?memory", re.IGNORECASE)
 
 
 @dataclass(eq=False, slots=True)
@@ -78,7 +56,9 @@ class TensorRtEngine:
         Raises EngineUnavailable without TensorRT or cuda-python, ManifestError when the plan does not load, EngineError
         when the device has no room for it; all memory is given back then.
         """
-        self._trt, runtime = installed()
+        self._trt, runtime = tensorrt_library.installed(
+            info.runtime
+        )  # both may be installed, and neither reads the other's plans
         self._cuda = cuda = cuda_runtime.load()
         self._info = info
         self._device = device
@@ -88,14 +68,15 @@ class TensorRtEngine:
         self._on_device()
         if beside is None:
             self._errors: list[str] = []
-            self._runtime = self._trt.Runtime(logger(self._trt, log, self._errors))
+            self._runtime = self._trt.Runtime(tensorrt_library.logger(self._trt, log, self._errors))
             self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
             self._making = threading.Lock()  # TensorRT's objects are not to be called by two threads at a time
         else:
             self._errors, self._runtime = beside._errors, beside._runtime
             self._engine, self._making = beside._engine, beside._making
         if self._engine is None:
-            raise ManifestError(f"{self.name} can't load {plan}: {self._last_error}. Build it again.")
+            raise ManifestError(f"{self.name} can't load {plan}: {self._why()}. Build it again.")
+        self._how = tensorrt_library.context_options(self._trt, self._engine)
         self._stream = check(cuda, cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking), "creating a stream")
         self._shapes: dict[tuple[int, ...], _Shape] = {}
         self._buffers = Buffers(cuda)
@@ -132,7 +113,7 @@ class TensorRtEngine:
             if shape.graph is not None:
                 self._cuda.cudaGraphExecDestroy(shape.graph)
         self._shapes.clear()  # and the contexts with them, before the memory that they use
-        self._engine = self._runtime = None
+        self._how = self._engine = self._runtime = None
         self._buffers.free()
         self._cuda.cudaStreamDestroy(self._stream)
 
@@ -150,10 +131,14 @@ class TensorRtEngine:
         scratch = (self._engine.get_device_memory_size_for_profile_v2(i) for i in range(len(self._info.profiles)))
         self._scratch = self._buffers.on_device("scratch", max(scratch))
 
-    @property
-    def _last_error(self) -> str:
+    def _why(self) -> str:
         """TensorRT's calls only say that they failed; why, they tell its logger."""
-        return self._errors[-1] if self._errors else "TensorRT does not say why"
+        return self._errors.pop() if self._errors else "TensorRT does not say why"
+
+    def _failure(self, what: str) -> EngineError:
+        """The error to raise, with TensorRT's own words."""
+        why = self._why()
+        return (EngineOutOfMemory if _NO_MEMORY.search(why) else EngineError)(f"{self.name} {what}: {why}")
 
     def _shape(self, pictures: tuple[int, ...]) -> _Shape:
         """What belongs to a batch of this shape, made when it is first met."""
@@ -167,7 +152,7 @@ class TensorRtEngine:
     def _new_shape(self, pictures: tuple[int, int, int, int]) -> _Shape:
         context = self._context(self._profile(pictures))
         if not context.set_input_shape(PICTURES, pictures):
-            raise EngineError(f"{self.name} does not take {pictures}: {self._last_error}")
+            raise self._failure(f"does not take {pictures}")
         return _Shape(pictures, tuple(context.get_tensor_shape(LOGITS)), context)
 
     def _profile(self, pictures: tuple[int, int, int, int]) -> int:
@@ -183,9 +168,9 @@ class TensorRtEngine:
 
     def _context(self, profile: int) -> Any:
         """An execution context without scratch memory of its own."""
-        context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        context = self._engine.create_execution_context(self._how)
         if context is None or not context.set_optimization_profile_async(profile, int(self._stream)):
-            raise EngineError(f"{self.name} has no execution context for profile {profile}: {self._last_error}")
+            raise self._failure(f"has no execution context for profile {profile}")
         check(self._cuda, self._cuda.cudaStreamSynchronize(self._stream), "choosing a profile")
         return context
 
@@ -206,14 +191,15 @@ class TensorRtEngine:
     def _bind(self, shape: _Shape) -> None:
         shape.context.set_device_memory(self._scratch, self._buffers.size("scratch"))
         for name in (PICTURES, CLASS_MAP, LOGITS):
-            shape.context.set_tensor_address(name, self._buffers.device(name))
+            if not shape.context.set_tensor_address(name, self._buffers.device(name)):
+                raise self._failure(f"takes no memory for {name}")
 
     def _enqueue(self, shape: _Shape) -> None:
         pixels = math.prod(shape.pictures[:3])
         self._buffers.to_device(PICTURES, pixels * 3, self._stream)
         if not shape.context.execute_async_v3(int(self._stream)):
             check(self._cuda, self._cuda.cudaGetLastError(), f"{self.name} on a batch of {shape.pictures}")
-            raise EngineError(f"{self.name} failed on a batch of {shape.pictures}: {self._last_error}")
+            raise self._failure(f"failed on a batch of {shape.pictures}")
         self._buffers.to_host(CLASS_MAP, pixels, self._stream)
 
     def _capture(self, shape: _Shape) -> Any:
@@ -237,22 +223,3 @@ class TensorRtEngine:
         finally:
             if graph is not None:
                 cuda.cudaGraphDestroy(graph)
-
-
-def logger(
-    trt: Any, to: logging.Logger, errors: list[str], harmless: Callable[[str], bool] = lambda text: False
-) -> Any:
-    """A TensorRT logger that keeps errors in `errors`, and passes them and warnings on, except harmless ones."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in {trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR}:
-                errors.append(message)
-                to.error("%s", message)
-            elif severity == trt.ILogger.WARNING and not harmless(message):
-                to.warning("%s", message)
-
-    return Logger()

@@ -139,8 +139,8 @@ class FakeContext:
         self.addresses: dict[str, int] = {}
         self.scratch: tuple[int, int] = (0, 0)
 
-    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
-        return profile < self.trt.profiles
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        return profile_index < self.trt.profiles
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
@@ -148,16 +148,17 @@ class FakeContext:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         count, height, width, _ = self.shape
-        return count, CLASSES, height // 4, width // 4
+        return count, CLASSES, -(-height // 4), -(-width // 4)
 
-    def set_device_memory(self, address: int, size: int) -> None:
-        self.scratch = (address, size)
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self.scratch = (memory, size)
 
-    def set_tensor_address(self, name: str, address: int) -> None:
-        self.addresses[name] = address
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        self.addresses[name] = memory
+        return name in {"pictures", "class_map", "logits"} and not self.trt.refuses_addresses
 
-    def execute_async_v3(self, stream: int) -> bool:
-        assert isinstance(stream, int) and self.scratch[0] in self.trt.cuda.memory
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        assert isinstance(stream_handle, int) and self.scratch[0] in self.trt.cuda.memory
         if self.trt.refuse_capture and self.trt.cuda.capturing is not None:
             return False
         self.trt.cuda.queue(self._compute)
@@ -190,22 +191,55 @@ class FakeTensorRT:
 
     def __init__(self, cuda: FakeCuda, profiles: int = 2) -> None:
         self.cuda, self.profiles = cuda, profiles
-        self.fails = self.refuse_capture = False
+        self.fails = self.refuse_capture = self.refuses_addresses = False
+        self.no_memory = False
         self.contexts = 0
 
     def Runtime(self, logger: Any) -> "FakeTensorRT":
         self.logger = logger
         return self
 
-    def deserialize_cuda_engine(self, plan: bytes) -> "FakeTensorRT | None":
-        if plan != b"plan":
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> "FakeTensorRT | None":
+        if serialized_engine != b"plan":
             self.logger.log(self.ILogger.ERROR, "magic tag does not match")
             return None
         return self
 
-    def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
-        return 1000 * (profile + 1)
+    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
+        return 1000 * (profile_index + 1)
 
-    def create_execution_context(self, strategy: Any) -> FakeContext:
+    def create_execution_context(self, strategy: Any) -> FakeContext | None:
+        assert strategy is self.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.no_memory:
+            self.logger.log(self.ILogger.ERROR, "Error Code 2: OutOfMemory (Requested size was 1 bytes.)")
+            return None
         self.contexts += 1
         return FakeContext(self)
+
+
+class FakeTensorRTForRTX(FakeTensorRT):
+    """Contexts are made from a runtime configuration."""
+
+    __version__ = "1.7.1"
+
+    class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+        LAZY, EAGER, NONE = range(3)
+
+    def create_runtime_config(self) -> "FakeRuntimeConfig":
+        return FakeRuntimeConfig(self)
+
+    def create_execution_context(self, runtime_config: "FakeRuntimeConfig") -> FakeContext | None:  # type: ignore[override]
+        assert (
+            runtime_config.dynamic_shapes_kernel_specialization_strategy
+            is self.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
+        return super().create_execution_context(runtime_config.allocation)
+
+
+class FakeRuntimeConfig:
+    def __init__(self, trt: FakeTensorRTForRTX) -> None:
+        self.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.LAZY
+        self.allocation: Any = None
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self.allocation = strategy

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from service import manifest as manifests
-from service.engines import background_build, cuda_runtime, select, tensorrt
+from service.engines import background_build, cuda_runtime, select, tensorrt_library
 from service.engines.onnx_cuda import OnnxCudaEngine, _require_on_gpu
 from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable
 from service.settings import Settings
 from tests import tiny_model
 from tests.service.engines.fake_gpu import Error, FakeCuda, FakeTensorRT, Properties
-from tests.service.engines.test_tensorrt import info_of
+from tests.service.engines.test_tensorrt import BUCKETS, info_of
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    tiny_model.write(tmp_path / "tiny")
+    tiny_model.write(tmp_path / "tiny", buckets=BUCKETS)
     return tmp_path / "tiny"
 
 
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     fake = FakeTensorRT(FakeCuda())
     monkeypatch.setattr(cuda_runtime, "load", lambda: fake.cuda)
-    monkeypatch.setattr(tensorrt, "installed", lambda: (fake, "tensorrt"))
+    monkeypatch.setattr(tensorrt_library, "installed", lambda wanted=None: (fake, "tensorrt"))
     return fake
 
 
@@ -149,7 +149,10 @@ def test_no_feature_map_is_computed_on_the_cpu() -> None:
     [
         ("CUDA failure 700: an illegal memory access was encountered", EngineLost),
         ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED", EngineError),
+        ("CUDA failure 701: too many resources requested for launch", EngineError),
         ("Failed to allocate memory for requested buffer of size 1", EngineOutOfMemory),
+        ("CUDA failure 2: out of memory", EngineOutOfMemory),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", EngineOutOfMemory),
     ],
 )
 def test_messages_of_onnx_runtime(message: str, kind: type[EngineError]) -> None:

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.engines import cuda_runtime, plan, tensorrt
+from service.engines import cuda_runtime, plan, tensorrt_library
 from service.engines.cuda_runtime import Device
 from service.engines.plan import Machine, PlanInfo, PlanProfile
 from service.engines.tensorrt import TensorRtEngine
 from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable, ManifestError
 from service.manifest import FileEntry
-from tests.service.engines.fake_gpu import Error, FakeCuda, FakeTensorRT, Properties
+from tests.service.engines.fake_gpu import Error, FakeCuda, FakeTensorRT, FakeTensorRTForRTX, Properties
 
 LITE = Path(__file__).parents[3] / "weights" / "alignseg-lite"
 H200 = Device(0, "NVIDIA H200", 90)
 HERE = Machine("NVIDIA H200", "9.0", "tensorrt", "11.4.0")
+BUCKETS = ((8, 12), (12, 8))
 
 
 def info_of(folder: Path, name: str = "h200", **changes: Any) -> PlanInfo:
@@ -52,7 +53,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 @pytest.fixture
 def trt(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     fake = FakeTensorRT(cuda)
-    monkeypatch.setattr(tensorrt, "installed", lambda: (fake, "tensorrt"))
+    monkeypatch.setattr(tensorrt_library, "installed", lambda wanted=None: (fake, "tensorrt"))
     return fake
 
 
@@ -179,6 +180,10 @@ def test_what_is_no_plan_is_refused(trt: FakeTensorRT, tmp_path: Path) -> None:
         ({"gpu": "NVIDIA L4", "compute_capabilities": ("8.9",)}, r"is for NVIDIA L4 \(compute capability 8.9\)"),
         ({"gpu": "NVIDIA H100 PCIe"}, "is for NVIDIA H100 PCIe, here is NVIDIA H200"),
         ({"onnx_sha256": "b" * 64}, "another ONNX"),
+        (
+            {"profiles": (PlanProfile(bucket=(8, 12), min_batch=1, max_batch=4),)},
+            "has no profile for pictures of 12x8, which the model folder asks for",
+        ),
     ],
 )
 def test_a_plan_of_elsewhere_is_refused_with_the_rebuild_command(
@@ -186,23 +191,23 @@ def test_a_plan_of_elsewhere_is_refused_with_the_rebuild_command(
 ) -> None:
     info_of(tmp_path, **changes)
     with pytest.raises(EngineUnavailable, match=why + rf".*python model_export/build_engine.py {tmp_path}"):
-        plan.find(tmp_path, HERE, "a" * 64)
+        plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
 
 
 def test_damaged_missing_and_unreadable_plans_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="holds no engine"):
-        plan.find(tmp_path, HERE, "a" * 64)
+        plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
     for name in ("damaged", "missing", "unreadable"):
         info_of(tmp_path, name)
     (tmp_path / "engines" / "damaged.plan").write_bytes(b"pla")
     (tmp_path / "engines" / "missing.plan").unlink()
     (tmp_path / "engines" / "unreadable.json").write_text("{}")
     with pytest.raises(EngineUnavailable) as caught:
-        plan.find(tmp_path, HERE, "a" * 64)
+        plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
     for text in ("damaged.plan is not the file", "missing.plan is missing", "unreadable.plan has a description"):
         assert text in str(caught.value)
     good = info_of(tmp_path, "good")
-    assert plan.find(tmp_path, HERE, "a" * 64) == (tmp_path / good.plan.path, good)
+    assert plan.find(tmp_path, HERE, "a" * 64, BUCKETS) == (tmp_path / good.plan.path, good)
 
 
 def test_devices(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,13 +226,44 @@ def test_without_the_libraries_it_says_what_to_install(monkeypatch: pytest.Monke
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda.bindings"):
         monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
     with pytest.raises(EngineUnavailable, match="pip install"):
-        tensorrt.installed()
+        tensorrt_library.installed()
     with pytest.raises(EngineUnavailable, match=r"-e '.\[gpu\]'"):
         cuda_runtime.load()
     module = ModuleType("tensorrt_rtx")
     module.__version__ = "1.7"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
-    assert tensorrt.machine(H200) == Machine("NVIDIA H200", "9.0", "tensorrt_rtx", "1.7")
+    assert tensorrt_library.machine(H200) == Machine("NVIDIA H200", "9.0", "tensorrt_rtx", "1.7")
+    with pytest.raises(EngineUnavailable, match=r"^tensorrt is not installed"):
+        tensorrt_library.installed("tensorrt")
+
+
+def test_a_plan_is_loaded_by_the_library_that_built_it(
+    cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, fake in (("tensorrt", FakeTensorRT(cuda)), ("tensorrt_rtx", FakeTensorRTForRTX(cuda))):
+        monkeypatch.setitem(sys.modules, name, fake)  # type: ignore[arg-type]
+    assert tensorrt_library.machine(H200).runtime == "tensorrt"
+    info = info_of(tmp_path, runtime="tensorrt_rtx")
+    rtx = TensorRtEngine(tmp_path / info.plan.path, info, H200)
+    assert rtx.name == "tensorrt-rtx-fp16-gpu0"
+    batch = pictures(1, 8, 12)
+    np.testing.assert_array_equal(rtx.infer(batch).ids, batch[..., 0] % 4)  # its kernels are compiled before capture
+    rtx.close()
+
+
+def test_what_tensorrt_tells_of_memory_is_understood(engine: TensorRtEngine, trt: FakeTensorRT) -> None:
+    trt.no_memory = True
+    with pytest.raises(EngineOutOfMemory, match=r"no execution context for profile 0: .*OutOfMemory"):
+        engine.infer(pictures(2, 8, 12))
+    trt.no_memory = False
+    batch = pictures(2, 8, 12)
+    np.testing.assert_array_equal(engine.infer(batch).ids, batch[..., 0] % 4)
+
+
+def test_an_address_that_is_not_taken_is_an_error(engine: TensorRtEngine, trt: FakeTensorRT) -> None:
+    trt.refuses_addresses = True
+    with pytest.raises(EngineError, match="takes no memory for pictures"):
+        engine.infer(pictures(1, 8, 12))
 
 
 def test_the_description_is_plain_json(tmp_path: Path) -> None:
