@@ -11,13 +11,11 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import onnx
 from onnx import ModelProto
 from pydantic import ValidationError
 
@@ -30,6 +28,7 @@ from model_export import (
     trt_network,
     trt_progress,
     trt_source,
+    trt_target,
 )
 from model_export.atomic import alone, replacing
 from model_export.checkpoint import CheckpointError
@@ -37,10 +36,10 @@ from model_export.parity import ParityError
 from model_export.trt_library import Library, NoTensorRTError
 from model_export.trt_network import Report, WrongNetworkError
 from model_export.trt_precision import PrecisionError
-from model_export.trt_source import Source
+from model_export.trt_source import Loaded, Source
+from model_export.trt_target import Target
 from service import manifest as manifests
 from service.contracts import UInt8Array
-from service.engines import cuda_runtime
 from service.engines import plan as plan_files
 from service.engines.plan import FOLDER, Machine, PlanInfo, PlanProfile
 from service.errors import AlignSegError, EngineUnavailable
@@ -48,21 +47,10 @@ from service.manifest import FileEntry
 
 CALIBRATION_PICTURES = 40
 EIGHT_BIT = ("int8", "fp8")
-FP8_FROM = 89  # Ada and Hopper
-RTX_ARCHITECTURES = (80, 86, 89, 120)  # what TensorRT for RTX builds for where there is no GPU to ask
 _NOT_BUILT = (
     NoTensorRTError, WrongNetworkError, PrecisionError, CheckpointError, ParityError, ValidationError,
     AlignSegError, RuntimeError, OSError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What it is built for. architectures: e.g. (90,)."""
-
-    gpu: str
-    architectures: tuple[int, ...]
-    here: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         library = trt_library.load(options.runtime)
         source = trt_source.find(options.source, options.bucket)
-        target = _target(library, options.arch, options.precision)
+        target = trt_target.find(library, options.arch, options.precision)
         _say("runtime", f"{library.runtime} {library.version} for {target.gpu}")
         if options.warp is None:
             options.warp = "gridsample" if library.runtime == "tensorrt_rtx" else "plugin"
@@ -81,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with alone(
             source.folder / FOLDER / ".building", partial(_say, "wait", "another build for this model is running")
         ):
-            if options.if_missing and _there(source, target, library):
+            if options.if_missing and _there(source, target, library, options):
                 return 0
             return _build(library, source, target, options)
     except _NOT_BUILT as error:
@@ -96,8 +84,8 @@ def _build(library: Library, source: Source, target: Target, options: argparse.N
     wanted = trt_engine.profiles(source.buckets, options.batch)
     _say("prepare", f"{source.onnx}: {options.precision}, {options.warp}")
     pictures = _calibration(options, source) if options.precision in EIGHT_BIT else []
-    onnx_sha256 = manifests.sha256(source.onnx)  # before it is read: a file exchanged meanwhile must not lend its name
-    model = trt_graph.prepare(onnx.load(source.onnx), options.precision, options.warp, pictures)
+    loaded = trt_source.read(source.onnx)
+    model = trt_graph.prepare(loaded.model, options.precision, options.warp, pictures)
     builder, network, report = _parse(library, model, target, options)
     if options.dry_run:
         _say("dry run", "nothing is built")
@@ -112,7 +100,7 @@ def _build(library: Library, source: Source, target: Target, options: argparse.N
         plan = trt_engine.build(library, builder, network, config)
     trt_engine.keep_timing_cache(library, config, cache)
     _say("built", f"{len(plan) / 2**20:.1f} MiB in {time.monotonic() - began:.1f} s")
-    path = _write(library, source, target, plan, wanted, report, options, onnx_sha256)
+    path = _write(library, source, target, plan, wanted, report, options, loaded)
     return _verify(source, path, target, options)
 
 
@@ -150,7 +138,7 @@ def _register_plugin(library: Library, target: Target) -> None:
 
 def _write(
     library: Library, source: Source, target: Target, plan: bytes, wanted: list[PlanProfile], report: Report,
-    options: argparse.Namespace, onnx_sha256: str,
+    options: argparse.Namespace, loaded: Loaded,
 ) -> Path:  # fmt: skip
     """The plan, then its description: without that, nobody takes the plan for one."""
     folder = source.folder / FOLDER
@@ -169,8 +157,8 @@ def _write(
         precision=options.precision,
         warp=options.warp,
         profiles=tuple(wanted),
-        num_classes=trt_source.num_classes(source),
-        onnx_sha256=onnx_sha256,
+        num_classes=trt_source.num_classes(loaded.model),
+        onnx_sha256=loaded.sha256,
         layers=report.layers,
         built_by=f"alignseg-serve {version('alignseg-serve')}",
     )
@@ -194,39 +182,24 @@ def _verify(source: Source, path: Path, target: Target, options: argparse.Namesp
     return verify.run(source.folder, export_command.read_frames(options.frames), built=path)
 
 
-def _there(source: Source, target: Target, library: Library) -> bool:
-    """Whether an engine of this ONNX, GPU and TensorRT lies there already."""
+def _there(source: Source, target: Target, library: Library, options: argparse.Namespace) -> bool:
+    """Whether such an engine lies there already; then it is the newest again, which is the one that is served."""
     capability = f"{target.architectures[0] // 10}.{target.architectures[0] % 10}"
     machine = Machine(target.gpu, capability, library.runtime, library.version)
+
+    wanted = trt_engine.profiles(source.buckets, options.batch)
+
+    def other(info: PlanInfo) -> str | None:
+        alike = (info.precision, info.warp, list(info.profiles)) == (options.precision, options.warp, wanted)
+        return None if alike else "was built with other options"
+
     try:
-        found, _ = plan_files.find(source.folder, machine, manifests.sha256(source.onnx))
+        found, _ = plan_files.find(source.folder, machine, manifests.sha256(source.onnx), source.buckets, other)
     except EngineUnavailable:
         return False
+    found.with_suffix(".json").touch()
     _say("there", f"{found} fits, nothing to build")
     return True
-
-
-def _target(library: Library, asked: list[int] | None, precision: str) -> Target:
-    """The GPU that is here, or, for TensorRT for RTX, the architectures asked for. Raises RuntimeError."""
-    target = _machine(library, asked, precision)
-    if precision == "fp8" and min(target.architectures) < FP8_FROM:
-        raise RuntimeError(
-            f"fp8 needs compute capability {FP8_FROM / 10}, which {target.gpu} has not. Use int8 (or --arch 89 120)."
-        )
-    return target
-
-
-def _machine(library: Library, asked: list[int] | None, precision: str) -> Target:
-    if asked and library.runtime == "tensorrt_rtx":
-        return Target("-".join(f"sm{a}" for a in asked), tuple(asked), here=False)
-    try:
-        device = cuda_runtime.first_device()
-    except EngineUnavailable as error:
-        if library.runtime == "tensorrt":
-            raise RuntimeError(f"TensorRT builds on the GPU it builds for: {error} tensorrt_rtx needs none.") from None
-        able = tuple(a for a in RTX_ARCHITECTURES if precision != "fp8" or a >= FP8_FROM)
-        return Target("-".join(f"sm{a}" for a in able), able, here=False)
-    return Target(device.name, (device.architecture,), here=True)
 
 
 def _told(wanted: Sequence[PlanProfile]) -> str:
@@ -258,7 +231,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--arch", type=int, nargs="+", help="RTX without a GPU: for these, e.g. 89 120")
     parser.add_argument("--workspace-mib", type=int, help="limit of scratch memory while building")
     parser.add_argument("--frames", type=Path, help="pictures to verify with; default: the demo scene")
-    parser.add_argument("--if-missing", action="store_true", help="do nothing where an engine fits this machine")
+    parser.add_argument("--if-missing", action="store_true", help="do nothing where such an engine fits this machine")
     parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch afterwards")
     parser.add_argument("--dry-run", action="store_true", help="parse, check and report, but build nothing")
     return parser.parse_args(arguments)

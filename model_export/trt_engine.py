@@ -33,7 +33,11 @@ def configure(
     architectures: for TensorRT for RTX without a GPU, e.g. (89, 120); else empty: the GPU that is there.
     """
     config = library.require(builder.create_builder_config(), "create a configuration")
+    flags = library.trt.BuilderFlag
     config.profiling_verbosity = library.trt.ProfilingVerbosity.DETAILED
+    config.clear_flag(flags.TF32)  # set by default: what the graph keeps in float32 would lose 13 of its 23 bits
+    if hasattr(flags, "REQUIRE_USER_ALLOCATION"):  # TensorRT for RTX alone: without it no CUDA graph can be captured
+        config.set_flag(flags.REQUIRE_USER_ALLOCATION)
     if workspace_mib is not None:
         config.set_memory_pool_limit(library.trt.MemoryPoolType.WORKSPACE, workspace_mib * 2**20)
     for item in wanted:

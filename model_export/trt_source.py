@@ -1,5 +1,6 @@
 """What an engine is built from: a model folder, an ONNX file or a checkpoint."""
 
+import hashlib
 import re
 import sys
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from onnx import ModelProto
 
 from model_export import export_command
 from service import manifest as manifests
@@ -35,9 +37,23 @@ def find(path: Path, buckets: Sequence[tuple[int, int]] | None) -> Source:
     return Source(model, path.parent, tuple(buckets or export_command.DEFAULT_BUCKETS))
 
 
-def num_classes(source: Source) -> int:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The model, and the sha256 of the very bytes that it was made of: a file may be exchanged while one builds."""
+
+    model: ModelProto
+    sha256: str
+
+
+def read(path: Path) -> Loaded:
+    """Read an ONNX file once."""
+    content = path.read_bytes()
+    return Loaded(onnx.load_model_from_string(content), hashlib.sha256(content).hexdigest())
+
+
+def num_classes(model: ModelProto) -> int:
     """From the kernel of the last convolution: the head's 1x1, (num_classes, channels, 1, 1)."""
-    graph = onnx.load(source.onnx).graph
+    graph = model.graph
     dims = {weight.name.removesuffix(".half"): weight.dims for weight in graph.initializer}
     last = [node for node in graph.node if node.op_type == "Conv"][-1]
     return int(dims[last.input[1]][0])

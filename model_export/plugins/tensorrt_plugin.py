@@ -104,7 +104,7 @@ def _kernel(name: KernelName, raster: Any, other: Any, offsets: Any, sampling: s
         _STORAGE[raster.dtype],
         _STORAGE[offsets.dtype],
         channels,
-        standard=sampling == "standard",
+        standard=_is_standard(sampling),
         pixel=0 if layout == "planar" else channels,
         offsets_pixel=_offsets_pixel(offsets),
         tactic=tactic,
@@ -119,6 +119,14 @@ def _kernel(name: KernelName, raster: Any, other: Any, offsets: Any, sampling: s
         _launch(raster, tactic, channels, compiled.threads, compiled.shared_bytes),
         sizes,
     )
+
+
+def _is_standard(sampling: str) -> bool:
+    """A C++ string may come with the zero at its end; what is neither must not pass for the other convention."""
+    name = sampling.rstrip("\0")
+    if name not in {"standard", "published"}:
+        raise ValueError(f"sampling is {sampling!r}; expected 'standard' or 'published'")
+    return name == "standard"
 
 
 def _launch(raster: Any, tactic: Tactic, channels: int, threads: int, shared_bytes: int) -> Any:

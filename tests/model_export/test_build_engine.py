@@ -1,6 +1,7 @@
 """A real engine, built by TensorRT for RTX without a GPU; the graph it is built from; what a failed build leaves."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -109,7 +110,9 @@ def test_a_weight_beyond_float16_is_an_error(model: onnx.ModelProto) -> None:
     trt_graph.prepare(wild, "bf16", "plugin")
 
 
-def test_builds_a_real_engine(rtx: object, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_builds_a_real_engine(
+    rtx: object, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["--runtime", "tensorrt_rtx", "--arch", "89", "--bucket", "96x128", "--batch", "1", "2"]
     assert build_engine.main([str(folder), *arguments]) == 0
     told = capsys.readouterr().out
@@ -124,8 +127,34 @@ def test_builds_a_real_engine(rtx: object, folder: Path, capsys: pytest.CaptureF
     assert (info.num_classes, info.onnx_sha256) == (11, sha256(folder / "model.onnx"))
     assert [(p.min_batch, p.max_batch) for p in info.profiles] == [(1, 1), (2, 2)]
     assert {path.suffix for path in (folder / "engines").glob("[!.]*")} == {".json", ".plan"}
+    os.utime(description, (1, 1))
     assert build_engine.main([str(folder), *arguments, "--if-missing"]) == 0
     assert "fits, nothing to build" in capsys.readouterr().out
+    assert description.stat().st_mtime > 1  # the newest again: of those that fit, that one is served
+    for other in (["--precision", "bf16"], ["--batch", "1", "4"]):
+        monkeypatch.setattr(trt_engine, "build", refuse)
+        assert build_engine.main([str(folder), *arguments, *other, "--if-missing"]) == 2
+        assert "error: asked to build" in capsys.readouterr().err
+
+
+def refuse(*_: object) -> bytes:
+    raise RuntimeError("asked to build")
+
+
+def test_the_plan_is_named_after_the_bytes_that_were_read(
+    rtx: object, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sha256(folder / "model.onnx")
+
+    def exchange(*_: object) -> bytes:
+        (folder / "model.onnx").write_bytes(b"another model")
+        return b"plan"
+
+    monkeypatch.setattr(trt_engine, "build", exchange)
+    arguments = ["--runtime", "tensorrt_rtx", "--arch", "89", "--bucket", "96x128"]
+    assert build_engine.main([str(folder), *arguments, "--no-verify"]) == 0
+    (description,) = (folder / "engines").glob("*.json")
+    assert PlanInfo.model_validate_json(description.read_bytes()).onnx_sha256 == before
 
 
 def test_dry_run_reports_and_writes_nothing(rtx: object, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,6 +238,13 @@ def test_a_batch_of_none(rtx: object, folder: Path, capsys: pytest.CaptureFixtur
 def test_rtx_takes_no_plugins(rtx: object, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build_engine.main([str(folder), "--runtime", "tensorrt_rtx", "--warp", "plugin", "--dry-run"]) == 2
     assert "Use --warp gridsample" in capsys.readouterr().err
+
+
+def test_float32_is_float32_and_graphs_can_be_captured(rtx: trt_library.Library) -> None:
+    flags = rtx.trt.BuilderFlag
+    config = trt_engine.configure(rtx, rtx.trt.Builder(rtx.logger), [], [89], None)
+    assert not config.get_flag(flags.TF32)
+    assert config.get_flag(flags.REQUIRE_USER_ALLOCATION)
 
 
 def test_profiles_cover_all_batches() -> None:

@@ -119,6 +119,23 @@ def test_launch_and_arguments(trt: Any, compiled: list[tuple[Spec, int]], name: 
             assert made.get_kernel([d.desc for d in descs[:3]], [descs[3].desc]) == (spec.kernel, b"the PTX")
 
 
+def test_an_unknown_convention_is_an_error_and_a_closing_zero_is_none(
+    trt: Any, compiled: list[tuple[Spec, int]]
+) -> None:
+    def convention(sampling: str) -> bool:
+        made = plugin(trt, "AlignedAggregate", [DataType.HALF] * 4, sampling)
+        offered(made, "AlignedAggregate", [DataType.HALF] * 4)
+        made.set_tactic(1)
+        descs = [DynamicPluginTensorDesc(s, DataType.HALF, TensorFormat.LINEAR) for s in SHAPES["AlignedAggregate"]]
+        made.get_launch_params(None, descs, 3, Recorder(), Recorder(), ExprBuilder())
+        return compiled[-1][0].standard
+
+    assert convention("standard\0")
+    assert not convention("published\0")
+    with pytest.raises(ValueError, match="expected 'standard' or 'published'"):
+        convention("Standard")
+
+
 def test_offsets_in_hwc8_are_padded(trt: Any, compiled: list[tuple[Spec, int]]) -> None:
     made = plugin(trt, "AlignedAggregate", [DataType.HALF] * 4)
     offered(made, "AlignedAggregate", [DataType.HALF] * 4)
