@@ -3,10 +3,11 @@
 PYTHON ?= python3
 SERVE  := .venv
 DEV    := .venv-dev
+GPU    := .venv-gpu
 EXTRA  := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP    := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: serve install dev test test-gpu check format clean
+.PHONY: serve install dev test test-gpu bench-gpu check format clean
 
 serve: install  ## Install what serving needs and serve weights/alignseg-lite on this machine
 	$(SERVE)/bin/alignseg serve
@@ -31,9 +32,20 @@ $(DEV)/.installed: pyproject.toml
 test: dev  ## Run the test suite; what needs a GPU, a browser or the team's data skips and says so
 	$(DEV)/bin/python -m pytest
 
-test-gpu: dev  ## Run what needs an NVIDIA GPU, TensorRT among it
-	$(DEV)/bin/python $(PIP) -e '.[test,tensorrt]'
-	$(DEV)/bin/python -m pytest -m gpu tests/gpu
+$(GPU)/.installed: pyproject.toml
+	@echo "installing the tests' needs with CUDA and TensorRT into $(GPU) ..."
+	@$(PYTHON) -m venv $(GPU)
+	@$(GPU)/bin/python $(PIP) -e '.[test,gpu,tensorrt]'
+	@# onnxruntime and onnxruntime-gpu are one package in two builds, and the tests brought both: the second stays
+	@$(GPU)/bin/python -m pip --quiet uninstall --yes onnxruntime
+	@$(GPU)/bin/python $(PIP) --force-reinstall --no-deps 'onnxruntime-gpu>=1.31,<2'
+	@touch $@
+
+test-gpu: $(GPU)/.installed  ## Run what needs an NVIDIA GPU, TensorRT among it
+	$(GPU)/bin/python -m pytest -m gpu tests/gpu
+
+bench-gpu: $(GPU)/.installed  ## Measure kernels and networks on this GPU; ROWS='--only kernel' or '--match resnet18 360x480'
+	$(GPU)/bin/python -m benchmarks.gpu $(ROWS)
 
 check: dev  ## Lint, format, types, and which room may import which
 	$(DEV)/bin/ruff check .
@@ -46,4 +58,4 @@ format: dev  ## Format, and fix what ruff can fix
 	$(DEV)/bin/ruff format .
 
 clean:  ## Remove the environments and caches
-	rm -rf $(SERVE) $(DEV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf $(SERVE) $(DEV) $(GPU) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

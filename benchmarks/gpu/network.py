@@ -1,10 +1,11 @@
-"""Whole networks, picture in and class map out, by each runtime."""
+"""Whole networks, from pictures in host memory to class maps in host memory, by each runtime."""
 
 import copy
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,32 @@ import numpy as np
 import onnx
 import torch
 
-from benchmarks.gpu.timing import measure
+from benchmarks.gpu import timing
 from model_export import build_engine, export_onnx
 from model_export.alignseg import AlignSeg
+from model_export.alignseg.backbone import BackboneName
 from model_export.plugins import ops
 from model_export.serving_module import ServingModule
-from service.contracts import Engine
+from service.contracts import Engine, UInt8Array
 from service.engines import cuda_runtime
 from service.engines.onnx_cuda import OnnxCudaEngine
 from service.engines.plan import PlanInfo
 from service.engines.tensorrt import TensorRtEngine
 
-MODELS = (("resnet101", 256, 19), ("resnet18", 128, 19))
+DEVICE = "cuda"
+MODELS: dict[BackboneName, int] = {"resnet101": 256, "resnet18": 128}  # backbone: channels
 SIZES = ((1024, 2048), (360, 480))
+CLASSES = 19
+BATCH = 8
+COMPILE: dict[str, Any] = {"mode": "reduce-overhead"}  # as CUDA graphs, like TensorRT's
+
+Infer = Callable[[UInt8Array], object]  # (N, H, W, 3) uint8 RGB; returns when the class maps are in host memory
+Open = Callable[[], AbstractContextManager[Infer]]
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkRow:
-    """Milliseconds a batch of one, pictures a second; the copy to and from the GPU counts for the service's engines."""
+    """ms: of one picture. pictures_a_second: in batches of BATCH. memory_mib: of the GPU, for both together."""
 
     model: str
     size: str
@@ -40,85 +49,106 @@ class NetworkRow:
     why_not: str = ""
 
 
-def rows() -> Iterator[NetworkRow]:
-    """One row a model, size and runtime; what can't run here has no figures, and says why."""
-    for backbone, channels, classes in MODELS:
-        torch.manual_seed(0)
-        network = AlignSeg(backbone, classes, channels=channels).eval()  # the time does not depend on the weights
-        for size in SIZES:
-            for runtime, measured in _runs(network, size):
-                yield _row(f"{backbone}-{channels}", size, runtime, measured)
+def rows() -> Iterator[tuple[str, Callable[[], NetworkRow]]]:
+    """What to call each row by, and how to measure it; what can't run here has no figures, and says why."""
+    for backbone, channels in MODELS.items():
+        with tempfile.TemporaryDirectory() as name:
+            model = _Model(backbone, channels, Path(name) / "model.onnx")
+            for size in SIZES:
+                for runtime, runs in _runtimes(model, size).items():
+                    key = f"{backbone}-{channels} {size[0]}x{size[1]} {runtime}"
+                    yield key, partial(_row, f"{backbone}-{channels}", size, runtime, runs)
 
 
-def _row(model: str, size: tuple[int, int], runtime: str, run: Callable[[], tuple[float, float]]) -> NetworkRow:
-    told = f"{size[0]}x{size[1]}"
-    try:
-        ms, memory = run()
-    except Exception as error:  # a missing runtime or too little memory is a line of the table
-        return NetworkRow(model, told, runtime, None, None, None, str(error).splitlines()[0][:160])
-    finally:
-        torch.cuda.empty_cache()
-    return NetworkRow(model, told, runtime, ms, 1e3 / ms, memory)
+class _Model:
+    """Random weights: the time does not depend on them. Made, and exported, when first asked for."""
+
+    def __init__(self, backbone: BackboneName, channels: int, path: Path) -> None:
+        self._backbone, self._channels, self._path = backbone, channels, path
+        self._network: AlignSeg | None = None
+
+    @property
+    def network(self) -> AlignSeg:
+        if self._network is None:
+            torch.manual_seed(0)
+            self._network = AlignSeg(self._backbone, CLASSES, channels=self._channels).eval()
+        return self._network
+
+    @property
+    def onnx(self) -> Path:
+        if not self._path.is_file():
+            onnx.save(export_onnx.to_onnx(self.network), self._path)
+        return self._path
 
 
-def _runs(network: AlignSeg, size: tuple[int, int]) -> Iterator[tuple[str, Callable[[], tuple[float, float]]]]:
+def _runtimes(model: _Model, size: tuple[int, int]) -> dict[str, Open]:
     half, full = torch.float16, torch.float32
-    yield "eager fp32", lambda: _torch(network, size, full)
-    yield "eager fp16", lambda: _torch(network, size, half)
-    yield "eager fp16, fused", lambda: _torch(network, size, half, fused=True)
-    yield "torch.compile fp16", lambda: _torch(network, size, half, compiled=True)
-    yield "torch.compile fp16, fused", lambda: _torch(network, size, half, fused=True, compiled=True)
-    yield "ONNX Runtime CUDA fp32", lambda: _onnx(network, size)
-    for warp in ("gridsample", "plugin"):
-        for precision in ("fp32", "fp16"):
-            yield f"TensorRT {precision}, {warp}", lambda w=warp, p=precision: _tensorrt(network, size, w, p)
+    return {
+        "eager fp32": partial(_torch, model, full),
+        "eager fp16": partial(_torch, model, half),
+        "eager fp16, fused": partial(_torch, model, half, fused=True),
+        "torch.compile fp16": partial(_torch, model, half, compiled=True),
+        "torch.compile fp16, fused": partial(_torch, model, half, fused=True, compiled=True),
+        "ONNX Runtime CUDA fp32": partial(_engine, lambda: OnnxCudaEngine(model.onnx)),
+    } | {
+        f"TensorRT {precision}, {warp}": partial(_engine, partial(_tensorrt, model, size, warp, precision))
+        for warp in ("gridsample", "plugin")
+        for precision in ("fp32", "fp16")
+    }
 
 
-@torch.inference_mode()
-def _torch(
-    network: AlignSeg, size: tuple[int, int], dtype: torch.dtype, *, fused: bool = False, compiled: bool = False
-) -> tuple[float, float]:
-    network = copy.deepcopy(network)
-    module: Any = ServingModule(ops.fuse(network) if fused else network).to("cuda", dtype)
+def _row(model: str, size: tuple[int, int], runtime: str, runs: Open) -> NetworkRow:
+    told = f"{size[0]}x{size[1]}"
+    free = timing.free_memory()
+    try:
+        with runs() as infer:
+            one, many = (_pictures(count, size) for count in (1, BATCH))
+            ms = timing.by_clock(partial(infer, one))
+            a_second = 1e3 * BATCH / timing.by_clock(partial(infer, many))
+            memory = (free - timing.free_memory(kept_too=False)) / 2**20  # PyTorch keeps what it needed at most
+    except Exception as error:  # a missing runtime or too little memory is a line of the table
+        return NetworkRow(model, told, runtime, None, None, None, (str(error) or repr(error)).splitlines()[0][:160])
+    return NetworkRow(model, told, runtime, ms, a_second, memory)
+
+
+def _pictures(count: int, size: tuple[int, int]) -> UInt8Array:
+    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+@contextmanager
+def _torch(model: _Model, dtype: torch.dtype, *, fused: bool = False, compiled: bool = False) -> Iterator[Infer]:
+    network = copy.deepcopy(model.network)
+    module: Any = ServingModule(ops.fuse(network) if fused else network).to(DEVICE, dtype)
     module = module.to(memory_format=torch.channels_last)
-    run = torch.compile(module, mode="max-autotune-no-cudagraphs") if compiled else module
-    pictures = torch.randint(0, 256, (1, *size, 3), dtype=torch.uint8, device="cuda")
-    timing = measure(lambda: run(pictures), repeats=30)
-    return timing.ms, timing.peak_mib
+    if compiled:
+        torch._dynamo.reset()  # else sizes seen before make it compile for any size
+        module = torch.compile(module, fullgraph=True, dynamic=False, **COMPILE)
+
+    @torch.no_grad()
+    def infer(pictures: UInt8Array) -> UInt8Array:
+        class_map: UInt8Array = module(_staged(pictures))[0].cpu().numpy()
+        return class_map
+
+    yield infer
 
 
-def _onnx(network: AlignSeg, size: tuple[int, int]) -> tuple[float, float]:
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "model.onnx"
-        onnx.save(export_onnx.to_onnx(network), path)
-        return _engine(lambda: OnnxCudaEngine(path), size)
+def _staged(pictures: UInt8Array) -> torch.Tensor:
+    """On the GPU, by way of pinned memory, as the service's engines do it."""
+    on_host = torch.from_numpy(pictures)
+    return (on_host.pin_memory() if DEVICE == "cuda" else on_host).to(DEVICE, non_blocking=True)
 
 
-def _tensorrt(network: AlignSeg, size: tuple[int, int], warp: str, precision: str) -> tuple[float, float]:
-    device = cuda_runtime.first_device()
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "model.onnx"
-        onnx.save(export_onnx.to_onnx(network), path)
-        options = ["--bucket", f"{size[0]}x{size[1]}", "--batch", "1", "--no-verify"]
-        if build_engine.main([str(path), "--warp", warp, "--precision", precision, *options]) != 0:
-            raise RuntimeError("the engine was not built, see above")
-        (description,) = (Path(name) / "engines").glob("*.json")
-        info = PlanInfo.model_validate_json(description.read_bytes())
-        return _engine(lambda: TensorRtEngine(description.with_suffix(".plan"), info, device), size)
+@contextmanager
+def _engine(opens: Callable[[], Engine]) -> Iterator[Infer]:
+    with closing(opens()) as engine:
+        yield engine.infer
 
 
-def _engine(make: Callable[[], Engine], size: tuple[int, int]) -> tuple[float, float]:
-    """By the clock, copies included, since that is what the service waits for."""
-    free_before = torch.cuda.mem_get_info()[0]
-    engine = make()
-    batch = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
-    for _ in range(10):
-        engine.infer(batch)
-    times = []
-    for _ in range(50):
-        began = time.perf_counter()
-        engine.infer(batch)
-        times.append(time.perf_counter() - began)
-    memory = (free_before - torch.cuda.mem_get_info()[0]) / 2**20
-    engine.close()
-    return sorted(times)[len(times) // 2] * 1e3, memory
+def _tensorrt(model: _Model, size: tuple[int, int], warp: str, precision: str) -> Engine:
+    options = ["--bucket", f"{size[0]}x{size[1]}", "--batch", "1", str(BATCH), "--no-verify"]
+    if build_engine.main([str(model.onnx), "--warp", warp, "--precision", precision, *options]) != 0:
+        raise RuntimeError("the engine was not built, see above")
+    built = (model.onnx.parent / "engines").glob(f"*-{precision}.json")
+    description = max(built, key=lambda path: path.stat().st_mtime)
+    info = PlanInfo.model_validate_json(description.read_bytes())
+    return TensorRtEngine(description.with_suffix(".plan"), info, cuda_runtime.first_device())

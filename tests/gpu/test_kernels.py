@@ -1,15 +1,17 @@
 """The kernels on the GPU against float64 PyTorch: the CPU tests' inputs, and the sizes that are served."""
 
+import itertools
+
 import pytest
 import torch
 
 from model_export.plugins import launch
-from model_export.plugins.tactics import TACTICS
-from tests.model_export.plugins import reference
+from model_export.plugins.tactics import TACTICS, Layout
+from tests.model_export.plugins import as_tensorrt, reference
 from tests.model_export.plugins.reference import SAMPLINGS, Shape
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-SERVED = (Shape(2, 64, (90, 120), (12, 15)), Shape(1, 256, (128, 256), (64, 128)), Shape(3, 128, (91, 121), (46, 61)))
+SERVED = (Shape(2, 64, (93, 121), (12, 16)), Shape(1, 256, (128, 256), (64, 128)), Shape(3, 128, (91, 121), (46, 61)))
 
 
 def check(result: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
@@ -22,7 +24,7 @@ def check(result: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_aggregate_and_context(gpu: torch.device, dtype: torch.dtype, sampling: str, last: bool) -> None:
     memory_format = torch.channels_last if last else torch.contiguous_format
-    for shape, kind, _ in reference.cases(reference.SHAPES + SERVED):
+    for shape, kind in itertools.product(reference.SHAPES + SERVED, reference.OFFSETS):
         low, high, moves = reference.maps(shape, 4, kind, dtype)
         on_gpu = [x.to(gpu).contiguous(memory_format=memory_format) for x in (low, high)]
         check(
@@ -60,9 +62,29 @@ def test_upsample_argmax(gpu: torch.device, last: bool) -> None:
     assert (confidence.cpu().double() - 255 * probability).abs().max() <= 0.52
 
 
-def test_nothing_is_written_beside_the_result(gpu: torch.device) -> None:
-    low, high, moves = (x.to(gpu) for x in reference.maps(Shape(1, 5, (7, 11), (4, 6)), 4, "huge", torch.float32))
-    around = torch.full((3, *low.shape), 7.0, device=gpu)
-    launch.aligned_aggregate(low, high, moves, "standard")
-    torch.cuda.synchronize()
-    assert (around == 7).all()
+@pytest.mark.parametrize(("layout", "offsets_pixel"), [("planar", 0), ("channels_last", 0), ("channels_last", 8)])
+@pytest.mark.parametrize("kind", ["huge", "borders"])
+def test_in_tensorrts_formats_nothing_beside_is_touched(
+    gpu: torch.device, kind: str, layout: Layout, offsets_pixel: int
+) -> None:
+    maps = reference.maps(Shape(2, 64, (45, 61), (23, 31)), 4, kind, torch.float16)
+    on_gpu = (maps[0].to(gpu), maps[1].to(gpu), maps[2].to(gpu))
+    for tactic in TACTICS[layout]:
+        result = as_tensorrt.run(
+            "aligned_aggregate", on_gpu, "standard", tactic,
+            last=layout == "channels_last", offsets_pixel=offsets_pixel,
+        )  # fmt: skip
+        check(result, reference.aggregate(*maps, "standard"), torch.float16)
+
+
+def test_a_batch_beyond_two_to_the_31_elements(gpu: torch.device) -> None:
+    count, shape = 65, Shape(1, 256, (256, 512), (128, 256))  # 65 * 256 * 256 * 512 = 2.2e9
+    if torch.cuda.mem_get_info()[0] < 16 * 2**30:
+        pytest.skip("needs 16 GB of GPU memory")
+    low, high, moves = (
+        x.to(gpu).expand(count, -1, -1, -1).contiguous() for x in reference.maps(shape, 4, "random", torch.float16)
+    )
+    every = launch.aligned_aggregate(low, high, moves, "standard")
+    first, last = every[:1].cpu(), every[-1:].cpu()
+    check(first, reference.aggregate(low[:1].cpu(), high[:1].cpu(), moves[:1].cpu(), "standard"), torch.float16)
+    assert torch.equal(first, last)

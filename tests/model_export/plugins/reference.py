@@ -1,7 +1,5 @@
 """What the kernels must compute, in float64 PyTorch, and the inputs that they are compared on."""
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -69,10 +67,6 @@ def argmax(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def _bounded(moves: Tensor) -> Tensor:
     """grid_sample casts positions to integers, where 3e38 overflows; 1e6 is outside all the same."""
     return moves.double().clamp(-1e6, 1e6)
-
-
-def cases(shapes: tuple[Shape, ...] = SHAPES) -> Iterator[tuple[Shape, str, Sampling]]:
-    return itertools.product(shapes, OFFSETS, SAMPLINGS)
 
 
 def maps(shape: Shape, moves: int, kind: str, dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ import torch
 
 from model_export.plugins import launch
 from model_export.plugins.tactics import TACTICS, Tactic
-from tests.model_export.plugins import reference
+from tests.model_export.plugins import as_tensorrt, reference
 from tests.model_export.plugins.reference import SAMPLINGS, Shape
 
 WHOLE = Tactic(128, 16, 1)  # mostly one program a picture: the interpreter takes its time for each
@@ -68,6 +68,21 @@ def test_every_tactic_computes_the_same(layout: str) -> None:
     expected = reference.aggregate(low, high, moves, "standard")
     for tactic in TACTICS[layout]:
         check(launch.aligned_aggregate(low, high, moves, "standard", tactic), expected, torch.float32)
+
+
+@pytest.mark.parametrize(("last", "offsets_pixel"), [(False, 0), (True, 0), (True, 4), (True, 8)])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_in_tensorrts_formats_nothing_beside_is_touched(sampling: str, last: bool, offsets_pixel: int) -> None:
+    """LINEAR, HWC (offsets of 4) and HWC8 (offsets padded to 8); offsets that lead far outside."""
+    maps = reference.maps(Shape(2, 8, (9, 13), (5, 7)), 4, "huge", torch.float16)
+    tactic = Tactic(16, 16, 1)
+    result = as_tensorrt.run("aligned_aggregate", maps, sampling, tactic, last=last, offsets_pixel=offsets_pixel)
+    check(result, reference.aggregate(*maps, sampling), torch.float16)
+    raster, other, moves = reference.maps(Shape(2, 8, (9, 13), (3, 3)), 2, "borders", torch.float16)
+    result = as_tensorrt.run(
+        "aligned_context", (raster, other, moves), sampling, tactic, last=last, offsets_pixel=offsets_pixel
+    )
+    check(result, reference.context(raster, other, moves, sampling), torch.float16)
 
 
 @pytest.mark.parametrize("last", [False, True])

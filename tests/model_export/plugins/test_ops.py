@@ -28,6 +28,15 @@ def test_unknown_sampling() -> None:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_torch_compile_takes_the_operator_whole(sampling: str) -> None:
+    low, high, moves = reference.maps(Shape(1, 4, (5, 6), (3, 3)), 4, "random", torch.float32)
+    module = ops.FusedAggregate(ops.aligned_aggregate, sampling)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    expected = reference.aggregate(low, high, moves, sampling)
+    torch.testing.assert_close(compiled(low, high, moves).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_a_fused_network_computes_the_same_and_exports_as_one_graph(sampling: str) -> None:
     torch.manual_seed(0)
     network = AlignSeg("lite", 4, channels=8, sampling=sampling).eval()
