@@ -122,8 +122,8 @@ def _parse(library: Library, model: ModelProto, target: Target, options: argpars
     builder = library.require(library.trt.Builder(library.logger), "create a builder")
     network = trt_network.parse(library, builder, model)
     report = trt_network.check(library, network, model, options.warp)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in list(report.kinds.items())[:8])
-    _say("network", f"{report.layers} layers: {kinds} ...")
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())
+    _say("network", f"{report.layers} layers: {kinds}")
     _say("warps", f"{report.warps} {options.warp} layers, as many as the model has; sampling is linear, zeros outside")
     return builder, network, report
 

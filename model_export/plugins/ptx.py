@@ -18,6 +18,7 @@ from model_export.plugins.tactics import Layout, Tactic, tactics
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)  # A100; A10, RTX 30; L4, RTX 40; H100, H200; B200; RTX 50
 # CUDA 12.8 and its drivers (570) read it, and it is the first that knows sm_120. Triton's newest would ask for newer.
 PTX_VERSION = 87
+_NEWER = {103: 88, 110: 90, 121: 88}  # B300, Thor, DGX Spark: the first versions that know them; else LLVM aborts
 Storage = Literal["fp32", "fp16", "bf16"]
 KernelName = Literal["aligned_aggregate", "aligned_context"]
 _NAMES = {
@@ -69,6 +70,7 @@ def compile_ptx(spec: Spec, architecture: int) -> Compiled:
     if not isinstance(function, triton.JITFunction):
         raise PtxError("TRITON_INTERPRET=1 is set: the interpreter makes no PTX. Unset it in this process.")
     signature, constants = _signature(spec)
+    version = _NEWER.get(architecture, PTX_VERSION)
     names = list(signature)
     aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if signature[n].startswith("*")}
     with triton.knobs.compilation.scope():
@@ -76,7 +78,7 @@ def compile_ptx(spec: Spec, architecture: int) -> Compiled:
         compiled: Any = triton.compile(
             ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned),
             target=GPUTarget("cuda", architecture, 32),
-            options={"num_warps": spec.tactic.warps, "ptx_version": PTX_VERSION, "enable_fp_fusion": True},
+            options={"num_warps": spec.tactic.warps, "ptx_version": version, "enable_fp_fusion": True},
         )
     meta = compiled.metadata
     if meta.global_scratch_size or meta.profile_scratch_size:

@@ -16,8 +16,12 @@ from model_export.plugins.tactics import TACTICS, Tactic, numbered, tactics
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
+    return compiled()
+
+
+def compiled(*options: str) -> list[dict[str, Any]]:
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "model_export.plugins.ptx", "--json"]
+    command = [sys.executable, "-m", "model_export.plugins.ptx", "--json", *options]
     done = subprocess.run(  # noqa: S603
         command, env=environment, capture_output=True, text=True, check=False, timeout=110
     )
@@ -30,6 +34,13 @@ def test_compiles_and_assembles_for_every_architecture(rows: list[dict[str, Any]
     kernels, layouts = ("aligned_aggregate", "aligned_context"), ("channels last", "planar")
     assert found == {(a, k, layout) for a in (80, 86, 89, 90, 100, 120) for k in kernels for layout in layouts}
     assert all(0 < row["registers"] <= 128 and row["spilled"] <= 32 for row in rows)
+
+
+def test_chips_that_need_newer_ptx_get_it() -> None:
+    versions = {
+        row["architecture"]: re.search(r"\.version (\S+)", row["ptx"]) for row in compiled("--arch", "103", "121")
+    }
+    assert {a: version and version[1] for a, version in versions.items()} == {103: "8.8", 121: "8.8"}
 
 
 def test_parameters_are_what_tensorrt_passes(rows: list[dict[str, Any]]) -> None:
