@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import Metrics
@@ -62,6 +64,23 @@ def test_images_are_pinned_by_tag(compose: dict[str, Any]) -> None:
             assert image in stages or re.search(r":\d+\.\d+\.\d+", image), image
     for service in compose["services"].values():
         assert "build" in service or re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+
+
+def test_packages_are_pinned_to_versions_that_the_extras_allow() -> None:
+    lines = (ROOT / "docker" / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = (
+        *project["dependencies"],
+        *(each for name in ("cpu", "gpu", "tensorrt", "export") for each in extras[name]),
+    )
+    for requirement in map(Requirement, asked):
+        if requirement.name != "triton":  # PyTorch pins the one it was built with
+            assert requirement.specifier.contains(pinned[requirement.name]), requirement
+    for path in DOCKERFILES:
+        installs = re.findall(r"pip install (.*)", path.read_text())
+        assert installs and all("--constraint constraints.txt" in each for each in installs)
 
 
 def test_what_is_copied_exists_and_is_let_through() -> None:
