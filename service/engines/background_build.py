@@ -17,16 +17,17 @@ _started: set[tuple[Path, str]] = set()  # once a model: what failed would fail 
 _lock = threading.Lock()
 
 
-def start(folder: Path, onnx_sha256: str, command: list[str] | None = None) -> threading.Thread | None:
-    """Build an engine for the model in `folder`, once for each ONNX that comes to lie there.
+def start(folder: Path, model: str, command: list[str] | None = None) -> threading.Thread | None:
+    """Build an engine for the model in `folder`, once for each that comes to lie there.
 
-    Returns the thread that waits for it; None if it was tried or can't be done.
+    model: what an engine depends on, its ONNX and its buckets. Returns the thread that waits for the build; None if it
+    was tried or can't be done.
     """
     with _lock:
-        if (folder, onnx_sha256) in _started:
-            log.info("no engine is built for %s: it was tried before for the same ONNX", folder)
+        if (folder, model) in _started:
+            log.info("no engine is built for %s: it was tried before for the same model", folder)
             return None
-        _started.add((folder, onnx_sha256))
+        _started.add((folder, model))
     if command is None and importlib.util.find_spec("onnx") is None:
         log.warning(
             "ALIGNSEG_BUILD=auto builds with onnx, onnxscript, onnx-ir, torch and safetensors; install these by name. "

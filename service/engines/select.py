@@ -76,12 +76,13 @@ def _open(name: str, settings: Settings, manifest: Manifest, onnx: Path, alone: 
 
 
 def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path, device: Device, lanes: int) -> Iterator[Engine]:
+    onnx_sha256 = manifest.files[ROLE].sha256
     try:
-        here, onnx_sha256 = tensorrt_library.machine(device), manifest.files[ROLE].sha256
+        here = tensorrt_library.machine(device)
         found, info = plan.find(settings.model, here, onnx_sha256, manifest.input.buckets)
     except EngineUnavailable:
         if settings.build == "auto":
-            background_build.start(settings.model, manifest.files[ROLE].sha256)
+            background_build.start(settings.model, f"{onnx_sha256} {manifest.input.buckets}")
         raise
     yield (first := tensorrt.TensorRtEngine(found, info, device))
     for _ in range(lanes - 1):
