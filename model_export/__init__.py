@@ -2,5 +2,7 @@
 
 from importlib.util import find_spec
 
+import service  # noqa: F401 - stops what would tell others, before anything here loads it
+
 if find_spec("torch") is None:
     raise ImportError("PyTorch is not installed. In the checkout: pip install -e '.[export]', or make dev")
