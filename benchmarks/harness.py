@@ -1,8 +1,11 @@
 """What the server's benchmarks share: a server in a process of its own, watched; a generator in another; a report."""
 
+import contextlib
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,12 +26,13 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Watched:
-    """A process, and what it costs."""
+    """A server's process, with those that it starts, and what they cost."""
 
     def __init__(self, command: Sequence[str], **environment: str) -> None:
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
-        )
+            command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
         self.port = 0
         self.log: list[str] = []
         self.rss_mb: list[tuple[float, float]] = []  # (time.monotonic(), resident megabytes)
@@ -42,22 +46,22 @@ class Watched:
 
     def close(self) -> None:
         """Kill what still runs, and let go of its pipe."""
-        if self.process.poll() is None:
-            self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(5)
         if self.process.stderr is not None:
             self.process.stderr.close()
 
     def cpu_s(self) -> float:
-        """Seconds of CPU so far, all threads."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """Seconds of CPU so far, all threads of all processes."""
+        fields = [_read(pid, "stat").rpartition(")")[2].split() for pid in _family(self.process.pid)]
+        return sum(int(one[11]) + int(one[12]) for one in fields if one) / _TICKS
 
     def rss(self) -> float:
-        """Resident megabytes now."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        """Resident megabytes now, of all processes; what they share is counted once for each."""
+        pages = [_read(pid, "statm").split() for pid in _family(self.process.pid)]
+        return sum(int(one[1]) for one in pages if one) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def peak_rss(self, since: float = 0.0) -> float:
         """The most resident megabytes seen since a moment on time.monotonic()."""
@@ -65,10 +69,8 @@ class Watched:
 
     def _sample(self) -> None:
         while self.process.poll() is None:
-            try:
-                self.rss_mb.append((time.monotonic(), self.rss()))
-            except (OSError, IndexError):  # it has just ended
-                return
+            if rss := self.rss():  # 0: it has just ended
+                self.rss_mb.append((time.monotonic(), rss))
             time.sleep(0.25)
 
     def _read(self) -> None:
@@ -79,6 +81,21 @@ class Watched:
             if len(self.log) < 10_000:
                 self.log.append(line)
         self._started.set()
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    threads = (int(task.name) for task in Path(f"/proc/{pid}/task").glob("*"))  # any may have started some
+    children = [int(child) for thread in threads for child in _read(pid, f"task/{thread}/children").split()]
+    return [pid, *(one for child in children for one in _family(child))]
+
+
+def _read(pid: int, name: str) -> str:
+    """A file of /proc; empty when the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except (OSError, ProcessLookupError):
+        return ""
 
 
 @contextmanager
@@ -92,6 +109,25 @@ def serving(command: Sequence[str], **environment: str) -> Generator[Watched, No
             raise RuntimeError(f"the server ended with {code}:\n" + "".join(server.log[-20:]))
     finally:
         server.close()
+
+
+def others_cpu_s(*ours: float) -> float:
+    """Seconds of CPU that this machine has spent so far, less `ours`: what grows is other work that disturbs."""
+    user, nice, system, _idle, _wait, irq, soft, steal, *_ = map(int, Path("/proc/stat").read_text().split()[1:11])
+    return (user + nice + system + irq + soft + steal) / _TICKS - sum(ours)
+
+
+def free_port() -> int:
+    """One that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def shipped() -> list[str]:
+    """The command of the server as users start it."""
+    return [sys.executable, "-m", "alignseg_serve", "serve", "--port", "0"]
 
 
 def stand_in(infer_ms: float = 0.3, **options: float) -> list[str]:

@@ -10,14 +10,13 @@ same cores; so what the generator itself costs at four times the rate counts aga
 
 import argparse
 import json
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.exchanges import LOST
-from benchmarks.harness import Watched, load, percentiles, report, serving, stand_in
+from benchmarks.harness import Watched, load, percentiles, report, serving, shipped, stand_in
 
 CLIENTS: Final = 16
 QUICK_S: Final = 0.1  # what a good answer may take at a fast engine
@@ -49,7 +48,7 @@ class Plan:
     def server(self) -> list[str]:
         """The command that starts the server."""
         if self.infer_ms is None:
-            return [sys.executable, "-m", "alignseg_serve", "serve", "--port", "0"]
+            return shipped()
         return stand_in(self.infer_ms, max_batch=self.max_batch)
 
 
@@ -103,18 +102,19 @@ def capacity(server: Watched, seconds: float) -> dict[str, float]:
     return {"a_second": round(answers / max(result["done"]), 1), "cpu_ms_each": round(each_ms, 3)}
 
 
-def judge(result: dict[str, Any], good_s: float) -> dict[str, Any]:
+def judge(result: dict[str, Any], good_s: float, warm_up_s: float | None = None) -> dict[str, Any]:
     """Goodput, latencies and the truth of Retry-After, of all that ended after the warm-up and while load was on."""
+    warm_up_s = WARM_UP_S if warm_up_s is None else warm_up_s
     until = max(result["due"])
     requests = [
         row
         for row in zip(result["due"], result["done"], result["status"], result["retry_ms"], strict=True)
-        if WARM_UP_S <= row[1] < until
+        if warm_up_s <= row[1] < until
     ]
     answered = [done - due for due, done, status, _ in requests if status == 200]
     refused = [(done - due) * 1e3 for due, done, status, _ in requests if status == 429]
     return {
-        "goodput_a_second": round(sum(s <= good_s for s in answered) / max(until - WARM_UP_S, 1e-9), 1),
+        "goodput_a_second": round(sum(s <= good_s for s in answered) / max(until - warm_up_s, 1e-9), 1),
         "statuses": {str(status): n for status, n in sorted(Counter(row[2] for row in requests).items())},
         "lost_in_all": result["status"].count(LOST),
         "answer_ms": percentiles([s * 1e3 for s in answered]),

@@ -23,21 +23,30 @@ from typing import Any, Final
 from benchmarks.exchanges import HOST, LENGTH, LOST, RETRY_MS, Connection, Result, build_request, number_in
 
 MAX_CONNECTIONS: Final = 2000
-LATE_S: Final = 30.0  # how long answers are waited for after the last request
+LATE_S: Final = 30.0  # how long answers are waited for after the last request, if not told otherwise
 
 
 class Generator:
     """Sends requests and notes what becomes of them.
 
     hang_up: the share of clients that leave before their answer, after a random time up to `patience_s`.
+    late_s: how long answers are waited for after the last request; who has none by then is LOST.
     """
 
-    def __init__(self, port: int, requests: Sequence[bytes], seed: int, hang_up: float = 0.0, patience_s: float = 0.05):
+    def __init__(
+        self,
+        port: int,
+        requests: Sequence[bytes],
+        seed: int,
+        hang_up: float = 0.0,
+        patience_s: float = 0.05,
+        late_s: float = LATE_S,
+    ):
         self.result = Result()
         self._port = port
         self._requests = requests
         self._random = random.Random(seed)
-        self._hang_up, self._patience_s = hang_up, patience_s
+        self._hang_up, self._patience_s, self._late_s = hang_up, patience_s, late_s
         self._epoll = select.epoll()
         self._open: dict[int, Connection] = {}
         self._idle: list[Connection] = []
@@ -75,10 +84,12 @@ class Generator:
         return time.monotonic() - self._began
 
     def _finish(self) -> None:
-        self._clients_until, last = 0.0, self._now() + LATE_S
+        self._clients_until, last = 0.0, self._now() + self._late_s
         while self._in_flight and self._now() < last:
             self._turn(0.05)
         for connection in list(self._open.values()):
+            if connection.busy:
+                self.result.add(connection.due, self._now(), LOST)
             self._end(connection)
         self._epoll.close()
 
@@ -207,7 +218,7 @@ class Generator:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Generate the load that the command line asks for."""
     requests = [build_request(path.read_bytes(), timeout_ms=arguments.timeout_ms) for path in arguments.body]
-    generator = Generator(arguments.port, requests, arguments.seed, arguments.hang_up)
+    generator = Generator(arguments.port, requests, arguments.seed, arguments.hang_up, late_s=arguments.late)
     if arguments.rate:
         generator.open_loop(arguments.rate, arguments.seconds)
     else:
@@ -227,6 +238,7 @@ def main() -> None:
     parser.add_argument("--body", type=Path, action="append", required=True, help="a picture; repeat for several")
     parser.add_argument("--timeout-ms", type=int, default=0, help="X-Request-Timeout-Ms")
     parser.add_argument("--hang-up", type=float, default=0.0, help="share of clients that leave early")
+    parser.add_argument("--late", type=float, default=LATE_S, help="seconds to wait for the last answers")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
