@@ -58,7 +58,7 @@ class Attempts:
     def _call(self, pictures: Sequence[UInt8Array], with_confidence: bool) -> Inference:
         """The engine's answer if it has the right form; every failure as an EngineError."""
         try:
-            batch = np.stack(pictures)
+            batch = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)  # one alone need not be copied
             inference = self._engine.infer(batch, with_confidence)
             for found in (inference.ids, *([inference.confidence] if with_confidence else [])):
                 _check_form(self._engine.name, found, batch.shape[:3])

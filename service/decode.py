@@ -186,7 +186,7 @@ def _rgb(image: Image.Image) -> UInt8Array:
         return _grey(_to_8_bit(np.asarray(image, dtype=np.float32), unit_range=image.mode == "F"))
     if image.has_transparency_data:
         return np.asarray(_on_white(image.convert("RGBA")))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # convert would copy
 
 
 def _with_ink_as_stored(image: Image.Image) -> Image.Image:

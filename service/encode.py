@@ -10,18 +10,15 @@ from typing import Any, Final
 import numpy as np
 import orjson
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+from service import png
 from service.contracts import UInt8Array
 from service.errors import NotAcceptable
-from service.png import grey_png, mask_png, rgba_png
 from service.segmentation import UNSELECTED
 from service.summary import check_ids
 
 OVERLAY_ALPHA: Final = 0.5
-# A class map is long runs of equal bytes: run-length matching alone (zlib's Z_RLE) at level 1 is as quick as
-# the default strategy and a third smaller; 1080p: 3.8 ms, 7 kB (level 6 by default: 6.2 ms, 8 kB).
-_PNG: Final = {"compress_level": 1, "compress_type": 3}
+_PNG: Final = {"compress_level": 1, "compress_type": 3}  # Z_RLE; see png.py
 # Overlays are for the eye. Quality 85 with 4:2:0 takes half the time of 4:4:4. WebP's other methods take two to
 # four times as long as method 0 and save a fifth of the bytes.
 _JPEG: Final = {"quality": 85, "subsampling": "4:2:0"}
@@ -38,11 +35,10 @@ def indexed_png(
     with_unselected: the ids may be UNSELECTED, which is transparent.
     Raises InferenceFailed when an id has no colour.
     """
-    image, told = _indexed(ids, palette, with_unselected), PngInfo()
-    if names:
-        told.add_itxt("classes", orjson.dumps(dict(enumerate(names)), option=orjson.OPT_NON_STR_KEYS).decode())
-    transparent = {"transparency": UNSELECTED} if int(ids.max()) == UNSELECTED else {}
-    return _saved(image, "PNG", pnginfo=told, **_PNG, **transparent)
+    highest = int(ids.max())
+    transparent = UNSELECTED if with_unselected and highest == UNSELECTED else None
+    text = ("classes", orjson.dumps(dict(enumerate(names)), option=orjson.OPT_NON_STR_KEYS).decode()) if names else None
+    return png.indexed_png(ids, _colours(highest, palette, transparent), transparent, text)
 
 
 def overlay_png(pixels: UInt8Array, ids: UInt8Array, palette: UInt8Array, alpha: float = OVERLAY_ALPHA) -> bytes:
@@ -67,7 +63,7 @@ def overlay(pixels: UInt8Array, ids: UInt8Array, palette: UInt8Array, alpha: flo
 
     pixels: (H, W, 3) uint8 RGB. ids: (H, W) uint8. alpha: 0 shows the picture alone, 1 the colours alone.
     """
-    picture, colours = Image.fromarray(pixels), _indexed(ids, palette, with_unselected=True).convert("RGB")
+    picture, colours = Image.fromarray(pixels), _painted(ids, palette)
     if int(ids.max()) < UNSELECTED:
         return Image.blend(picture, colours, alpha)
     # Onto a copy: Pillow keeps RGB in four bytes a pixel, so fromarray made one.
@@ -77,23 +73,23 @@ def overlay(pixels: UInt8Array, ids: UInt8Array, palette: UInt8Array, alpha: flo
 
 def class_mask_png(ids: UInt8Array, class_id: int) -> bytes:
     """8-bit grey PNG: 255 where the class is, 0 elsewhere."""
-    return grey_png((ids == class_id).view(np.uint8) * np.uint8(255))
+    return png.grey_png((ids == class_id).view(np.uint8) * np.uint8(255))
 
 
 def class_bitmap_png(ids: UInt8Array, class_id: int) -> bytes:
     """1-bit grey PNG: white where the class is. A sixth of the work of 8 bits."""
-    return mask_png(ids == class_id)
+    return png.mask_png(ids == class_id)
 
 
 def class_overlay_png(ids: UInt8Array, class_id: int, palette: UInt8Array, alpha: float = OVERLAY_ALPHA) -> bytes:
     """RGBA PNG: the class's colour at `alpha` where the class is, fully transparent elsewhere."""
     color = np.array([*palette[class_id], round(alpha * 255)], dtype=np.uint8)
-    return rgba_png(ids == class_id, color)
+    return png.rgba_png(ids == class_id, color)
 
 
 def confidence_png(confidence: UInt8Array) -> bytes:
     """8-bit grey PNG of (H, W) uint8: 255 times the probability of each pixel's class."""
-    return grey_png(confidence)
+    return png.grey_png(confidence)
 
 
 def npy(ids: UInt8Array) -> bytes:
@@ -103,17 +99,22 @@ def npy(ids: UInt8Array) -> bytes:
     return out.getvalue()
 
 
-def _indexed(ids: UInt8Array, palette: UInt8Array, with_unselected: bool) -> Image.Image:
-    """Image of mode P."""
+def _colours(highest: int, palette: UInt8Array, transparent: int | None) -> UInt8Array:
+    """The palette, as long as the highest id needs it. Raises InferenceFailed when that has no colour."""
+    if transparent is None:
+        check_ids(highest, len(palette))
+        return palette
+    full = np.zeros((256, 3), dtype=np.uint8)
+    full[: len(palette)] = palette
+    return full
+
+
+def _painted(ids: UInt8Array, palette: UInt8Array) -> Image.Image:
+    """Image of mode RGB: each pixel its class's colour, UNSELECTED ones black."""
     highest = int(ids.max())
-    if with_unselected and highest == UNSELECTED:
-        full = np.zeros((256, 3), dtype=np.uint8)
-        full[: len(palette)] = palette
-        palette = full
-    check_ids(highest, len(palette))
     image = Image.fromarray(ids)
-    image.putpalette(palette.tobytes())
-    return image
+    image.putpalette(_colours(highest, palette, UNSELECTED if highest == UNSELECTED else None).tobytes())
+    return image.convert("RGB")
 
 
 def _check_size(ids: UInt8Array, kind: str) -> None:
