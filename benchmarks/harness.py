@@ -30,7 +30,7 @@ class Watched:
 
     def __init__(self, command: Sequence[str], **environment: str) -> None:
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True,
+            command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
         )  # fmt: skip
         self.port = 0
@@ -50,8 +50,8 @@ class Watched:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(5)
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
     def cpu_s(self) -> float:
         """Seconds of CPU so far, all threads of all processes."""
@@ -74,7 +74,7 @@ class Watched:
             time.sleep(0.25)
 
     def _read(self) -> None:
-        for line in self.process.stderr or ():
+        for line in self.process.stdout or ():
             if match := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
                 self.port = int(match[1])
                 self._started.set()

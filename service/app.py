@@ -67,6 +67,7 @@ def create_app(
     app.state.metrics = figures
     _add_layers(app, settings, figures, tracer)
     problems.install(app)
+    app.router.routes.append(segment.Express())
     for router in (page.router, docs.router, segment.router, classes.router, tensor_v2.router, huggingface.router):
         app.include_router(router)
     if settings.admin_port is None:

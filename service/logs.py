@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, TextIO
 
 import orjson
 
+from service.bundling import BundlingHandler
 from service.journal import Record
 
 LogFormat = Literal["auto", "json", "text"]
@@ -54,7 +55,7 @@ def configure(form: LogFormat = "auto", stream: TextIO | None = None) -> None:
     """Send all loggers to `stream` (stderr). auto: text on a terminal, JSON elsewhere."""
     stream = stream or sys.stderr
     text = form == "text" or (form == "auto" and stream.isatty())
-    handler = logging.StreamHandler(stream)
+    handler = BundlingHandler(stream, together=_access.name)
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
     handler.addFilter(_FewWarnings())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -48,7 +48,7 @@ def main() -> None:
     """Command line."""
     _, port = from_command_line(__doc__)
     server = litserve.LitServer(SegmentAPI(), accelerator="cpu")
-    server.run(host="127.0.0.1", port=port, generate_client_file=False, access_log=False)
+    server.run(host="127.0.0.1", port=port, generate_client_file=False)
 
 
 if __name__ == "__main__":

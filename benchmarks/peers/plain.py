@@ -52,7 +52,7 @@ def mask_png(ids: Any, size: tuple[int, int], palette: bytes) -> bytes:
 def main() -> None:
     """Command line."""
     peer, port = from_command_line(__doc__)
-    uvicorn.run(create_app(peer), host="127.0.0.1", port=port, access_log=False)
+    uvicorn.run(create_app(peer), host="127.0.0.1", port=port)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import time
 from collections.abc import Generator
 
 import pytest
@@ -26,6 +27,7 @@ def log() -> Generator[io.StringIO, None, None]:
 
 
 def lines(log: io.StringIO, logger: str = "alignseg.access") -> list[dict[str, object]]:
+    logging.getLogger().handlers[0].flush()
     found = [json.loads(line) for line in log.getvalue().splitlines()]
     return [line for line in found if line["logger"] == logger]
 
@@ -70,6 +72,24 @@ def test_text_for_people() -> None:
     record.fields = {"status": 200, "ms": 1.5}
     handler.emit(record)
     assert stream.getvalue().endswith("INFO alignseg.access: request status=200 ms=1.5\n")
+
+
+def test_lines_of_requests_are_written_together_and_before_what_is_told_later(log: io.StringIO) -> None:
+    access = AccessLog()
+    for name in ("a", "b"):
+        access.write(Record(name, status=200))
+    assert log.getvalue() == ""
+    logging.getLogger("alignseg.app").info("later")
+    found = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line.get("request_id", line["message"]) for line in found] == ["a", "b", "later"]
+
+
+def test_a_line_that_nothing_follows_is_written_too(log: io.StringIO) -> None:
+    AccessLog().write(Record("a", status=200))
+    until = time.monotonic() + 10
+    while not log.getvalue() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert '"request_id":"a"' in log.getvalue()
 
 
 def test_a_flood_of_refusals_does_not_flood_the_log(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
