@@ -16,6 +16,7 @@ from typing import Final
 from service.errors import NotReady, QueueFull, RequestError
 from service.rate import DrainRate
 
+CLOSED: Final = "closed"
 _CROWDED_S: Final = 1.0  # without a refusal, after which the crowd is over
 
 
@@ -90,17 +91,28 @@ class Admission:
         return permit
 
     def refusal(self, size: int = 0, deadline: float = float("inf")) -> RequestError | None:
-        """Why such a request can't come in now; None when it can. Cheap: asked of everyone, most of all in a flood."""
-        if self.closed_because is not None:
+        """Why such a request can't come in now; None when it can."""
+        if (what := self.turns_away(size)) is not None:
+            return self.refused(what, size)
+        if (late := self._too_late(deadline, self._clock())) is not None:
+            return QueueFull(f"{late} Come back after Retry-After.", self.drain_s(), "deadline")
+        return None
+
+    def refused(self, what: str, size: int) -> RequestError:
+        """The words for what `turns_away` said of a request of that size."""
+        if what == CLOSED:
             return NotReady(f"{self.closed_because}; send the request to another replica, or come back.")
+        return QueueFull(f"{self._told(what, size)} Come back after Retry-After.", self.drain_s(), what)
+
+    def turns_away(self, size: int) -> str | None:
+        """CLOSED, or what there is too much of for one more (see QueueFull); None: come in. Cheap: asked in floods."""
+        if self.closed_because is not None:
+            return CLOSED
         now = self._clock()
-        found = self._no_room(size, now) or self._too_late(deadline, now)
-        if found is None:
-            return None
-        reason, told = found
-        if reason != "deadline":  # one that is in a hurry says nothing about the crowd
+        what = self._too_much(size, now)
+        if what is not None:  # one that is only in a hurry says nothing about the crowd
             self._refused_at = now
-        return QueueFull(f"{told} Come back after Retry-After.", self.drain_s(), reason)
+        return what
 
     @property
     def may_refuse(self) -> bool:
@@ -122,29 +134,34 @@ class Admission:
             return limits.count
         return min(limits.count, max(limits.busy, int(limits.quick_s * self._rate.per_second)))
 
-    def _no_room(self, size: int, now: float) -> tuple[str, str] | None:
+    def _too_much(self, size: int, now: float) -> str | None:
+        if self.in_flight >= self.limits.count:
+            return "count"
+        if self.bytes + size > self.limits.bytes and self.in_flight:
+            return "bytes"
+        self._set_slow_aside(now)
+        return "time" if self.work >= self.places() else None
+
+    def _told(self, what: str, size: int) -> str:
         limits = self.limits
-        if self.in_flight >= limits.count:
-            return "count", (
+        if what == "count":
+            return (
                 f"{self.in_flight} requests are in flight, at most {limits.count} are taken (ALIGNSEG_MAX_IN_FLIGHT)."
             )
-        if self.bytes + size > limits.bytes and self.in_flight:
-            return "bytes", (
+        if what == "bytes":
+            return (
                 f"{self.bytes} bytes are in flight and {size} more announced (or the most that is taken, where no "
                 f"Content-Length is given); at most {limits.bytes} fit (ALIGNSEG_MAX_BYTES_IN_FLIGHT)."
             )
-        self._set_slow_aside(now)
-        if self.work >= (places := self.places()):
-            return "time", f"{self.work} requests are at work, {places} are what can be answered quickly."
-        return None
+        return f"{self.work} requests are at work, {self.places()} are what can be answered quickly."
 
-    def _too_late(self, deadline: float, now: float) -> tuple[str, str] | None:
+    def _too_late(self, deadline: float, now: float) -> str | None:
         if not self.work or deadline == float("inf") or not self._rate.known:
             return None  # an idle house tries
         wait_s, left_s = self._rate.seconds_for(self.work + 1), deadline - now
         if wait_s <= left_s:
             return None
-        return "deadline", f"the answer is due in {left_s:.3f} s but would take about {wait_s:.3f} s."
+        return f"the answer is due in {left_s:.3f} s but would take about {wait_s:.3f} s."
 
     def _set_slow_aside(self, now: float) -> None:
         while self._uploading and now - (oldest := next(iter(self._uploading))).entered > self.limits.quick_s:

@@ -115,8 +115,19 @@ class AccessLog:
     def write(self, record: Record, *, quiet: bool = False) -> None:
         """Log a finished request. quiet: one that is asked so often that it is only worth DEBUG."""
         level = logging.DEBUG if quiet and record.status < 400 else logging.INFO
-        if not _access.isEnabledFor(level) or (record.refused is not None and not self._few.one_more()):
+        if not _access.isEnabledFor(level) or (record.refused is not None and not self.one_more_refusal()):
             return
+        self._write(level, record)
+
+    def one_more_refusal(self) -> bool:
+        """Whether another refusal's line may be written; if not, it is counted."""
+        return self._few.one_more()
+
+    def write_refused(self, record: Record) -> None:
+        """Log a refusal that may be."""
+        self._write(logging.INFO, record)
+
+    def _write(self, level: int, record: Record) -> None:
         if record.refused is not None:
             record.suppressed = self._few.take_suppressed()
         _access.log(level, "request", extra={"fields": _fields(record)})

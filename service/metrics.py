@@ -3,6 +3,7 @@
 Each application has its own registry: two in one process (tests) don't meet.
 """
 
+from collections import Counter as Counts
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
@@ -24,6 +25,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._turned_away = Counts[tuple[str, str, str]]()  # added to the counters when somebody looks at them
         self._known: set[str] = set()  # paths without parameters: as many as there are routes
         ProcessCollector(registry=registry)  # resident memory, CPU seconds, open files
         GCCollector(registry=registry)
@@ -74,10 +76,9 @@ class Metrics:
             for stage in record.stages:
                 self._stages_of(record.model, stage.name).observe(stage.seconds)
 
-    def refused(self, record: Record) -> None:
+    def refused(self, path: str, status: int, reason: str) -> None:
         """Count a request that was turned away at the door; it took no time worth a histogram."""
-        self._requests_of(self._label(record), str(record.status)).inc()
-        self._rejected_of(record.refused).inc()
+        self._turned_away[path if path in self._known else "other", str(status), reason] += 1
 
     def _label(self, record: Record) -> str:
         """A route's template. Who was refused before it was looked for has the one that others had at this path."""
@@ -104,4 +105,8 @@ class Metrics:
 
     def render(self) -> bytes:
         """The page that Prometheus reads."""
+        turned_away, self._turned_away = self._turned_away, Counts()
+        for (route, status, reason), number in turned_away.items():
+            self._requests_of(route, status).inc(number)
+            self._rejected_of(reason).inc(number)
         return generate_latest(self.registry)

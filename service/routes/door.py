@@ -10,10 +10,12 @@ import random
 import re
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from starlette.datastructures import State
 
+from service.admission import Admission
 from service.errors import RequestError
 from service.journal import Record
 from service.logs import AccessLog
@@ -36,6 +38,7 @@ _UNUSUAL: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _MAX_HEAD: Final = 8 * 1024
+_HEADS: Final = 256  # that are remembered: a client's are all alike, and reading one takes longer than finding it
 _ANY_ID: Final = b"0" * 32  # stands for the request id in a template
 _FRESH_S: Final = 0.005
 _TEMPLATES: Final = 64
@@ -53,12 +56,14 @@ class PlainPost:
 
 def read_head(data: bytes) -> PlainPost | None:
     """What a message that begins with `data` is; None when it is not a plain POST, or its head not complete."""
-    request = _REQUEST.match(data, 0, _MAX_HEAD)
-    if request is None:
-        return None
-    head = request[0]
-    length = _LENGTH.search(head)
-    if length is None or _UNUSUAL.search(head):
+    end = data.find(b"\r\n\r\n", 0, _MAX_HEAD)
+    return _parse(data[: end + 4]) if end >= 0 else None
+
+
+@lru_cache(_HEADS)
+def _parse(head: bytes) -> PlainPost | None:
+    request, length = _REQUEST.fullmatch(head), _LENGTH.search(head)
+    if request is None or length is None or _UNUSUAL.search(head):
         return None
     given, body_size = _ID.search(head), int(length[1])
     request_id = given[1].decode() if given is not None else None
@@ -72,7 +77,7 @@ class Door:
         self._state = state
         self._metrics = metrics
         self._log = log
-        self._templates: dict[tuple[str, str], tuple[float, bytes]] = {}
+        self._templates: dict[tuple[str, str], _Made] = {}
 
     def refuse(self, data: bytes) -> tuple[bytes, int] | None:
         """A whole answer for who can't come in, and the size of what it answers; None for who is to be heard."""
@@ -81,30 +86,43 @@ class Door:
             return None
         if post.body_size > pipeline.settings.max_body_bytes or len(data) > post.size:
             return None
-        refusal = pipeline.admission.refusal(post.body_size)
-        return None if refusal is None else (self._answer(post, refusal), post.size)
+        admission = pipeline.admission
+        what = admission.turns_away(post.body_size)
+        return None if what is None else (self._answer(post, what, admission), post.size)
 
-    def _answer(self, post: PlainPost, refusal: RequestError) -> bytes:
+    def _answer(self, post: PlainPost, what: str, admission: Admission) -> bytes:
         request_id = post.request_id or f"{random.getrandbits(128):032x}"
-        record = Record(request_id, "POST", post.path, status=refusal.status, refused=refusal.reason)
+        made = self._made(post, what, admission)
         if len(request_id) == len(_ANY_ID):
-            answer = self._template(post.path, refusal).replace(_ANY_ID, request_id.encode())
+            answer = made.answer.replace(_ANY_ID, request_id.encode())
         else:
-            answer = _render(refusal, request_id, post.path)
-        record.bytes_out = len(answer)
-        self._metrics.refused(record)
-        self._log.write(record)
+            answer = _render(made.refusal, request_id, post.path)
+        status, reason = made.refusal.status, made.refusal.reason
+        self._metrics.refused(post.path, status, reason)
+        if self._log.one_more_refusal():
+            record = Record(request_id, "POST", post.path, status=status, refused=reason, bytes_out=len(answer))
+            self._log.write_refused(record)
         return answer
 
-    def _template(self, path: str, refusal: RequestError) -> bytes:
-        """The answer, whatever the request id; made anew every few milliseconds, as its figures change."""
-        now, key = time.monotonic(), (path, refusal.reason)
+    def _made(self, post: PlainPost, what: str, admission: Admission) -> "_Made":
+        """The refusal, and its answer whatever the request id; made anew every few milliseconds: its figures change."""
+        now, key = time.monotonic(), (post.path, what)
         made = self._templates.get(key)
-        if made is None or now - made[0] > _FRESH_S:
+        if made is None or now - made.at > _FRESH_S:
             if len(self._templates) >= _TEMPLATES:  # clients invent paths
                 self._templates.clear()
-            made = self._templates[key] = (now, _render(refusal, _ANY_ID.decode(), path))
-        return made[1]
+            refusal = admission.refused(what, post.body_size)
+            made = self._templates[key] = _Made(now, refusal, _render(refusal, _ANY_ID.decode(), post.path))
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """at: when, on time.monotonic()."""
+
+    at: float
+    refusal: RequestError
+    answer: bytes
 
 
 def _render(refusal: RequestError, request_id: str, path: str) -> bytes:
