@@ -11,6 +11,8 @@ from typing import Any, Final
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.flood import Flood
+
 from service.routes.security import HEADERS
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # while it comes in; what is complete is judged in routes/guard.py
@@ -29,11 +31,15 @@ class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's, with an end to everything.
 
     refuse: asked with the first bytes of each message. What it returns is the answer, and the message is thrown away.
+    flood: one for all connections.
     """
 
-    def __init__(self, *args: Any, refuse: Refuse | None = None, **options: Any) -> None:
+    def __init__(
+        self, *args: Any, refuse: Refuse | None = None, flood: Flood | None = None, **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self._refuse = refuse
+        self._flood = flood or Flood()
         self._unwanted = 0  # bytes to come of a message that has its answer
         self._refused_at = float("-inf")
         self._head_bytes = 0
@@ -62,6 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
             answer, size = refused
             self.transport.write(answer)
             self._unwanted, self._refused_at = size - len(data), self.loop.time()
+            self._flood.refused(self.loop)
             return
         if data:
             super().data_received(data if self._in_body else _without_upgrade(data))
@@ -172,7 +179,7 @@ def _without_upgrade(data: bytes) -> bytes:
 
 def options(refuse: Refuse | None = None) -> dict[str, Any]:
     """Arguments of uvicorn.Config that all our ports share. Our own log has a line a request, so uvicorn's is off."""
-    http = partial(BoundedProtocol, refuse=refuse)
+    http = partial(BoundedProtocol, refuse=refuse, flood=Flood())
     return {
         "http": http,
         "timeout_keep_alive": KEEP_ALIVE_S,

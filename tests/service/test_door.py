@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from service import protocol
+from service.flood import REST_S, Flood
 from service.protocol import HEAD_TIMEOUT_S, BoundedProtocol
 from service.routes.door import PlainPost, read_head
 
@@ -264,6 +265,24 @@ async def test_an_answered_upload_may_take_its_time() -> None:
         timers.append(connected.protocol._patience)
     assert [timer is not None and timer.cancelled() for timer in timers] == [True, True, False]
     connected.close()
+
+
+async def test_refusals_one_upon_the_other_are_seen_to_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr("service.flood.time.sleep", rests.append)
+    now, loop, flood = [0.0], Mock(), Flood()
+    loop.time.side_effect = lambda: now[0]
+    flood.refused(loop)  # one alone
+    now[0] = 1.0
+    flood.refused(loop)
+    assert not loop.call_soon.called
+    flood.refused(loop)
+    flood.refused(loop)
+    loop.call_soon.assert_called_once()
+    loop.call_soon.call_args.args[0]()
+    assert rests == [REST_S]
+    flood.refused(loop)
+    assert loop.call_soon.call_count == 2
 
 
 async def test_a_head_without_end() -> None:
