@@ -30,8 +30,8 @@ class Watched:
 
     def __init__(self, command: Sequence[str], wait: bool = True, **environment: str) -> None:
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            start_new_session=True,
+            command, cwd=ROOT, env={**os.environ, **environment}, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.port = 0
         self.log: list[str] = []

@@ -152,11 +152,12 @@ def _median(values: Sequence[Any]) -> Any:
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """A table."""
-    print(f"\n{'server':20}{'load':>6} {'offered':>8} {'answers/s':>10} {'good/s':>8} {'p50':>8} {'p95':>8} {'p99':>8} CPU ms")
+    figures = " ".join(f"{name:>8}" for name in ("offered", "answers/s", "good/s", "p50", "p95", "p99"))
+    print(f"\n{'server':20}{'load':>6} {figures} CPU ms")
     for row in rows:
         wait = row["answer_ms"]
         waits = " ".join(f"{wait.get(point, float('nan')):8.1f}" for point in ("p50", "p95", "p99"))
-        told = f"{row.get('offered_a_second', ''):>8} {row['answers_a_second']:10.1f} {row['goodput_a_second']:8.1f}"
+        told = f"{row.get('offered_a_second', ''):>8} {row['answers_a_second']:9.1f} {row['goodput_a_second']:8.1f}"
         where = row.get("clients", row.get("times_capacity"))
         print(f"{row['server']:20}{where:>6} {told} {waits} {row['cpu_ms_each']:6.2f}")
 

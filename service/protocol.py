@@ -12,7 +12,6 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.flood import Flood
-
 from service.routes.security import HEADERS
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # while it comes in; what is complete is judged in routes/guard.py
@@ -34,9 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
     flood: one for all connections.
     """
 
-    def __init__(
-        self, *args: Any, refuse: Refuse | None = None, flood: Flood | None = None, **options: Any
-    ) -> None:
+    def __init__(self, *args: Any, refuse: Refuse | None = None, flood: Flood | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._refuse = refuse
         self._flood = flood or Flood()
