@@ -47,6 +47,17 @@ test-gpu: $(GPU)/.installed  ## Run what needs an NVIDIA GPU, TensorRT among it
 bench-gpu: $(GPU)/.installed  ## Measure kernels and networks on this GPU; ROWS='--only kernel' or '--match resnet18 360x480'
 	$(GPU)/bin/python -m benchmarks.gpu $(ROWS)
 
+bench: dev  ## Measure engines, the server beside its peers, and codecs; half an hour on a quiet machine
+	$(DEV)/bin/python $(PIP) -e '.[bench]'
+	$(DEV)/bin/python -m benchmarks.engines
+	$(DEV)/bin/python -m benchmarks.server closed
+	$(DEV)/bin/python -m benchmarks.server open
+	$(DEV)/bin/python -m benchmarks.server closed --shipped --seconds 8
+	$(DEV)/bin/python -m benchmarks.server open --shipped --seconds 8
+	$(DEV)/bin/python -m benchmarks.footprint
+	$(DEV)/bin/python -m benchmarks.codecs
+	$(DEV)/bin/python -m benchmarks.plots
+
 check: dev  ## Lint, format, types, and which room may import which
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .

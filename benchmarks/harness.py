@@ -36,6 +36,7 @@ class Watched:
         self.port = 0
         self.log: list[str] = []
         self.rss_mb: list[tuple[float, float]] = []  # (time.monotonic(), resident megabytes)
+        self.others_s: list[tuple[float, float]] = []  # (time.monotonic(), seconds of CPU that all else has taken)
         self._started = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -71,6 +72,7 @@ class Watched:
         while self.process.poll() is None:
             if rss := self.rss():  # 0: it has just ended
                 self.rss_mb.append((time.monotonic(), rss))
+                self.others_s.append((time.monotonic(), others_cpu_s(self.cpu_s())))
             time.sleep(0.25)
 
     def _read(self) -> None:
