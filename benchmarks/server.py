@@ -90,7 +90,7 @@ def open_loop(plan: Plan) -> list[dict[str, Any]]:
                 with started(name, plan) as server:
                     most = capacity(server, max(2.0, plan.seconds / 2))["a_second"]
                     row = measure(server, name == OURS, plan, rate=round(factor * most, 2))
-                row |= {"capacity_a_second": most, "goodput_of_capacity": round(row["goodput_a_second"] / most, 3)}
+                row |= {"capacity_a_second": most, "goodput_of_capacity": round(row["goodput_a_second"] / max(most, 1e-9), 3)}
                 runs.setdefault((name, factor), []).append(row)
     return [{"server": name, "times_capacity": factor, **merged(some)} for (name, factor), some in runs.items()]
 
