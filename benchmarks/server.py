@@ -87,12 +87,16 @@ def open_loop(plan: Plan) -> list[dict[str, Any]]:
     for _ in range(plan.repeats):
         for factor in FACTORS:
             for name in plan.servers:
-                with started(name, plan) as server:
-                    most = capacity(server, max(2.0, plan.seconds / 2))["a_second"]
-                    row = measure(server, name == OURS, plan, rate=round(factor * most, 2))
-                row |= {"capacity_a_second": most, "goodput_of_capacity": round(row["goodput_a_second"] / max(most, 1e-9), 3)}
-                runs.setdefault((name, factor), []).append(row)
+                runs.setdefault((name, factor), []).append(_overload(name, factor, plan))
     return [{"server": name, "times_capacity": factor, **merged(some)} for (name, factor), some in runs.items()]
+
+
+def _overload(name: str, factor: float, plan: Plan) -> dict[str, Any]:
+    with started(name, plan) as server:
+        most = capacity(server, max(2.0, plan.seconds / 2))["a_second"]
+        row = measure(server, name == OURS, plan, rate=round(factor * most, 2))
+        share = round(row["goodput_a_second"] / max(most, 1e-9), 3)
+        return {**row, "capacity_a_second": most, "goodput_of_capacity": share}
 
 
 def measure(server: Watched, ours: bool, plan: Plan, **how: float) -> dict[str, Any]:

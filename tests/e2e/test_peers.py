@@ -1,0 +1,44 @@
+"""What the server is measured beside keeps the same contract, and the table is made of real answers."""
+
+import io
+import sys
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import server
+from benchmarks.harness import SCENE, Watched, free_port, serving, stand_in
+from benchmarks.server import OURS, Plan
+
+
+def mask(port: int) -> tuple[np.ndarray, list[int]]:
+    answer = httpx.post(f"http://127.0.0.1:{port}/segment", content=SCENE.read_bytes(), headers={"Accept": "image/png"})
+    assert answer.headers["content-type"] == "image/png"
+    image = Image.open(io.BytesIO(answer.content))
+    assert image.mode == "P"
+    return np.asarray(image), image.getpalette()[:33]
+
+
+def test_the_plain_server_answers_as_ours_does() -> None:
+    port = free_port()
+    peer = Watched([sys.executable, "-m", "benchmarks.peers.plain", "--port", str(port)])
+    try:
+        with serving(stand_in(0.3)) as ours:
+            (theirs, their_palette), (own, own_palette) = mask(port), mask(ours.port)
+    finally:
+        peer.close()
+    np.testing.assert_array_equal(own, theirs)
+    assert own_palette == their_palette
+
+
+def test_a_small_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CLIENTS", (2,))
+    monkeypatch.setattr(server, "WARM_UP_S", 0.3)
+    bare, ours, plain = server.closed(Plan(infer_ms=0.3, seconds=0.5, repeats=1, servers=[OURS, "plain FastAPI"]))
+    assert bare["codec_ms"] > 0
+    for row in (ours, plain):
+        assert row["answers_a_second"] > 0
+        assert row["unanswered"] == row["refused"] == 0
+    assert all(ours["stages_ms"][stage] > 0 for stage in ("decode", "infer", "encode"))
