@@ -27,6 +27,7 @@ def draw(path: Path) -> Path:
         rows = [row for row in told["rows"] if row["server"] == name]
         _much(much, axis, rows, name, colour)
         _late(late, axis, rows, name, colour)
+    much.set_ylim(bottom=0)
     for axes in (much, late):
         axes.set_xscale("log", base=2)
         axes.set_xticks([row[axis] for row in rows], [f"{row[axis]:g}" for row in rows])
@@ -44,7 +45,6 @@ def _much(axes: Axes, axis: str, rows: list[dict[str, Any]], name: str, colour: 
     what = "answers_a_second" if axis == "clients" else "goodput_a_second"
     axes.plot([row[axis] for row in rows], [row[what] for row in rows], "o-", color=colour, label=name)
     axes.set_ylabel("answers a second" if axis == "clients" else "answers in time, a second")
-    axes.set_ylim(bottom=0)
     axes.legend()
 
 
