@@ -41,7 +41,7 @@ class Pool:
 def _work_and_tell(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[T], work: Callable[[], T]) -> None:
     try:
         tell = partial(waiter.set_result, work())
-    except BaseException as error:
+    except BaseException as error:  # as an executor does: it is the waiter's, whatever it is
         tell = partial(waiter.set_exception, error)
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-        loop.call_soon_threadsafe(tell)
+        loop.call_soon_threadsafe(lambda: None if waiter.done() else tell())

@@ -59,7 +59,9 @@ class Server(uvicorn.Server):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._look_for_a_model)
         await super().startup(sockets)
         gc.collect()
-        gc.freeze()  # what is there now stays: looking through it again and again took 3 % of the time
+        # What is there now stays: looking through it again and again took 3 % of the time. A model that is exchanged
+        # lets go of its engine itself.
+        gc.freeze()
         for host, port, *_ in {sock.getsockname() for sock in sockets or ()}:
             log.info("running on http://%s:%d (Ctrl-C to quit)", f"[{host}]" if ":" in host else host, port)
         if self._admin is not None:
