@@ -1,59 +1,84 @@
-"""OpenVINO: the quicker engine on x86 processors. This file and openvino_ops.py alone import openvino."""
+"""OpenVINO: the quickest engine on x86 processors. This file, openvino_ops.py and openvino_int8.py alone import it."""
 
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from service.contracts import Inference, UInt8Array
-from service.engines import openvino_ops
+from service.engines import openvino_int8, openvino_ops
 from service.engines.confidence import confidence
 from service.engines.onnx_runtime import CLASS_MAP, LOGITS
 from service.errors import EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
 
+Precision = Literal["float32", "bf16", "int8"]
+NAMES: Final[dict[Precision, str]] = {"float32": "openvino-cpu", "bf16": "openvino-bf16", "int8": "openvino-int8"}
 _OUT_OF_MEMORY: Final = ("bad_alloc", "out of memory", "failed to allocate")
+_SIZES_KEPT: Final = 16  # compiled for; a served model needs one a bucket
+Shape = tuple[int, ...]
 
 
 class OpenVinoEngine:
-    """The model folder's one ONNX file, compiled for the CPU in float32; see contracts.Engine.
+    """The model folder's one ONNX file, compiled for the CPU; see contracts.Engine.
 
+    It is compiled for each size when that is first asked for: a third of a second, and quicker pictures ever after.
     max_batch is 1 for the reason it is 1 in ONNX Runtime's engine: one picture keeps all cores busy.
     """
 
-    name = "openvino-cpu"
     max_batch = 1
 
-    def __init__(self, model: Path, *, threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        precision: Precision = "float32",
+        ranges: openvino_int8.Ranges | None = None,
+        threads: int = 0,
+    ) -> None:
         """Load `model`; 0 threads leaves their number to the runtime.
 
-        Raises EngineUnavailable without openvino, ManifestError when the graph does not fit.
+        precision: of convolutions and what lies between them; where to sample is exact in each. ranges: for "int8",
+        in which the rest is bf16 as well.
+        Raises EngineUnavailable without openvino or a processor that computes in this precision, ManifestError when
+        the graph does not fit.
         """
         openvino = _import_openvino()
-        core = openvino.Core()
-        core.add_extension(openvino_ops.extensions())
-        # float32 is asked for: on processors that have bfloat16 it would be taken unasked, and masks would change.
-        how = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        self.name = NAMES[precision]
+        self._core = openvino.Core()
+        self._core.add_extension(openvino_ops.extensions())
+        if precision != "float32" and not computes_bf16(self._core):
+            raise EngineUnavailable("this processor does not compute in bfloat16 (AVX512_BF16 or AMX).")
+        # float32 must be asked for: on processors that have bfloat16 that would be taken unasked, and masks would change.
+        hint = "f32" if precision == "float32" else "bf16"
+        self._how = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": threads,
+        }
         try:
-            compiled = core.compile_model(core.read_model(model), "CPU", how)
-            names = [output.get_any_name() for output in compiled.outputs]
+            self._model = self._core.read_model(model)
+            names = [output.get_any_name() for output in self._model.outputs]
         except RuntimeError as error:
             raise ManifestError(f"OpenVINO {openvino.__version__} can't load {model}: {error}") from error
-        if CLASS_MAP not in names or len(compiled.inputs) != 1:
+        if CLASS_MAP not in names or len(self._model.inputs) != 1:
             raise ManifestError(
                 f"{model} gives {names}; expected one input and an output {CLASS_MAP}. Make it with `alignseg export`."
             )
+        if precision == "int8":
+            openvino_int8.quantise(self._model, ranges or {})
         self.has_confidence = LOGITS in names
-        self._request: Any = compiled.create_infer_request()
+        self._requests: OrderedDict[Shape, Any] = OrderedDict()  # the latest used last
 
     def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
         """Segment N pictures; see contracts.Engine."""
-        if self._request is None:
+        if self._model is None:
             raise EngineError(f"{self.name} is closed.")
         if with_confidence and not self.has_confidence:
             raise EngineError(f"the model gives no {LOGITS} to tell a confidence from. Make it with `alignseg export`.")
         try:
             # Not shared: the request's output memory is written anew by the next picture.
-            answer = self._request.infer([batch], share_inputs=True, share_outputs=False)
+            answer = self._request(batch.shape).infer([batch], share_inputs=True, share_outputs=False)
         except RuntimeError as error:
             message = str(error)
             kind = EngineOutOfMemory if any(s in message.lower() for s in _OUT_OF_MEMORY) else EngineError
@@ -64,8 +89,26 @@ class OpenVinoEngine:
         )
 
     def close(self) -> None:
-        """Release the compiled model."""
-        self._request = None
+        """Release the compiled models."""
+        self._model = None
+        self._requests.clear()
+
+    def _request(self, shape: Shape) -> Any:
+        """What infers this shape. OpenVINO computes a fixed one without reorders that a dynamic one needs."""
+        if shape not in self._requests:
+            fixed = self._model.clone()
+            fixed.reshape(list(shape))
+            self._requests[shape] = self._core.compile_model(fixed, "CPU", self._how).create_infer_request()
+            if len(self._requests) > _SIZES_KEPT:
+                self._requests.popitem(last=False)
+        self._requests.move_to_end(shape)
+        return self._requests[shape]
+
+
+def computes_bf16(core: Any = None) -> bool:
+    """Whether this processor multiplies bfloat16; all that do multiply int8 as well (VNNI)."""
+    core = core or _import_openvino().Core()
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _import_openvino() -> Any:
@@ -73,6 +116,6 @@ def _import_openvino() -> Any:
         import openvino  # noqa: PLC0415 - the service must load, and say what is missing, without it
     except ImportError as error:
         raise EngineUnavailable(
-            f"openvino is not installed ({error}). Install it with: pip install -e '.[openvino]'"
+            f"openvino is not installed ({error}). Install it with: pip install -e '.[cpu]'"
         ) from error
     return openvino
