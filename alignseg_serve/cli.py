@@ -22,7 +22,8 @@ Model = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(
-        help="auto, tensorrt, onnxruntime-cuda, onnxruntime-cpu or openvino-cpu.  [env: ALIGNSEG_ENGINE; default: auto]"
+        help="auto, tensorrt, onnxruntime-cuda, openvino-int8, openvino-bf16, openvino-cpu or onnxruntime-cpu.  "
+        "[env: ALIGNSEG_ENGINE; default: auto]"
     ),
 ]
 
@@ -162,6 +163,12 @@ def export(
         ),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights as float16; computing stays float32.")] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Typical pictures to measure int8 ranges on, for OpenVINO; without, bf16 is served."
+        ),
+    ] = None,
 ) -> None:
     """Turn a checkpoint into a model folder: ONNX and manifest, compared with PyTorch before anything is written."""
     try:
@@ -172,7 +179,15 @@ def export(
     try:
         buckets = tuple(_size(text) for text in size) if size else export_command.DEFAULT_BUCKETS
         export_command.run(
-            checkpoint, out, console, data=data, classes=classes, frames=frames, buckets=buckets, half=half
+            checkpoint,
+            out,
+            console,
+            data=data,
+            classes=classes,
+            frames=frames,
+            buckets=buckets,
+            half=half,
+            calibration=calibration,
         )
     except (checkpoints.CheckpointError, parity.ParityError, ValueError, FileNotFoundError) as error:
         _give_up(error)

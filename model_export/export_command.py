@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from model_export import checkpoint, model_folder, parity, provenance
+from model_export import checkpoint, int8_ranges, model_folder, parity, provenance
 from model_export.alignseg import AlignSeg
 from service.contracts import UInt8Array
 
@@ -28,6 +28,7 @@ def run(
     frames: Path | None,
     buckets: Sequence[tuple[int, int]],
     half: bool,
+    calibration: Path | None = None,
 ) -> None:
     """Export checkpoint `source` into model folder `folder` and print the comparison with PyTorch.
 
@@ -39,6 +40,7 @@ def run(
     architecture = network.architecture
     origin = provenance.of(metadata, data, classes, architecture.num_classes)
     pictures = read_frames(frames)
+    typical = read_frames(calibration, most=int8_ranges.PICTURES) if calibration else []
     console.print(
         f"export    {describe(network)}; compared with PyTorch on {len(pictures)} pictures ...", soft_wrap=True
     )
@@ -52,6 +54,7 @@ def run(
         model_version=datetime.now(UTC).strftime("%Y.%m.%d"),
         metadata={key: value for key, value in metadata.items() if key not in {"format", "architecture"}},
         half=half,
+        calibration=typical,
     )
     console.print(parity.table(rows), highlight=False)
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in _files(folder))
@@ -67,8 +70,8 @@ def describe(network: AlignSeg) -> str:
     )
 
 
-def read_frames(path: Path | None) -> list[UInt8Array]:
-    """The pictures to compare on: a file, the first few of a folder, or the demo scene.
+def read_frames(path: Path | None, most: int = FRAMES_COMPARED) -> list[UInt8Array]:
+    """The pictures to compare on: a file, a few of a folder, evenly spread, or the demo scene.
 
     Returns (H, W, 3) uint8 RGB arrays. Raises FileNotFoundError when there are none.
     """
@@ -77,7 +80,7 @@ def read_frames(path: Path | None) -> list[UInt8Array]:
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise FileNotFoundError(f"no pictures (.jpg, .png) to compare on at {path}; give --frames a folder of them")
-    return [parity.read_picture(file) for file in files[:FRAMES_COMPARED]]
+    return [parity.read_picture(file) for file in files[:: max(1, len(files) // most)][:most]]
 
 
 def _files(folder: Path) -> list[Path]:

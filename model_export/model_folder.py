@@ -9,14 +9,17 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from model_export import checkpoint, export_onnx, parity
+import onnx
+
+from model_export import checkpoint, export_onnx, int8_ranges, parity
 from model_export.alignseg import AlignSeg
 from model_export.provenance import Provenance
 from service.contracts import UInt8Array
+from service.engines import openvino_int8
 from service.manifest import FILE_NAME, Architecture, FileEntry, InputProfile, Manifest, Preprocessing
 
-CHECKPOINT, ONNX = "checkpoint", "onnx"
-_FILES = {CHECKPOINT: "model.safetensors", ONNX: "model.onnx"}
+CHECKPOINT, ONNX, INT8 = "checkpoint", "onnx", openvino_int8.ROLE
+_FILES = {CHECKPOINT: "model.safetensors", ONNX: "model.onnx", INT8: "int8.json"}
 
 
 def write(
@@ -30,11 +33,13 @@ def write(
     model_version: str,
     metadata: Mapping[str, str] | None = None,
     half: bool = False,
+    calibration: Sequence[UInt8Array] = (),
 ) -> list[parity.Row]:
     """Export `network` into `folder`, named after it; the folder's old contents stay until all is made and checked.
 
     buckets: (height, width) of the served tensors. frames: (H, W, 3) uint8 RGB pictures for the comparison.
     metadata: kept in the checkpoint's header. half: store weights as float16; the export computes with these.
+    calibration: typical pictures, (H, W, 3) uint8 RGB, to measure int8 ranges on; none: the folder has no int8.
     Returns the comparison's rows. Raises parity.ParityError on a breach, and then writes nothing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -43,12 +48,17 @@ def write(
         checkpoint.save(staging / _FILES[CHECKPOINT], network, half=half, metadata=metadata)
         stored = checkpoint.load(staging / _FILES[CHECKPOINT])
         rows = export_onnx.export(stored, staging / _FILES[ONNX], frames)
-        files = {role: FileEntry.of(staging / file, staging) for role, file in _FILES.items()}
+        if calibration:
+            int8_ranges.write(staging / _FILES[INT8], int8_ranges.measure(onnx.load(staging / _FILES[ONNX]), calibration))
+        made = {role: file for role, file in _FILES.items() if (staging / file).is_file()}
+        files = {role: FileEntry.of(staging / file, staging) for role, file in made.items()}
         manifest = _manifest(folder.name, stored, provenance, buckets, files, description, model_version)
         (staging / FILE_NAME).write_text(_json(manifest))
         folder.mkdir(exist_ok=True)
-        for file in (*_FILES.values(), FILE_NAME):  # the manifest last: it vouches for the others
+        for file in (*made.values(), FILE_NAME):  # the manifest last: it vouches for the others
             shutil.move(staging / file, folder / file)
+        for role in _FILES.keys() - made.keys():
+            (folder / _FILES[role]).unlink(missing_ok=True)  # of the model that was here before
     return rows
 
 

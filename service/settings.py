@@ -13,7 +13,9 @@ from service.logs import LogFormat
 
 PREFIX = "ALIGNSEG_"
 REPOSITORY = Path(__file__).resolve().parent.parent
-EngineName = Literal["auto", "tensorrt", "onnxruntime-cuda", "onnxruntime-cpu", "openvino-cpu"]
+EngineName = Literal[
+    "auto", "tensorrt", "onnxruntime-cuda", "openvino-int8", "openvino-bf16", "openvino-cpu", "onnxruntime-cpu"
+]
 
 
 class Settings(BaseSettings):

@@ -1,6 +1,8 @@
 """OpenVINO: the quickest engine on x86 processors. This file, openvino_ops.py and openvino_int8.py alone import it."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,7 +24,7 @@ Shape = tuple[int, ...]
 class OpenVinoEngine:
     """The model folder's one ONNX file, compiled for the CPU; see contracts.Engine.
 
-    It is compiled for each size when that is first asked for: a third of a second, and quicker pictures ever after.
+    It is compiled for each size, the known ones at once, others when they are first asked for: half a second each.
     max_batch is 1 for the reason it is 1 in ONNX Runtime's engine: one picture keeps all cores busy.
     """
 
@@ -35,11 +37,12 @@ class OpenVinoEngine:
         precision: Precision = "float32",
         ranges: openvino_int8.Ranges | None = None,
         threads: int = 0,
+        sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Load `model`; 0 threads leaves their number to the runtime.
 
         precision: of convolutions and what lies between them; where to sample is exact in each. ranges: for "int8",
-        in which the rest is bf16 as well.
+        in which the rest is bf16 as well. sizes: (H, W) of the pictures that will come.
         Raises EngineUnavailable without openvino or a processor that computes in this precision, ManifestError when
         the graph does not fit.
         """
@@ -68,7 +71,9 @@ class OpenVinoEngine:
         if precision == "int8":
             openvino_int8.quantise(self._model, ranges or {})
         self.has_confidence = LOGITS in names
-        self._requests: OrderedDict[Shape, Any] = OrderedDict()  # the latest used last
+        shapes = [(1, height, width, 3) for height, width in sizes]
+        with ThreadPoolExecutor() as pool:  # compiling is single-threaded for the most part
+            self._requests: OrderedDict[Shape, Any] = OrderedDict(zip(shapes, pool.map(self._compiled, shapes), strict=True))
 
     def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
         """Segment N pictures; see contracts.Engine."""
@@ -96,13 +101,16 @@ class OpenVinoEngine:
     def _request(self, shape: Shape) -> Any:
         """What infers this shape. OpenVINO computes a fixed one without reorders that a dynamic one needs."""
         if shape not in self._requests:
-            fixed = self._model.clone()
-            fixed.reshape(list(shape))
-            self._requests[shape] = self._core.compile_model(fixed, "CPU", self._how).create_infer_request()
+            self._requests[shape] = self._compiled(shape)
             if len(self._requests) > _SIZES_KEPT:
                 self._requests.popitem(last=False)
-        self._requests.move_to_end(shape)
+        self._requests.move_to_end(shape)  # the latest used last
         return self._requests[shape]
+
+    def _compiled(self, shape: Shape) -> Any:
+        fixed = self._model.clone()
+        fixed.reshape(list(shape))
+        return self._core.compile_model(fixed, "CPU", self._how).create_infer_request()
 
 
 def computes_bf16(core: Any = None) -> bool:

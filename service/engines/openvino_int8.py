@@ -33,7 +33,8 @@ def quantise(model: Any, ranges: Ranges) -> None:
 
     Raises ManifestError when the model lacks one of them.
     """
-    named = {node.get_friendly_name().removesuffix("/WithoutBiases"): node for node in model.get_ordered_ops()}
+    convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
+    named = {node.get_friendly_name().removesuffix("/WithoutBiases"): node for node in convolutions}
     if missing := sorted(set(ranges) - set(named)):
         raise ManifestError(f"ranges are of another model: it has no {missing[0]}. Export the model again.")
     marked: dict[tuple[str, int], Any] = {}  # convolutions that read one tensor share its FakeQuantize

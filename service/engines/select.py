@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from service import manifest as manifests
 from service.contracts import Engine
-from service.engines import background_build, cuda_runtime, plan, tensorrt, tensorrt_library
+from service.engines import background_build, cuda_runtime, openvino_int8, plan, self_test, tensorrt, tensorrt_library
 from service.engines.cuda_runtime import Device
 from service.engines.onnx_cuda import OnnxCudaEngine
 from service.engines.onnx_runtime import ROLE, OnnxRuntimeEngine
-from service.engines.openvino import OpenVinoEngine
+from service.engines.openvino import OpenVinoEngine, Precision
 from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable, ManifestError
 from service.manifest import Manifest
 from service.settings import Settings
@@ -26,7 +27,8 @@ OpenOnCpu = Callable[[Settings, Manifest, Path], Engine]
 def open_engines(settings: Settings, manifest: Manifest, *, alone: bool = False) -> list[Engine]:
     """Load the model into the runtime that the settings name, or into the best one there is, on each GPU.
 
-    auto: TensorRT, ONNX Runtime on the GPU, ONNX Runtime on the CPU. alone: one engine is enough.
+    auto: TensorRT, ONNX Runtime on the GPU, OpenVINO in int8, in bf16, in float32, ONNX Runtime on the CPU: the first
+    that is installed, and on the CPU agrees with ONNX Runtime on a street. alone: one engine is enough.
     Raises EngineUnavailable, ManifestError or EngineError; then nothing stays loaded.
     """
     onnx = manifests.verified_file(settings.model, manifest, ROLE)
@@ -50,7 +52,7 @@ def _best(settings: Settings, manifest: Manifest, onnx: Path, alone: bool) -> tu
         cuda_runtime.first_device()
     except EngineUnavailable as error:
         found = f"no GPU: {error}" if cuda_runtime.driver_is_here() else "this machine has no NVIDIA GPU"
-        return [_onnx_cpu(settings, manifest, onnx)], f"auto; {found}"
+        return _best_on_cpu(settings, manifest, onnx, [found])
     why: list[str] = []
     for name in _ON_GPU:
         try:
@@ -59,7 +61,24 @@ def _best(settings: Settings, manifest: Manifest, onnx: Path, alone: bool) -> tu
             raise
         except (EngineUnavailable, ManifestError, EngineError) as error:  # no reason not to serve
             why.append(f"not {name}: {error}")
-    return [_onnx_cpu(settings, manifest, onnx)], "; ".join(["auto", *why])
+    return _best_on_cpu(settings, manifest, onnx, why)
+
+
+def _best_on_cpu(settings: Settings, manifest: Manifest, onnx: Path, why: list[str]) -> tuple[list[Engine], str]:
+    """The quickest that agrees with the reference; the reference itself when none does, or none is there."""
+    picture = self_test.street(manifest.input.buckets[0])
+    reference = _onnx_cpu(settings, manifest, onnx)
+    expected = reference.infer(picture).ids
+    for name in _QUICK:
+        try:
+            engine = _ON_CPU[name](settings, manifest, onnx)
+            self_test.require_agreement(engine, picture, expected)
+        except (EngineUnavailable, ManifestError, EngineError) as error:
+            why.append(f"not {name}: {error}")
+        else:
+            reference.close()
+            return [engine], "; ".join(["auto", *why])
+    return [reference], "; ".join(["auto", *why])
 
 
 def _open(name: str, settings: Settings, manifest: Manifest, onnx: Path, alone: bool) -> list[Engine]:
@@ -96,8 +115,14 @@ def _onnx_cuda(settings: Settings, manifest: Manifest, onnx: Path, device: Devic
     yield OnnxCudaEngine(onnx, device=device.index)  # one lane: a second would hold the weights again
 
 
-def _openvino(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
-    return OpenVinoEngine(onnx, threads=settings.intra_op_threads)
+def _openvino(settings: Settings, manifest: Manifest, onnx: Path, precision: Precision = "float32") -> Engine:
+    ranges = None
+    if precision == "int8":
+        if openvino_int8.ROLE not in manifest.files:
+            raise EngineUnavailable("the model has no int8 ranges; `alignseg export --calibration FOLDER` measures them.")
+        ranges = openvino_int8.load(manifests.verified_file(settings.model, manifest, openvino_int8.ROLE))
+    threads, sizes = settings.intra_op_threads, manifest.input.buckets
+    return OpenVinoEngine(onnx, precision=precision, ranges=ranges, threads=threads, sizes=sizes)
 
 
 def _onnx_cpu(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
@@ -105,4 +130,10 @@ def _onnx_cpu(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
 
 
 _ON_GPU: dict[str, OpenOn] = {"tensorrt": _tensorrt, "onnxruntime-cuda": _onnx_cuda}  # the better one first
-_ON_CPU: dict[str, OpenOnCpu] = {"openvino-cpu": _openvino, "onnxruntime-cpu": _onnx_cpu}
+_ON_CPU: dict[str, OpenOnCpu] = {
+    "openvino-int8": partial(_openvino, precision="int8"),
+    "openvino-bf16": partial(_openvino, precision="bf16"),
+    "openvino-cpu": _openvino,
+    "onnxruntime-cpu": _onnx_cpu,
+}
+_QUICK: Final = ("openvino-int8", "openvino-bf16", "openvino-cpu")  # the quickest first

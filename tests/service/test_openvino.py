@@ -1,8 +1,10 @@
 """OpenVINO against ONNX Runtime on the shipped model: two lowerings of the same nodes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 
@@ -10,12 +12,13 @@ from service import manifest as manifests
 from service.contracts import UInt8Array
 from service.decode import decode
 from service.engines.onnx_runtime import ROLE, OnnxRuntimeEngine
-from service.errors import EngineError, ManifestError
+from service.errors import EngineError, EngineUnavailable, ManifestError
 from service.settings import REPOSITORY
 from tests import tiny_model
 
-pytest.importorskip("openvino", reason="openvino is not installed: pip install -e '.[openvino]'")
-from service.engines.openvino import OpenVinoEngine
+pytest.importorskip("openvino", reason="openvino is not installed: pip install -e '.[cpu]'")
+from service.engines import openvino_int8, self_test
+from service.engines.openvino import OpenVinoEngine, computes_bf16
 
 FOLDER = REPOSITORY / "weights" / "alignseg-lite"
 
@@ -46,6 +49,91 @@ def test_an_answer_survives_the_next_picture(shipped: Path, scene: UInt8Array) -
     kept = first.copy()
     engine.infer(np.ascontiguousarray(scene[None, :200, ::-1]))
     np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.skipif(not computes_bf16(), reason="this processor does not compute in bfloat16")
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_fewer_digits_cost_few_pixels_and_no_position(shipped: Path, scene: UInt8Array, precision: Any) -> None:
+    """Positions of bfloat16 would cost twenty times as many pixels (5 % of them, when they were)."""
+    ranges = openvino_int8.load(FOLDER / "int8.json")
+    engine = OpenVinoEngine(shipped, precision=precision, ranges=ranges, sizes=[scene.shape[:2]])
+    got = engine.infer(scene[None], with_confidence=True)
+    expected = OnnxRuntimeEngine(shipped).infer(scene[None], with_confidence=True)
+    assert engine.name == f"openvino-{precision}"
+    assert (got.ids == expected.ids).mean() >= {"bf16": 0.997, "int8": 0.985}[precision]
+    assert got.confidence is not None
+    assert expected.confidence is not None
+    assert np.abs(got.confidence.astype(int) - expected.confidence).mean() <= {"bf16": 1, "int8": 4}[precision]
+
+
+def test_offsets_that_lead_out_of_the_picture_read_zeros(tmp_path: Path) -> None:
+    """One node alone, against ONNX Runtime: offsets within, across the edges, and far beyond them."""
+    from model_export import functions
+
+    rng = np.random.default_rng(0)
+    offsets = rng.normal(0, 6, (2, 4, 9, 13)).astype(np.float32)
+    offsets[:, :, ::4] *= 1e5
+    for sampling in ("standard", "published"):
+        path = tmp_path / f"{sampling}.onnx"
+        onnx.save(one_node(functions.aggregate(sampling), sampling, offsets), path)
+        picture = rng.integers(0, 256, (2, 9, 13, 3), dtype=np.uint8)
+        got, expected = (engine(path).infer(picture).ids for engine in (OpenVinoEngine, OnnxRuntimeEngine))
+        assert np.abs(got.astype(int) - expected).max() <= 1  # a value that lies on the edge of two
+        assert (got == expected).mean() > 0.99
+
+
+def one_node(body: onnx.FunctionProto, sampling: str, offsets: npt.NDArray[np.float32]) -> onnx.ModelProto:
+    """pictures -> AlignedAggregate(pictures, half the pictures, offsets) -> class_map of their green."""
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("Cast", ["pictures"], ["floats"], to=1),
+        helper.make_node("Transpose", ["floats"], ["low"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["low"], ["high"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("AlignedAggregate", ["low", "high", "offsets"], ["sum"], domain=body.domain, sampling=sampling),
+        helper.make_node("Mul", ["sum", "half"], ["mean"]),
+        helper.make_node("Gather", ["mean", "green"], ["one"], axis=1),
+        helper.make_node("Cast", ["one"], ["class_map"], to=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "one",
+        [helper.make_tensor_value_info("pictures", 2, ["N", "H", "W", 3])],
+        [helper.make_tensor_value_info("class_map", 2, ["N", "H", "W"])],
+        [
+            onnx.numpy_helper.from_array(offsets, "offsets"),
+            onnx.numpy_helper.from_array(np.array(0.5, np.float32), "half"),
+            onnx.numpy_helper.from_array(np.array(1), "green"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(body.domain, 1)]
+    return helper.make_model(graph, functions=[body], opset_imports=opsets, ir_version=9)
+
+
+def test_an_engine_that_sees_otherwise_is_refused(shipped: Path) -> None:
+    picture = self_test.street((96, 128))
+    engine = OpenVinoEngine(shipped)
+    expected = OnnxRuntimeEngine(shipped).infer(picture).ids
+    self_test.require_agreement(engine, picture, expected)
+    with pytest.raises(EngineUnavailable, match=r"0\.\d+% of its pixels agree .*expected 99\.9%"):
+        self_test.require_agreement(engine, picture, expected + np.uint8(1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("not JSON", "no ranges"), ("{}", "no ranges"), ('{"a": [1, 0]}', "no ranges"), ("[]", "no ranges")]
+)
+def test_ranges_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "int8.json").write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        openvino_int8.load(tmp_path / "int8.json")
+
+
+def test_a_range_has_zero_on_a_step() -> None:
+    for low, high in ((0.0, 5.0), (-1.0, 3.0), (-0.01, 7.0), (-9.0, 0.0), (2.0, 3.0)):
+        least, greatest = openvino_int8.with_zero(low, high)
+        assert least <= low + 1e-9
+        assert greatest >= high - 1e-9
+        step = (greatest - least) / 255
+        assert least / step == pytest.approx(round(least / step), abs=1e-6)
 
 
 def test_the_published_sampling(tmp_path: Path, scene: UInt8Array) -> None:

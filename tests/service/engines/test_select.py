@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service import manifest as manifests
-from service.engines import background_build, cuda_runtime, select, tensorrt_library
+from service.contracts import Inference, UInt8Array
+from service.engines import background_build, cuda_runtime, openvino, select, tensorrt_library
 from service.engines.onnx_cuda import OnnxCudaEngine, _require_on_gpu
 from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable
 from service.settings import Settings
@@ -31,6 +33,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     return fake
 
 
+@pytest.fixture
+def no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the CPU's engine is the same on every processor."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+
 def opened(folder: Path, caplog: pytest.LogCaptureFixture, **settings: Any) -> tuple[str, str]:
     """Name of the engine, and the line that says why."""
     with caplog.at_level(logging.INFO, "alignseg.engine"):
@@ -47,6 +55,7 @@ def test_a_fitting_plan_is_taken(folder: Path, gpu: FakeTensorRT, caplog: pytest
     assert line.endswith("(auto)")
 
 
+@pytest.mark.usefixtures("no_openvino")
 def test_without_one_it_falls_back_and_says_why(
     folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -58,6 +67,7 @@ def test_without_one_it_falls_back_and_says_why(
     assert "not onnxruntime-cuda: this onnxruntime has no CUDAExecutionProvider" in line
 
 
+@pytest.mark.usefixtures("no_openvino")
 def test_a_plan_that_does_not_load_is_no_reason_not_to_serve(
     folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +76,7 @@ def test_a_plan_that_does_not_load_is_no_reason_not_to_serve(
     assert opened(folder, caplog)[0] == "onnxruntime-cpu"
 
 
+@pytest.mark.usefixtures("no_openvino")
 def test_a_plan_that_does_not_fit_into_memory_is_none_either(
     folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -80,9 +91,10 @@ def test_a_plan_that_does_not_fit_into_memory_is_none_either(
         opened(folder, caplog)
 
 
+@pytest.mark.usefixtures("no_openvino")
 def test_no_gpu(folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_runtime, "load", lambda: FakeCuda(devices=()))
-    assert opened(folder, caplog)[1].endswith("(auto; this machine has no NVIDIA GPU)")
+    assert "(auto; this machine has no NVIDIA GPU; not openvino-int8: " in opened(folder, caplog)[1]
     monkeypatch.setattr(cuda_runtime, "driver_is_here", lambda: True)
     caplog.clear()
     assert "no GPU: there is no NVIDIA GPU (cudaErrorNoDevice)" in opened(folder, caplog)[1]
@@ -171,6 +183,7 @@ def test_each_gpu_gets_an_engine(folder: Path, gpu: FakeTensorRT, caplog: pytest
     assert opened(folder, caplog)[0] == "tensorrt-fp16-gpu0"  # one is enough for who has one picture at a time
 
 
+@pytest.mark.usefixtures("no_openvino")
 def test_all_or_none(folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture) -> None:
     info_of(folder, onnx_sha256=manifests.load(folder).files["onnx"].sha256)
     gpu.cuda.devices += (Properties("NVIDIA T4", 7, 5),)
@@ -191,3 +204,38 @@ def test_without_memory_for_a_second_lane_it_goes_on_with_one(
     assert "no memory for a second lane" in caplog.text
     engine.close()
     assert not gpu.cuda.memory
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_the_quickest_on_the_processor(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, bf16: bool
+) -> None:
+    if bf16 and not openvino.computes_bf16():
+        pytest.skip("this processor does not compute in bfloat16")
+    monkeypatch.setattr(cuda_runtime, "load", lambda: FakeCuda(devices=()))
+    if not bf16:
+        monkeypatch.setattr(openvino, "computes_bf16", lambda core: False)
+    name, line = opened(folder, caplog)
+    assert name == ("openvino-bf16" if bf16 else "openvino-cpu")
+    assert "not openvino-int8: the model has no int8 ranges" in line
+    assert ("not openvino-bf16: this processor does not compute" in line) != bf16
+
+
+def test_one_that_disagrees_with_the_reference_does_not_serve(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(openvino.OpenVinoEngine):
+        def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
+            return Inference(super().infer(batch).ids ^ np.uint8(1))
+
+    monkeypatch.setattr(cuda_runtime, "load", lambda: FakeCuda(devices=()))
+    monkeypatch.setattr(select, "OpenVinoEngine", Broken)
+    name, line = opened(folder, caplog)
+    assert name == "onnxruntime-cpu"
+    assert "not openvino-cpu: on the self-test picture 0.00% of its pixels agree" in line
+    assert opened(folder, caplog, engine="openvino-cpu")[0] == "openvino-cpu"  # asked for by name, it is that
+
+
+def test_int8_without_ranges_is_refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(EngineUnavailable, match="alignseg export --calibration"):
+        opened(folder, caplog, engine="openvino-int8")
