@@ -73,7 +73,9 @@ class OpenVinoEngine:
         self.has_confidence = LOGITS in names
         shapes = [(1, height, width, 3) for height, width in sizes]
         with ThreadPoolExecutor() as pool:  # compiling is single-threaded for the most part
-            self._requests: OrderedDict[Shape, Any] = OrderedDict(zip(shapes, pool.map(self._compiled, shapes), strict=True))
+            self._requests: OrderedDict[Shape, Any] = OrderedDict(
+                zip(shapes, pool.map(self._compiled, shapes), strict=True)
+            )
 
     def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
         """Segment N pictures; see contracts.Engine."""

@@ -22,7 +22,9 @@ def load(path: Path) -> Ranges:
     try:
         ranges = {name: (float(low), float(high)) for name, (low, high) in json.loads(path.read_bytes()).items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{path} holds no ranges ({error}); make it with `alignseg export --calibration`.") from error
+        raise ManifestError(
+            f"{path} holds no ranges ({error}); make it with `alignseg export --calibration`."
+        ) from error
     if not ranges or not all(low <= high for low, high in ranges.values()):
         raise ManifestError(f"{path} holds no ranges; make it with `alignseg export --calibration`.")
     return ranges

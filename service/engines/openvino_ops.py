@@ -77,7 +77,9 @@ class _Raster:
         rows, row_weights = self._taps(dy, 2, feature)  # (N, H, W, 2)
         columns, column_weights = self._taps(dx, 3, feature)
         first_of_picture = ops.multiply(_range(_size(feature, 0)), ops.multiply(_size(feature, 2), _size(feature, 3)))
-        begins = ops.add(ops.multiply(rows, _size(feature, 3)), ops.reshape(first_of_picture, _int64([-1, 1, 1, 1]), False))
+        begins = ops.add(
+            ops.multiply(rows, _size(feature, 3)), ops.reshape(first_of_picture, _int64([-1, 1, 1, 1]), False)
+        )
         pixels = ops.add(ops.unsqueeze(begins, _int64(4)), ops.unsqueeze(columns, _int64(3)))  # (N, H, W, 2, 2)
         weights = ops.multiply(ops.unsqueeze(row_weights, _int64(4)), ops.unsqueeze(column_weights, _int64(3)))
         of_four = _int64([-1, 4])

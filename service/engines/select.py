@@ -119,7 +119,9 @@ def _openvino(settings: Settings, manifest: Manifest, onnx: Path, precision: Pre
     ranges = None
     if precision == "int8":
         if openvino_int8.ROLE not in manifest.files:
-            raise EngineUnavailable("the model has no int8 ranges; `alignseg export --calibration FOLDER` measures them.")
+            raise EngineUnavailable(
+                "the model has no int8 ranges; `alignseg export --calibration FOLDER` measures them."
+            )
         ranges = openvino_int8.load(manifests.verified_file(settings.model, manifest, openvino_int8.ROLE))
     threads, sizes = settings.intra_op_threads, manifest.input.buckets
     return OpenVinoEngine(onnx, precision=precision, ranges=ranges, threads=threads, sizes=sizes)

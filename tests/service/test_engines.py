@@ -62,9 +62,7 @@ def test_without_onnxruntime_it_says_what_to_install(folder: Path, monkeypatch: 
         OnnxRuntimeEngine(folder / "model.onnx")
 
 
-def test_select_says_why(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_select_says_why(folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # the quicker one, where it is installed
     manifest = tiny_model.write(folder)
     with caplog.at_level("INFO"):

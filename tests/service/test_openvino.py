@@ -89,7 +89,9 @@ def one_node(body: onnx.FunctionProto, sampling: str, offsets: npt.NDArray[np.fl
         helper.make_node("Cast", ["pictures"], ["floats"], to=1),
         helper.make_node("Transpose", ["floats"], ["low"], perm=[0, 3, 1, 2]),
         helper.make_node("AveragePool", ["low"], ["high"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("AlignedAggregate", ["low", "high", "offsets"], ["sum"], domain=body.domain, sampling=sampling),
+        helper.make_node(
+            "AlignedAggregate", ["low", "high", "offsets"], ["sum"], domain=body.domain, sampling=sampling
+        ),
         helper.make_node("Mul", ["sum", "half"], ["mean"]),
         helper.make_node("Gather", ["mean", "green"], ["one"], axis=1),
         helper.make_node("Cast", ["one"], ["class_map"], to=2),
@@ -119,7 +121,8 @@ def test_an_engine_that_sees_otherwise_is_refused(shipped: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("not JSON", "no ranges"), ("{}", "no ranges"), ('{"a": [1, 0]}', "no ranges"), ("[]", "no ranges")]
+    ("text", "message"),
+    [("not JSON", "no ranges"), ("{}", "no ranges"), ('{"a": [1, 0]}', "no ranges"), ("[]", "no ranges")],
 )
 def test_ranges_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "int8.json").write_text(text)
