@@ -156,7 +156,7 @@ def judge(found: Sequence[Row], pictures: Sequence[UInt8Array], manifest: Manife
         if root is not None:
             dataset = DATASETS["camvid"]
             confusion = evaluate(with_engine(engine, manifest.input.buckets[:1]), dataset, dataset.pairs(root, "val"))
-            row.figures["miou"] = round(100 * confusion.miou(), 2)
+            row.figures["miou"] = round(100 * confusion.miou, 2)
         engine.close()
 
 
@@ -213,8 +213,8 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     plot(figures, RESULTS / "engines.png")
     runtimes: dict[str, Any] = {name: version(name) for name in ("onnxruntime", "openvino", "torch")}
-    report("engines", {"note": options.note, "model": manifest.name, "version": manifest.version, "bucket": list(bucket),
-                       "cores": CORES, "rounds": options.rounds, "runtimes": runtimes, "engines": figures})  # fmt: skip
+    about = {"note": options.note, "model": f"{manifest.name} {manifest.version}", "bucket": list(bucket)}
+    report("engines", {**about, "cores": CORES, "rounds": options.rounds, "runtimes": runtimes, "engines": figures})
 
 
 if __name__ == "__main__":

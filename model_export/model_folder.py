@@ -49,9 +49,8 @@ def write(
         stored = checkpoint.load(staging / _FILES[CHECKPOINT])
         rows = export_onnx.export(stored, staging / _FILES[ONNX], frames)
         if calibration:
-            int8_ranges.write(
-                staging / _FILES[INT8], int8_ranges.measure(onnx.load(staging / _FILES[ONNX]), calibration)
-            )
+            ranges = int8_ranges.measure(onnx.load(staging / _FILES[ONNX]), calibration)
+            int8_ranges.write(staging / _FILES[INT8], ranges)
         made = {role: file for role, file in _FILES.items() if (staging / file).is_file()}
         files = {role: FileEntry.of(staging / file, staging) for role, file in made.items()}
         manifest = _manifest(folder.name, stored, provenance, buckets, files, description, model_version)

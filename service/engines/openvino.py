@@ -1,8 +1,7 @@
-"""OpenVINO: the quickest engine on x86 processors. This file, openvino_ops.py and openvino_int8.py alone import it."""
+"""OpenVINO: the quickest engine on x86 processors. This file and its openvino_*.py alone import it."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,6 +11,7 @@ from service.contracts import Inference, UInt8Array
 from service.engines import openvino_int8, openvino_ops
 from service.engines.confidence import confidence
 from service.engines.onnx_runtime import CLASS_MAP, LOGITS
+from service.engines.openvino_cache import Cache
 from service.errors import EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
 
 Precision = Literal["float32", "bf16", "int8"]
@@ -38,48 +38,40 @@ class OpenVinoEngine:
         ranges: openvino_int8.Ranges | None = None,
         threads: int = 0,
         sizes: Sequence[tuple[int, int]] = (),
+        cache: Path | None = None,
     ) -> None:
         """Load `model`; 0 threads leaves their number to the runtime.
 
         precision: of convolutions and what lies between them; where to sample is exact in each. ranges: for "int8",
-        in which the rest is bf16 as well. sizes: (H, W) of the pictures that will come.
+        in which the rest is bf16 as well. sizes: (H, W) of the pictures that will come. cache: folder to keep what
+        was compiled in.
         Raises EngineUnavailable without openvino or a processor that computes in this precision, ManifestError when
         the graph does not fit.
         """
         openvino = _import_openvino()
         self.name = NAMES[precision]
+        self._path, self._ranges = model, ranges if precision == "int8" else None
         self._core = openvino.Core()
         self._core.add_extension(openvino_ops.extensions())
         if precision != "float32" and not computes_bf16(self._core):
             raise EngineUnavailable("this processor does not compute in bfloat16 (AVX512_BF16 or AMX).")
-        # float32 must be asked for: on processors that have bfloat16 that would be taken unasked, and masks would change.
-        hint = "f32" if precision == "float32" else "bf16"
         self._how = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": hint,
+            # float32 must be asked for: processors that have bfloat16 would take that unasked, and masks would change.
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
             "INFERENCE_NUM_THREADS": threads,
         }
-        try:
-            self._model = self._core.read_model(model)
-            names = [output.get_any_name() for output in self._model.outputs]
-        except RuntimeError as error:
-            raise ManifestError(f"OpenVINO {openvino.__version__} can't load {model}: {error}") from error
-        if CLASS_MAP not in names or len(self._model.inputs) != 1:
-            raise ManifestError(
-                f"{model} gives {names}; expected one input and an output {CLASS_MAP}. Make it with `alignseg export`."
-            )
-        if precision == "int8":
-            openvino_int8.quantise(self._model, ranges or {})
+        self._cache = Cache(self._core, cache, model, self._how, self._ranges)
+        self._model: Any = None  # read when something must be compiled
+        self._requests: OrderedDict[Shape, Any] | None = OrderedDict()
+        outputs = [self._request((1, *size, 3)).get_compiled_model().outputs for size in sizes]
+        names = {name for output in (outputs[0] if outputs else self._read().outputs) for name in output.names}
         self.has_confidence = LOGITS in names
-        shapes = [(1, height, width, 3) for height, width in sizes]
-        with ThreadPoolExecutor() as pool:  # compiling is single-threaded for the most part
-            self._requests: OrderedDict[Shape, Any] = OrderedDict(
-                zip(shapes, pool.map(self._compiled, shapes), strict=True)
-            )
+        self._model = None  # it has told its names, and is large
 
     def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
         """Segment N pictures; see contracts.Engine."""
-        if self._model is None:
+        if self._requests is None:
             raise EngineError(f"{self.name} is closed.")
         if with_confidence and not self.has_confidence:
             raise EngineError(f"the model gives no {LOGITS} to tell a confidence from. Make it with `alignseg export`.")
@@ -97,22 +89,43 @@ class OpenVinoEngine:
 
     def close(self) -> None:
         """Release the compiled models."""
-        self._model = None
-        self._requests.clear()
+        self._model = self._requests = None
 
     def _request(self, shape: Shape) -> Any:
         """What infers this shape. OpenVINO computes a fixed one without reorders that a dynamic one needs."""
+        assert self._requests is not None  # noqa: S101
         if shape not in self._requests:
-            self._requests[shape] = self._compiled(shape)
+            compiled = self._cache.load(shape)
+            if compiled is None:
+                compiled = self._compiled(shape)
+                self._cache.keep(shape, compiled)
+            self._requests[shape] = compiled.create_infer_request()
             if len(self._requests) > _SIZES_KEPT:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)  # the latest used last
         return self._requests[shape]
 
     def _compiled(self, shape: Shape) -> Any:
+        self._model = self._model or self._read()
         fixed = self._model.clone()
         fixed.reshape(list(shape))
-        return self._core.compile_model(fixed, "CPU", self._how).create_infer_request()
+        return self._core.compile_model(fixed, "CPU", self._how)
+
+    def _read(self) -> Any:
+        """The graph, checked, and with int8 marked where it is to be."""
+        try:
+            model = self._core.read_model(self._path)
+            names = [output.get_any_name() for output in model.outputs]
+        except RuntimeError as error:
+            raise ManifestError(f"OpenVINO can't load {self._path}: {error}") from error
+        if CLASS_MAP not in names or len(model.inputs) != 1:
+            raise ManifestError(
+                f"{self._path} gives {names}; expected one input and an output {CLASS_MAP}. "
+                "Make it with `alignseg export`."
+            )
+        if self._ranges is not None:
+            openvino_int8.quantise(model, self._ranges)
+        return model
 
 
 def computes_bf16(core: Any = None) -> bool:

@@ -9,7 +9,16 @@ from typing import Final
 
 from service import manifest as manifests
 from service.contracts import Engine
-from service.engines import background_build, cuda_runtime, openvino_int8, plan, self_test, tensorrt, tensorrt_library
+from service.engines import (
+    background_build,
+    cuda_runtime,
+    openvino_cache,
+    openvino_int8,
+    plan,
+    self_test,
+    tensorrt,
+    tensorrt_library,
+)
 from service.engines.cuda_runtime import Device
 from service.engines.onnx_cuda import OnnxCudaEngine
 from service.engines.onnx_runtime import ROLE, OnnxRuntimeEngine
@@ -119,12 +128,16 @@ def _openvino(settings: Settings, manifest: Manifest, onnx: Path, precision: Pre
     ranges = None
     if precision == "int8":
         if openvino_int8.ROLE not in manifest.files:
-            raise EngineUnavailable(
-                "the model has no int8 ranges; `alignseg export --calibration FOLDER` measures them."
-            )
+            raise EngineUnavailable("the model has no int8 ranges; `alignseg export --calibration` measures them.")
         ranges = openvino_int8.load(manifests.verified_file(settings.model, manifest, openvino_int8.ROLE))
-    threads, sizes = settings.intra_op_threads, manifest.input.buckets
-    return OpenVinoEngine(onnx, precision=precision, ranges=ranges, threads=threads, sizes=sizes)
+    return OpenVinoEngine(
+        onnx,
+        precision=precision,
+        ranges=ranges,
+        threads=settings.intra_op_threads,
+        sizes=manifest.input.buckets,
+        cache=openvino_cache.default_folder(),
+    )
 
 
 def _onnx_cpu(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:

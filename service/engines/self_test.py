@@ -9,7 +9,7 @@ from service.errors import EngineUnavailable
 from service.prepare import Size, prepare
 
 SCENE: Final = Path(__file__).parents[1] / "page" / "scene.jpg"
-# Of pixels, as model_export/verify.py's: by how much arithmetic of these digits may differ, and a broken kernel does not.
+# Of pixels, as model_export/verify.py's: what arithmetic of so many digits reaches, and a broken kernel does not.
 AGREEING: Final = {"openvino-cpu": 0.999, "openvino-bf16": 0.985, "openvino-int8": 0.96}
 
 
