@@ -11,9 +11,11 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from service.engines import openvino_int8, openvino_ops
+
+_FILES_KEPT: Final = 64  # 6 to 15 MB each at 360x480
 
 
 def default_folder() -> Path:
@@ -38,6 +40,7 @@ class Cache:
         """The compiled model for pictures of this shape; None when there is none that loads."""
         with contextlib.suppress(OSError, RuntimeError):
             if (path := self._path(shape)) is not None:
+                os.utime(path)  # the oldest go first
                 return self._core.import_model(io.BytesIO(path.read_bytes()), "CPU", self._how)
         return None
 
@@ -50,6 +53,8 @@ class Cache:
                     exported = compiled.export_model()
                     file.write(exported if isinstance(exported, bytes) else exported.getvalue())
                 Path(file.name).replace(path)
+                for old in sorted(path.parent.glob("*.openvino"), key=lambda p: p.stat().st_mtime)[:-_FILES_KEPT]:
+                    old.unlink(missing_ok=True)
 
     def _path(self, shape: tuple[int, ...]) -> Path | None:
         name = f"{self._key}-{'x'.join(map(str, shape))}.openvino"

@@ -111,6 +111,31 @@ def one_node(body: onnx.FunctionProto, sampling: str, offsets: npt.NDArray[np.fl
     return helper.make_model(graph, functions=[body], opset_imports=opsets, ir_version=9)
 
 
+def test_what_was_compiled_is_kept(shipped: Path, scene: UInt8Array, tmp_path: Path) -> None:
+    cache, sizes = tmp_path / "cache", [(96, 128), (128, 96), (64, 64)]
+    small = np.ascontiguousarray(scene[None, :96, :128])
+    first = OpenVinoEngine(shipped, sizes=sizes, cache=cache)
+    ids = first.infer(small).ids
+    assert len(list(cache.iterdir())) == 3
+    second = OpenVinoEngine(shipped, sizes=sizes, cache=cache)
+    second._read = None  # type: ignore[assignment,method-assign]  # would fail: nothing is left to compile
+    np.testing.assert_array_equal(second.infer(small).ids, ids)
+    for height, width in (*sizes, *sizes):  # idle ones have given their memory back, and take it again
+        assert second.infer(np.zeros((1, height, width, 3), np.uint8)).ids.shape == (1, height, width)
+    np.testing.assert_array_equal(second.infer(small).ids, ids)
+
+
+def test_a_cache_that_is_of_no_use_is_no_error(shipped: Path, scene: UInt8Array, tmp_path: Path) -> None:
+    small = np.ascontiguousarray(scene[None, :96, :128])
+    expected = OpenVinoEngine(shipped, sizes=[(96, 128)], cache=tmp_path).infer(small).ids
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])  # as a full disk leaves it
+    np.testing.assert_array_equal(OpenVinoEngine(shipped, sizes=[(96, 128)], cache=tmp_path).infer(small).ids, expected)
+    (tmp_path / "file").write_text("no folder")
+    again = OpenVinoEngine(shipped, sizes=[(96, 128)], cache=tmp_path / "file" / "below")
+    np.testing.assert_array_equal(again.infer(small).ids, expected)
+
+
 def test_an_engine_that_sees_otherwise_is_refused(shipped: Path) -> None:
     picture = self_test.street((96, 128))
     engine = OpenVinoEngine(shipped)
