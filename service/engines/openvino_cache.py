@@ -18,9 +18,12 @@ from service.engines import openvino_int8, openvino_ops
 _FILES_KEPT: Final = 64  # 6 to 15 MB each at 360x480
 
 
-def default_folder() -> Path:
-    """$XDG_CACHE_HOME/alignseg-serve, or where the XDG specification puts that when it is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "alignseg-serve"
+def default_folder() -> Path | None:
+    """$XDG_CACHE_HOME/alignseg-serve, or ~/.cache/alignseg-serve as the XDG specification says; None without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "alignseg-serve"
+    except RuntimeError:  # a user whom the system does not know, as in many containers
+        return None
 
 
 class Cache:
