@@ -1,14 +1,17 @@
 """Every runtime, precision and rewrite on the same cores in one run, against a straight torch.onnx export.
 
-    python -m benchmarks.engines [--model weights/alignseg-lite] [--root ../shared/camvid] [--rounds 5]
+    python -m benchmarks.engines [--model weights/alignseg-lite] [--rounds 5]
+    python -m benchmarks.engines --root ../shared/camvid
 
 The straight export is what a user gets from torch.onnx without this project: the network's own modules, GridSample as
 PyTorch writes it, in ONNX Runtime with its default options. Rounds are interleaved, so that a busy minute hits all
 alike; medians. latency: one picture at a time on all cores. throughput: an engine a core, each with one thread, all at
-once. With --root, mIoU on CamVid val; pixels_agreeing is against the straight export in ONNX Runtime.
+once. pixels_agreeing is against the straight export in ONNX Runtime. With --root, mIoU on CamVid val is measured instead
+of times, and joins those of the same model in engines.json; it takes minutes, and a busy machine does not matter.
 """
 
 import argparse
+import json
 import logging
 import statistics
 import tempfile
@@ -145,19 +148,30 @@ def at_once(engines: Sequence[Engine], pictures: Sequence[UInt8Array]) -> float:
     return len(engines) * len(pictures) / (time.perf_counter() - began)
 
 
-def judge(found: Sequence[Row], pictures: Sequence[UInt8Array], manifest: Manifest, root: Path | None) -> None:
-    """Agreement with the baseline and, where there is a data set, mIoU in percent."""
+def compare(found: Sequence[Row], pictures: Sequence[UInt8Array]) -> None:
+    """Agreement with the baseline."""
     expected: list[UInt8Array] = []
     for row in found:
         engine = row.open(0)
         ids = [engine.infer(picture).ids for picture in pictures]
         expected = expected or ids
         row.figures["pixels_agreeing"] = round(float(np.mean([a == b for a, b in zip(ids, expected, strict=True)])), 6)
-        if root is not None:
-            dataset = DATASETS["camvid"]
-            confusion = evaluate(with_engine(engine, manifest.input.buckets[:1]), dataset, dataset.pairs(root, "val"))
-            row.figures["miou"] = round(100 * confusion.miou, 2)
         engine.close()
+
+
+def miou(row: Row, manifest: Manifest, root: Path) -> float:
+    """In percent, on CamVid val."""
+    dataset, engine = DATASETS["camvid"], row.open(0)
+    confusion = evaluate(with_engine(engine, manifest.input.buckets[:1]), dataset, dataset.pairs(root, "val"))
+    engine.close()
+    return round(100 * confusion.miou, 2)
+
+
+def kept(model: str) -> dict[str, dict[str, float]]:
+    """What engines.json tells of the same model file."""
+    path = RESULTS / "engines.json"
+    told = json.loads(path.read_bytes()) if path.is_file() else {}
+    return told.get("engines", {}) if told.get("onnx") == model else {}
 
 
 def table(found: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -194,26 +208,34 @@ def main() -> None:
     """Measure, print, write engines.json and engines.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "weights" / "alignseg-lite")
-    parser.add_argument("--root", type=Path, help="CamVid, for mIoU and for the pictures; default: a drawn street")
+    parser.add_argument("--root", type=Path, help="CamVid: measure mIoU")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--note", default="", help="what a reader of the result should know of the machine")
     options = parser.parse_args()
     manifest = manifests.load(options.model)
     bucket = manifest.input.buckets[0]
     pictures = [np.ascontiguousarray(np.roll(self_test.street(bucket), 40 * i, axis=2)) for i in range(PICTURES)]
+    onnx = manifest.files[ROLE].sha256
+    known = kept(onnx)
     with tempfile.TemporaryDirectory() as folder:
         straight = Path(folder) / "straight.onnx"
         export_straight(checkpoint.load(manifests.verified_file(options.model, manifest, "checkpoint")), straight)
         found = rows(straight, options.model, manifest)
-        judge(found, pictures, manifest, options.root)
-        measure(found, pictures, options.rounds)
-    figures = table(found)
+        if options.root:
+            figures = {
+                row.name: {**known.get(row.name, {}), "miou": miou(row, manifest, options.root)} for row in found
+            }
+        else:
+            compare(found, pictures)
+            measure(found, pictures, options.rounds)
+            figures = {name: {**known.get(name, {}), **row} for name, row in table(found).items()}
     for name, row in figures.items():
         print(f"{name:34} " + "  ".join(f"{key} {value:g}" for key, value in row.items()))
     RESULTS.mkdir(exist_ok=True)
-    plot(figures, RESULTS / "engines.png")
+    if all("throughput_ratio" in row for row in figures.values()):
+        plot(figures, RESULTS / "engines.png")
     runtimes: dict[str, Any] = {name: version(name) for name in ("onnxruntime", "openvino", "torch")}
-    about = {"note": options.note, "model": f"{manifest.name} {manifest.version}", "bucket": list(bucket)}
+    about = {"note": options.note, "model": f"{manifest.name} {manifest.version}", "onnx": onnx, "bucket": list(bucket)}
     report("engines", {**about, "cores": CORES, "rounds": options.rounds, "runtimes": runtimes, "engines": figures})
 
 
