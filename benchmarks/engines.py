@@ -6,8 +6,8 @@
 The straight export is what a user gets from torch.onnx without this project: the network's own modules, GridSample as
 PyTorch writes it, in ONNX Runtime with its default options. Rounds are interleaved, so that a busy minute hits all
 alike; medians. latency: one picture at a time on all cores. throughput: an engine a core, each with one thread, all at
-once. pixels_agreeing is against the straight export in ONNX Runtime. With --root, mIoU on CamVid val is measured instead
-of times, and joins those of the same model in engines.json; it takes minutes, and a busy machine does not matter.
+once. pixels_agreeing is against the straight export in ONNX Runtime. With --root, mIoU on CamVid val is measured and no
+time, and joins the figures of the same model in engines.json; it takes minutes, and a busy machine does not matter.
 """
 
 import argparse
