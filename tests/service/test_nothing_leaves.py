@@ -35,7 +35,7 @@ def test_runtimes_leave_no_identifier(code: str, engine: str, tmp_path: Path) ->
     tiny_model.write(model)
     home.mkdir()
     # CI and the like are left out: in there these libraries hold still of themselves.
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "cache")}  # our own
     command = [sys.executable, "-c", code, str(model), engine]
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, timeout=60)  # noqa: S603
     assert [path for path in home.rglob("*") if path.is_file()] == []
