@@ -30,7 +30,9 @@ def main() -> int:
     parser.add_argument("--root", default="../shared/camvid", help="folder of CamVid")
     root = parser.parse_args().root
     measured = [_measure(root, "--model", MODEL, "--engine", runtime) for runtime in RUNTIMES]
-    with serving([sys.executable, "-m", "alignseg_serve", "serve"], ALIGNSEG_PORT="0", ALIGNSEG_ENGINE=RUNTIMES[1]) as server:
+    with serving(
+        [sys.executable, "-m", "alignseg_serve", "serve"], ALIGNSEG_PORT="0", ALIGNSEG_ENGINE=RUNTIMES[1]
+    ) as server:
         measured.append(_measure(root, "--server", f"http://127.0.0.1:{server.port}"))
     draw_confusion(measured[0], ROOT / "docs" / "confusion.png")
     mious = [figures["miou"] for figures in measured]
@@ -42,10 +44,14 @@ def main() -> int:
         "weights": f"{MODEL} {version}",
         "largest_difference": round(max(mious) - min(mious), 5),
         "lost_by_quick_engines": round(lost, 5),
-        "measured": [{key: value for key, value in figures.items() if key != "confusion"} for figures in measured + quick],
+        "measured": [_short(figures) for figures in measured + quick],
     }
     report("quality", told)
     return int(max(mious) - min(mious) > CLOSE or lost > GIVEN_UP)
+
+
+def _short(figures: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in figures.items() if key != "confusion"}
 
 
 def _measure(root: str, *how: str) -> dict[str, Any]:
