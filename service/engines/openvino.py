@@ -61,6 +61,8 @@ class OpenVinoEngine:
             # float32 must be asked for: processors that have bfloat16 would take that unasked, and masks would change.
             "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
             "INFERENCE_NUM_THREADS": threads,
+            # Bound to cores, threads would wait for the codecs' there, and those of two engines for each other.
+            "ENABLE_CPU_PINNING": False,
         }
         self._cache = Cache(self._core, cache, model, self._how, self._ranges)
         self._model: Any = None  # read when something must be compiled
