@@ -4,7 +4,7 @@ import logging
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -51,8 +51,12 @@ def serve(
     engine: Engine = None,
     host: Annotated[str | None, typer.Option(help="[env: ALIGNSEG_HOST; default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="[env: ALIGNSEG_PORT; default: 8000]")] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Through Ray Serve: on all GPUs of a cluster, see docs/scale.md.")
+    ] = False,
 ) -> None:
     """Serve a model over HTTP. SIGTERM or Ctrl-C answers what was accepted, then exits with 0."""
+    from alignseg_serve import with_ray
     from service import logs
     from service import manifest as manifests
     from service.app import create_app
@@ -69,6 +73,8 @@ def serve(
     try:  # here rather than in the lifespan: a missing model deserves a sentence, not a traceback
         seen = look(settings.model)
         manifest = manifests.load(settings.model)
+        if ray:
+            raise typer.Exit(with_ray.serve(settings))
         served = create_app(settings, open_engines(settings, manifest), manifest, seen=seen)
     except AlignSegError as error:
         _give_up(error)
@@ -77,11 +83,9 @@ def serve(
 
 @app.command()
 def segment(
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="PICTURE_OR_FOLDER...", exists=True, help="Pictures, or folders of them.")
-    ],
+    sources: Annotated[list[str], typer.Argument(metavar="PICTURE_OR_FOLDER...", help="Pictures, or folders of them.")],
     out: Annotated[
-        Path,
+        str,
         typer.Option("--out", "-o", help="Folder for the masks; subfolders are kept. For one picture, a .png as well."),
     ],
     overlay: Annotated[bool, typer.Option("--overlay", help="Write <name>.overlay.png as well.")] = False,
@@ -95,51 +99,48 @@ def segment(
     api_key: Annotated[
         str | None, typer.Option(envvar="ALIGNSEG_API_KEY", help="For a server that wants one.", show_default=False)
     ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Through Ray Data, for millions: a folder or Parquet, here or on s3://, gs://; see docs/scale.md.",
+        ),
+    ] = False,
+    masks: Annotated[
+        Literal["png", "rle"], typer.Option(help="With --ray: PNG files, or COCO RLE in the Parquet of the results.")
+    ] = "png",
 ) -> None:
     """Write an indexed PNG mask for each picture. Run it again to go on where it stopped.
 
     Exit codes: 0 all done, 1 some pictures could not be read (listed at the end), 2 nothing can be done,
     130 interrupted.
     """
-    if server is None:
-        code = _segment_locally(sources, out, model, engine, overlay=overlay, overwrite=overwrite)
-    elif model or engine:
-        _give_up("--server brings its own model: leave --model and --engine out.")
-    else:
-        code = _segment_remotely(sources, out, server, api_key, overlay=overlay, overwrite=overwrite)
-    raise typer.Exit(code)
-
-
-def _segment_locally(sources: list[Path], out: Path, model: Path | None, engine: str | None, **flags: bool) -> int:
-    from alignseg_serve.segment_files import run
-    from alignseg_serve.segment_locally import locally
-    from service import manifest as manifests
-    from service.engines.select import open_engine
+    from alignseg_serve import segment_by, with_ray
     from service.errors import AlignSegError
 
+    if ray and (server or overlay or len(sources) != 1):
+        _give_up("--ray takes one SOURCE, and neither --server nor --overlay.")
+    if masks != "png" and not ray:
+        _give_up("--masks rle needs --ray.")
+    if server and (model or engine):
+        _give_up("--server brings its own model: leave --model and --engine out.")
     settings = _settings(model=model, engine=engine)
     try:
-        manifest = manifests.load(settings.model)
-        segmenter = locally(manifest, open_engine(settings, manifest), settings.max_pixels)
-        return run(sources, out, segmenter, console, **flags)
+        if ray:
+            raise typer.Exit(with_ray.segment(sources[0], out, settings, console, masks=masks, overwrite=overwrite))
+        files = segment_by.Files(_existing(sources), Path(out), overlay=overlay, overwrite=overwrite)
+        if server is None:
+            raise typer.Exit(segment_by.model(files, settings, console))
+        raise typer.Exit(segment_by.server(files, server, api_key, console))
     except AlignSegError as error:
         _give_up(error)
 
 
-def _segment_remotely(sources: list[Path], out: Path, server: str, api_key: str | None, **flags: bool) -> int:
-    from alignseg_serve.segment_files import run
-    from service.errors import AlignSegError
-
-    try:
-        from alignseg_serve.client import Client, ClientError
-        from alignseg_serve.segment_remotely import IN_FLIGHT, remotely
-    except ImportError as error:
-        _give_up(f"{error}. --server needs httpx: pip install -e '.[client]'")
-    try:
-        with Client(server, api_key=api_key) as client:
-            return run(sources, out, remotely(client), console, in_flight=IN_FLIGHT, **flags)
-    except (AlignSegError, ClientError, ValueError) as error:
-        _give_up(error)
+def _existing(sources: list[str]) -> list[Path]:
+    for source in sources:
+        if not Path(source).exists():
+            raise typer.BadParameter(f"Path '{source}' does not exist.", param_hint="PICTURE_OR_FOLDER...")
+    return [Path(source) for source in sources]
 
 
 @app.command()

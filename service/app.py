@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service import keys, lifespan, tracing
 from service.contracts import Engine
 from service.engines.select import open_engines
-from service.lifespan import Opener
+from service.lifespan import Opener, Reach
 from service.logs import AccessLog
 from service.manifest import Manifest
 from service.metrics import Metrics
@@ -31,11 +31,13 @@ def create_app(
     opener: Opener = open_engines,
     tracer: Tracer | None = None,
     seen: Look | None = None,
+    reach: Reach | None = None,
 ) -> FastAPI:
     """Build the ASGI application. What is not given is read from the environment and the model folder.
 
     engines: of one model, each on a device of its own.
     opener: opens the engines of a model; also of one that comes to lie in the folder while serving.
+    reach: finds a model's engines elsewhere, instead of opening them here; see fleet/.
     seen: the model folder as it was before `manifest` was read from it; see swap.look.
     Raises SettingsError. Nothing is loaded before the lifespan starts; that raises ManifestError,
     EngineUnavailable or EngineError.
@@ -47,7 +49,7 @@ def create_app(
     @asynccontextmanager
     async def while_serving(app: FastAPI) -> AsyncGenerator[None, None]:
         try:
-            async with lifespan.serving(settings, figures, opener, engines, manifest, seen) as served:
+            async with lifespan.serving(settings, figures, opener, engines, manifest, seen, reach) as served:
                 app.state.pipeline, app.state.watch = served.pipeline, served.watch
                 yield
         finally:

@@ -56,6 +56,21 @@ class Batcher:
             thread.start()
 
     @property
+    def runtime(self) -> str:
+        """The engines' names, each once."""
+        return ", ".join(dict.fromkeys(worker.engine.name for worker in self._workers))
+
+    @property
+    def has_confidence(self) -> bool:
+        """Whether all engines can tell it."""
+        return all(worker.engine.has_confidence for worker in self._workers)
+
+    @property
+    def batch_in_all(self) -> int:
+        """How many pictures all engines take at once."""
+        return sum(worker.engine.max_batch for worker in self._workers)
+
+    @property
     def working(self) -> list[int]:
         """The engines that are not lost, by their place among those given."""
         return [worker.number for worker in self._workers if worker.attempts.lost is None]

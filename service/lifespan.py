@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from service import manifest as manifests
 from service.attempts import OnCall
+from service.batcher import Batcher
 from service.contracts import Engine
 from service.errors import EngineError
 from service.manifest import Manifest
@@ -19,6 +20,7 @@ from service.swap import Look, ModelWatch, look
 
 log = logging.getLogger("alignseg.app")
 Opener = Callable[[Settings, Manifest], Sequence[Engine]]
+Reach = Callable[[Manifest, OnCall], ServedModel]  # a model whose engines are elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +39,27 @@ async def serving(
     engines: Sequence[Engine] | None,
     manifest: Manifest | None,
     seen: Look | None = None,
+    reach: Reach | None = None,
 ) -> AsyncGenerator[Served, None]:
     """A warm pipeline; drained on the way out.
 
     engines, manifest: the first model, if it is open already. opener: opens others, and the first one if not.
     seen: the folder as it was before that manifest was read.
+    reach: finds the engines of a model elsewhere; then none are opened here. Called in a thread.
     Raises ManifestError, EngineUnavailable or EngineError.
     """
     seen = seen or look(settings.model)
     described = manifest or manifests.load(settings.model)
-    model = _served(settings, figures, described, engines or opener(settings, described))
+    if reach is None:
+        model = _served(settings, figures, described, engines or opener(settings, described))
+    else:
+        model = await asyncio.to_thread(reach, described, _counting(figures, described.name))
     pipeline = Pipeline(settings, model)
     try:
         await model.warm_up()
         _announce(figures, model)
         _show(figures, pipeline)
-        async with _watching(pipeline, settings, figures, opener, seen) as watch:
+        async with _watching(pipeline, settings, figures, opener, seen, reach) as watch:
             yield Served(pipeline, watch)
     finally:
         if not await pipeline.drain():
@@ -61,11 +68,13 @@ async def serving(
 
 @asynccontextmanager
 async def _watching(
-    pipeline: Pipeline, settings: Settings, figures: Metrics, opener: Opener, seen: Look
+    pipeline: Pipeline, settings: Settings, figures: Metrics, opener: Opener, seen: Look, reach: Reach | None
 ) -> AsyncGenerator[ModelWatch, None]:
     """While inside, a changed model folder is noticed."""
 
     def load(manifest: Manifest) -> ServedModel:
+        if reach is not None:
+            return reach(manifest, _counting(figures, manifest.name))
         return _served(settings, figures, manifest, opener(settings, manifest))
 
     def on_outcome(outcome: str) -> None:
@@ -84,7 +93,8 @@ async def _watching(
 
 def _served(settings: Settings, figures: Metrics, manifest: Manifest, engines: Sequence[Engine]) -> ServedModel:
     delay_s = settings.max_queue_delay_ms / 1e3
-    return ServedModel(manifest, engines, max_queue_delay_s=delay_s, on_call=_counting(figures, manifest.name))
+    on_call = _counting(figures, manifest.name)
+    return ServedModel(manifest, Batcher(engines, max_queue_delay_s=delay_s, on_call=on_call))
 
 
 def _counting(figures: Metrics, model: str) -> OnCall:

@@ -1,40 +1,73 @@
-"""One model that answers: its manifest, its engine and the batcher in front of it."""
+"""One model that answers: its manifest, and the queue in front of its engines."""
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 
-from service.attempts import OnCall
-from service.batcher import Batcher
-from service.contracts import Engine, UInt8Array
+from service.contracts import UInt8Array
 from service.errors import BadRequest, EngineError, EngineLost, InferenceFailed, NotReady
 from service.manifest import Manifest
 from service.waiting import Inferred
 
 
+class Queue(Protocol):
+    """What stands in front of a model's engines: Batcher, or, for engines elsewhere, fleet's RemoteBatcher.
+
+    runtime: the engines' names, as users know them. has_confidence: whether all can tell it.
+    batch_in_all: how many pictures all engines take at once. The rest as in Batcher.
+    """
+
+    @property
+    def runtime(self) -> str: ...  # noqa: D102
+    @property
+    def has_confidence(self) -> bool: ...  # noqa: D102
+    @property
+    def batch_in_all(self) -> int: ...  # noqa: D102
+    @property
+    def working(self) -> list[int]: ...  # noqa: D102
+    @property
+    def lost(self) -> EngineLost | None: ...  # noqa: D102
+    @property
+    def last_error(self) -> EngineError | None: ...  # noqa: D102
+    @property
+    def busy_since(self) -> float | None: ...  # noqa: D102
+
+    async def submit(  # noqa: D102
+        self, pixels: UInt8Array, deadline: float = ..., with_confidence: bool = ..., worker: int | None = ...
+    ) -> Inferred: ...
+
+    async def drain(self, timeout_s: float) -> bool: ...  # noqa: D102
+
+
 class ServedModel:
     """A model may be exchanged for another while requests are under way: each keeps the one it began with."""
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        engines: Sequence[Engine],
-        *,
-        max_queue_delay_s: float = 0.0,
-        on_call: OnCall = lambda size, error: None,
-    ) -> None:
+    def __init__(self, manifest: Manifest, batcher: Queue) -> None:
         self.manifest = manifest
-        self.runtime = ", ".join(dict.fromkeys(engine.name for engine in engines))
-        self.has_confidence = all(engine.has_confidence for engine in engines)
-        self.batch_in_all = sum(engine.max_batch for engine in engines)
-        self.batcher = Batcher(engines, max_queue_delay_s=max_queue_delay_s, on_call=on_call)
+        self.batcher = batcher
         self._users = 0
         self._unused = asyncio.Event()
         self._unused.set()
+
+    @property
+    def runtime(self) -> str:
+        """The engines' names, as users know them."""
+        return self.batcher.runtime
+
+    @property
+    def has_confidence(self) -> bool:
+        """Whether the engines can tell their confidence."""
+        return self.batcher.has_confidence
+
+    @property
+    def batch_in_all(self) -> int:
+        """How many pictures all engines take at once."""
+        return self.batcher.batch_in_all
 
     async def warm_up(self) -> None:
         """Infer once in every bucket on every engine, so that the first client does not pay for it.

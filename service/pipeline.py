@@ -55,10 +55,14 @@ class Pipeline:
         """What is known of that model."""
         return self.model.manifest
 
+    def refit(self) -> None:
+        """Take as much work as the engines can do that are there now: elsewhere they come and go."""
+        self.admission.limits = _limits(self.settings, self.model)
+
     def exchange(self, model: ServedModel) -> None:
         """Serve another model from now on; it is warmed up already. Work that has begun ends with the old one."""
         old, self.health.model = self.model, model
-        self.admission.limits = _limits(self.settings, model)
+        self.refit()
         retiring = asyncio.ensure_future(old.retire(self.settings.drain_timeout_s))
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)

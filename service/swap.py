@@ -9,13 +9,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from service import manifest as manifests
 from service.engines import plan
 from service.errors import EngineError
 from service.manifest import Manifest
 from service.model import ServedModel
-from service.pipeline import Pipeline
+from service.settings import Settings
 
 log = logging.getLogger("alignseg.swap")
 Load = Callable[[Manifest], ServedModel]
@@ -30,6 +31,21 @@ class Look:
     engines: _Files
 
 
+class Holder(Protocol):
+    """Who has the model that answers: the pipeline, or an engine's replica of a fleet."""
+
+    settings: Settings
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of that model."""
+        ...
+
+    def exchange(self, model: ServedModel) -> None:
+        """See Pipeline.exchange."""
+        ...
+
+
 class ModelWatch:
     """Looks at the folder every `poll_s` seconds, or when told to.
 
@@ -40,7 +56,7 @@ class ModelWatch:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        holder: Holder,
         folder: Path,
         load: Load,
         poll_s: float,
@@ -49,7 +65,7 @@ class ModelWatch:
     ) -> None:
         self.refused: str | None = None
         self.busy = False
-        self._pipeline = pipeline
+        self._holder = holder
         self._folder = folder
         self._load = load
         self._poll_s = poll_s
@@ -84,7 +100,7 @@ class ModelWatch:
         try:
             manifest = await asyncio.to_thread(manifests.load, self._folder)
             plans = _plans(self._folder)
-            if manifest == self._pipeline.manifest and plans == self._plans:
+            if manifest == self._holder.manifest and plans == self._plans:
                 self.refused = None
                 return
             log.info("loading %s %s beside the model that answers", manifest.name, manifest.version)
@@ -94,7 +110,7 @@ class ModelWatch:
             log.error("the changed model is refused, the old one stays: %s", error)
             self._on_outcome("refused")
             return
-        self._pipeline.exchange(model)
+        self._holder.exchange(model)
         self._plans = plans
         self.refused = None
         log.info("swapped: %s %s answers from now on", manifest.name, manifest.version)
@@ -105,7 +121,7 @@ class ModelWatch:
 
     async def _warm(self, model: ServedModel) -> ServedModel:
         warming = asyncio.ensure_future(model.warm_up())
-        hang_s = self._pipeline.settings.engine_hang_s
+        hang_s = self._holder.settings.engine_hang_s
         done, _ = await asyncio.wait({warming}, timeout=hang_s)  # not wait_for, which would wait for a hung engine
         error = warming.exception() if done else EngineError(f"it does not warm up within {hang_s} s")
         if error is None:

@@ -30,16 +30,16 @@ class Whole:
     count = 1
 
     def __init__(self, pixels: UInt8Array, buckets: Sequence[Size], original: Size | None = None) -> None:
-        self._prepared = prepare(pixels, buckets, original)
+        self.prepared = prepare(pixels, buckets, original)
 
     def tensor(self, _index: int) -> UInt8Array:
         """See View."""
-        return self._prepared.pixels
+        return self.prepared.pixels
 
     def assemble(self, maps: Sequence[UInt8Array]) -> UInt8Array:
         """See View."""
         (values,) = maps
-        return restore(values, self._prepared).ids
+        return restore(values, self.prepared).ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def test_packages_are_pinned_to_versions_that_the_extras_allow() -> None:
     extras = project["optional-dependencies"]
     asked = (
         *project["dependencies"],
-        *(each for name in ("cpu", "gpu", "tensorrt", "export") for each in extras[name]),
+        *(each for name in ("cpu", "gpu", "tensorrt", "export", "ray") for each in extras[name]),
     )
     for requirement in map(Requirement, asked):
         if requirement.name != "triton":  # PyTorch pins the one it was built with

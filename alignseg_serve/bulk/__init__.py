@@ -1,0 +1,1 @@
+"""Millions of pictures at once: `alignseg segment SOURCE -o OUT --ray`, through Ray Data."""

@@ -1,0 +1,95 @@
+"""Folders and files by name, here or on object storage: s3://, gs:// and what else pyarrow or fsspec can read."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import fsspec
+import pyarrow as pa
+from pyarrow import fs as arrow_fs
+
+from service.errors import AlignSegError
+
+_LOCAL: Final = {"local", "py::fsspec+('file', 'local')"}  # filesystems where a half-written file can be seen
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder or file. system: pyarrow's. path: as that system names it."""
+
+    system: Any
+    path: str
+
+    def __truediv__(self, inside: str) -> "Place":
+        return Place(self.system, f"{self.path.rstrip('/')}/{inside}")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is there and a folder."""
+        return bool(self.system.get_file_info(self.path).type == arrow_fs.FileType.Directory)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is there and a file."""
+        return bool(self.system.get_file_info(self.path).type == arrow_fs.FileType.File)
+
+    def read(self) -> bytes:
+        """The whole file. Raises OSError."""
+        with self.system.open_input_stream(self.path) as stream:
+            return bytes(stream.read())
+
+    def write(self, data: bytes) -> None:
+        """The whole file or nothing: object stores show a file once it is closed, a local one is renamed."""
+        local = self.system.type_name in _LOCAL
+        path = f"{self.path}.{uuid.uuid4().hex[:8]}.part" if local else self.path
+        if local:
+            self.system.create_dir(str(PurePosixPath(self.path).parent), recursive=True)
+        with self.system.open_output_stream(path) as stream:
+            stream.write(data)
+        if local:
+            self.system.move(path, self.path)
+
+    def files(self) -> Iterator[str]:
+        """Paths below the folder, relative to it; a folder at a time, so that millions need no memory."""
+        folders = [self.path.rstrip("/")]
+        while folders:
+            folder = folders.pop()
+            selector = arrow_fs.FileSelector(folder, allow_not_found=True)
+            for found in sorted(self.system.get_file_info(selector), key=lambda info: str(info.path)):
+                if found.type == arrow_fs.FileType.Directory:
+                    folders.append(found.path)
+                elif found.type == arrow_fs.FileType.File:
+                    yield found.path.removeprefix(self.path.rstrip("/") + "/")
+
+    def clear(self) -> None:
+        """Delete the folder's contents, if there are any."""
+        if self.is_folder:
+            self.system.delete_dir_contents(self.path)
+
+
+def absolute(name: str) -> str:
+    """The same place for processes that run in other folders."""
+    return name if "://" in name else str(Path(name).resolve())
+
+
+@cache
+def place(name: str) -> Place:
+    """A path, or a URI such as s3://bucket/folder. Raises AlignSegError."""
+    if "://" not in name:
+        return Place(arrow_fs.LocalFileSystem(), absolute(name))
+    try:
+        return Place(*arrow_fs.FileSystem.from_uri(name))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass  # not one of pyarrow's own
+    except OSError as error:
+        raise AlignSegError(f"{name} can't be reached: {error}") from error
+    try:
+        system, path = fsspec.core.url_to_fs(name)
+    except (ImportError, ValueError) as error:
+        raise AlignSegError(
+            f"{name} can't be reached: {error}. fsspec needs a package for this kind of storage."
+        ) from error
+    return Place(arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(system)), path)

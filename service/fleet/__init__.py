@@ -1,0 +1,1 @@
+"""Past one machine: Ray Serve in front of the same road."""
