@@ -35,11 +35,12 @@ class BundlingHandler(logging.StreamHandler[TextIO]):
         self.acquire()
         try:
             self._write_kept()
-            super().flush()
+            if not self.stream.closed:
+                super().flush()
         finally:
             self.release()
 
     def _write_kept(self) -> None:
         kept, self._kept = self._kept, []
-        if kept:
+        if kept and not self.stream.closed:  # as it is when the process, or a test, is over
             self.stream.write("".join(kept))
