@@ -69,6 +69,8 @@ def _measured(dataset: Provenance, name: str, metadata: Mapping[str, str]) -> Pr
         trained_on += (
             f"; and rendered street scenes (training/scene.py), a share of {metadata['scenes']} of the pictures"
         )
+    if balanced := metadata.get("balanced_on"):
+        trained_on += f"; class scores balanced on {balanced} (training/balance.py)"
     metrics = {f"{name}_val_miou_in_training": float(miou)} if miou else {}
     return Provenance(dataset.classes, trained_on, dataset.terms, metrics)
 
