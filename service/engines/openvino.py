@@ -1,9 +1,10 @@
 """OpenVINO: the quickest engine on x86 processors. This file and its openvino_*.py alone import it."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,18 @@ _OUT_OF_MEMORY: Final = ("bad_alloc", "out of memory", "failed to allocate")
 _SIZES_KEPT: Final = 16  # compiled for; a served model needs one a bucket
 _SIZES_AT_WORK: Final = 2  # as landscapes and portraits in turn
 Shape = tuple[int, ...]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call it in a thread that ends at once.
+
+    OpenVINO gives each thread that compiles a signal stack, and takes it, or another one's, away when a model goes.
+    In the main thread the next signal, Ctrl-C say, then ends the process by SIGSEGV (seen with 2026.4).
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work, *args, **kwargs).result()
 
 
 class OpenVinoEngine:
@@ -54,7 +67,7 @@ class OpenVinoEngine:
         self._path, self._ranges = model, ranges if precision == "int8" else None
         self._core = openvino.Core()
         self._core.add_extension(openvino_ops.extensions())
-        if precision != "float32" and not computes_bf16(self._core):
+        if precision != "float32" and not _apart(computes_bf16, self._core):
             raise EngineUnavailable("this processor does not compute in bfloat16 (AVX512_BF16 or AMX).")
         self._how = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -64,7 +77,7 @@ class OpenVinoEngine:
             # Bound to cores, threads would wait for the codecs' there, and those of two engines for each other.
             "ENABLE_CPU_PINNING": False,
         }
-        self._cache = Cache(self._core, cache, model, self._how, self._ranges)
+        self._cache = _apart(Cache, self._core, cache, model, self._how, self._ranges)
         self._model: Any = None  # read when something must be compiled
         self._requests: OrderedDict[Shape, Any] | None = OrderedDict()
         outputs = [self._request((1, *size, 3)).get_compiled_model().outputs for size in sizes]
@@ -98,17 +111,20 @@ class OpenVinoEngine:
         """What infers this shape. OpenVINO computes a fixed one without reorders that a dynamic one needs."""
         assert self._requests is not None  # noqa: S101
         if shape not in self._requests:
-            compiled = self._cache.load(shape)
-            if compiled is None:
-                compiled = self._compiled(shape)
-                self._cache.keep(shape, compiled)
-            self._requests[shape] = compiled.create_infer_request()
+            self._requests[shape] = _apart(self._make_request, shape)
             if len(self._requests) > _SIZES_KEPT:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)  # the latest used last
         for idle in list(self._requests.values())[-_SIZES_AT_WORK - 1 : -_SIZES_AT_WORK]:
             idle.get_compiled_model().release_memory()  # of feature maps, 23 MB at 360x480; it comes back when needed
         return self._requests[shape]
+
+    def _make_request(self, shape: Shape) -> Any:
+        compiled = self._cache.load(shape)
+        if compiled is None:
+            compiled = self._compiled(shape)
+            self._cache.keep(shape, compiled)
+        return compiled.create_infer_request()
 
     def _compiled(self, shape: Shape) -> Any:
         self._model = self._model or self._read()

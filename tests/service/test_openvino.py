@@ -1,5 +1,6 @@
 """OpenVINO against ONNX Runtime on the shipped model: two lowerings of the same nodes."""
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,24 @@ def test_what_was_compiled_is_kept(shipped: Path, scene: UInt8Array, tmp_path: P
     for height, width in (*sizes, *sizes):  # idle ones have given their memory back, and take it again
         assert second.infer(np.zeros((1, height, width, 3), np.uint8)).ids.shape == (1, height, width)
     np.testing.assert_array_equal(second.infer(small).ids, ids)
+
+
+def test_signals_keep_their_stack(shipped: Path, scene: UInt8Array, tmp_path: Path) -> None:
+    """OpenVINO's own would be gone with the model, and the next signal would end the process."""
+
+    class Stack(ctypes.Structure):
+        _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    def current() -> tuple[int | None, int, int]:
+        stack = Stack()
+        assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+        return stack.start, stack.flags, stack.size
+
+    before = current()
+    for _ in range(2):  # compiled, and from the cache
+        engine = OpenVinoEngine(shipped, sizes=[(64, 64)], cache=tmp_path)
+        engine.infer(np.ascontiguousarray(scene[None, :96, :96]))
+        assert current() == before
 
 
 def test_a_cache_that_is_of_no_use_is_no_error(shipped: Path, scene: UInt8Array, tmp_path: Path) -> None:
