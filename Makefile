@@ -31,7 +31,7 @@ $(DEV)/.installed: pyproject.toml
 
 test: dev  ## Run the test suite; what needs a GPU, a browser or the team's data skips and says so
 	$(DEV)/bin/python -m pytest --ignore tests/fleet
-	$(DEV)/bin/python -m pytest tests/fleet  # a process of its own: Ray changes loggers and signals of the one it is in
+	$(DEV)/bin/python -m pytest tests/fleet  # in a process of its own, as it starts clusters
 
 $(GPU)/.installed: pyproject.toml
 	@echo "installing the tests' needs with CUDA and TensorRT into $(GPU) ..."
