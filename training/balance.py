@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from model_export import checkpoint
 from model_export.alignseg import AlignSeg
 from training.datasets import DATASETS, IGNORED, Dataset, Pair
+from training.metrics import Confusion
 from training.protocols import on_raster, whole
 
 STEPS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
@@ -43,14 +44,14 @@ def seen(network: AlignSeg, dataset: Dataset, pairs: Sequence[Pair], every: int 
 
 
 def miou(logits: Tensor, truth: Tensor) -> float:
-    """Mean IoU of the classes that are labelled or predicted; logits (C, P), truth (P,)."""
+    """As metrics.Confusion defines it; logits (C, P), truth (P,)."""
     return _miou(logits.argmax(0), truth, len(logits))
 
 
 def _miou(predicted: Tensor, truth: Tensor, classes: int) -> float:
-    counts = torch.bincount(truth * classes + predicted, minlength=classes**2).view(classes, classes).double()
-    union = counts.sum(0) + counts.sum(1) - counts.diag()
-    return float((counts.diag() / union)[union > 0].mean())
+    confusion = Confusion(classes)
+    confusion.counts += torch.bincount(truth * classes + predicted, minlength=classes**2).view(classes, classes).numpy()
+    return confusion.miou
 
 
 def best_shift(logits: Tensor, truth: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class OpenVinoEngine:
         self._path, self._ranges = model, ranges if precision == "int8" else None
         self._core = openvino.Core()
         self._core.add_extension(openvino_ops.extensions())
-        if precision != "float32" and not _apart(computes_bf16, self._core):
+        if precision != "float32" and not computes_bf16(self._core):
             raise EngineUnavailable("this processor does not compute in bfloat16 (AVX512_BF16 or AMX).")
         self._how = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -152,7 +152,7 @@ class OpenVinoEngine:
 def computes_bf16(core: Any = None) -> bool:
     """Whether this processor multiplies bfloat16; all that do multiply int8 as well (VNNI)."""
     core = core or _import_openvino().Core()
-    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _apart(core.get_property, "CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _import_openvino() -> Any:
