@@ -15,11 +15,13 @@ from model_export import checkpoint, export_onnx, int8_ranges, parity
 from model_export.alignseg import AlignSeg
 from model_export.provenance import Provenance
 from service.contracts import UInt8Array
-from service.engines import openvino_int8
+from service.engines import openvino_int8, self_test
+from service.engines.onnx_runtime import OnnxRuntimeEngine
+from service.engines.self_test import SelfTest
 from service.manifest import FILE_NAME, Architecture, FileEntry, InputProfile, Manifest, Preprocessing
 
-CHECKPOINT, ONNX, INT8 = "checkpoint", "onnx", openvino_int8.ROLE
-_FILES = {CHECKPOINT: "model.safetensors", ONNX: "model.onnx", INT8: "int8.json"}
+CHECKPOINT, ONNX, INT8, SELF_TEST = "checkpoint", "onnx", openvino_int8.ROLE, self_test.ROLE
+_FILES = {CHECKPOINT: "model.safetensors", ONNX: "model.onnx", INT8: "int8.json", SELF_TEST: "self_test.npz"}
 
 
 def write(
@@ -51,6 +53,7 @@ def write(
         if calibration:
             ranges = int8_ranges.measure(onnx.load(staging / _FILES[ONNX]), calibration)
             int8_ranges.write(staging / _FILES[INT8], ranges)
+        SelfTest.ask(OnnxRuntimeEngine(staging / _FILES[ONNX]), buckets[0]).save(staging / _FILES[SELF_TEST])
         made = {role: file for role, file in _FILES.items() if (staging / file).is_file()}
         files = {role: FileEntry.of(staging / file, staging) for role, file in made.items()}
         manifest = _manifest(folder.name, stored, provenance, buckets, files, description, model_version)

@@ -70,7 +70,7 @@ class Architecture(_Strict):
 class Manifest(_Strict):
     """A model folder's contents, validated.
 
-    files: "onnx" and "checkpoint" by role.
+    files: "onnx", "checkpoint", "self_test" and, if calibrated, "int8", by role.
     metrics: figures measured on the shipped files, e.g. {"camvid_val_miou": 0.6}.
     built_with: versions of what made the files.
     """

@@ -1,7 +1,6 @@
 """uvicorn with a graceful end: SIGTERM stops admission, accepted work is answered, then the process exits with 0."""
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -14,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_admin_app
-from service.memory import few_arenas
+from service.memory import few_arenas, settle
 from service.pipeline import Pipeline
 from service.protocol import options
 from service.settings import Settings
@@ -58,10 +57,7 @@ class Server(uvicorn.Server):
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._look_for_a_model)
         await super().startup(sockets)
-        gc.collect()
-        # What is there now stays: looking through it again and again took 3 % of the time. A model that is exchanged
-        # lets go of its engine itself.
-        gc.freeze()
+        settle()
         for host, port, *_ in {sock.getsockname() for sock in sockets or ()}:
             log.info("running on http://%s:%d (Ctrl-C to quit)", f"[{host}]" if ":" in host else host, port)
         if self._admin is not None:

@@ -124,9 +124,10 @@ def test_model_folder_holds_what_its_manifest_says(
         folder, network, PROVENANCE, [(96, 128)], frames(), description="a test", model_version="1", half=True
     )
     loaded = manifest.load(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.onnx", "model.safetensors"]
+    files = ["model.json", "model.onnx", "model.safetensors", "self_test.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
-    for role in ("onnx", "checkpoint"):
+    for role in ("onnx", "checkpoint", "self_test"):
         assert manifest.verified_file(folder, loaded, role).is_file()
     assert loaded.architecture.sampling == network.architecture.sampling
     weights = sum(value.numel() for value in checkpoint.load(folder / "model.safetensors").state_dict().values())

@@ -63,4 +63,5 @@ def test_a_folder_has_them_when_asked(model: onnx.ModelProto, tmp_path: Path, mo
     ranges = openvino_int8.load(manifests.verified_file(folder, written, "int8"))
     assert ranges == int8_ranges.measure(model, PICTURES)
     assert "int8" not in write().files
-    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.onnx", "model.safetensors"]
+    names = ["model.json", "model.onnx", "model.safetensors", "self_test.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == names

@@ -18,8 +18,9 @@ from service.settings import REPOSITORY
 from tests import tiny_model
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install -e '.[cpu]'")
-from service.engines import openvino_int8, self_test
+from service.engines import openvino_int8
 from service.engines.openvino import OpenVinoEngine, computes_bf16
+from service.engines.self_test import SelfTest
 
 FOLDER = REPOSITORY / "weights" / "alignseg-lite"
 
@@ -156,12 +157,36 @@ def test_a_cache_that_is_of_no_use_is_no_error(shipped: Path, scene: UInt8Array,
 
 
 def test_an_engine_that_sees_otherwise_is_refused(shipped: Path) -> None:
-    picture = self_test.street((96, 128))
     engine = OpenVinoEngine(shipped)
-    expected = OnnxRuntimeEngine(shipped).infer(picture).ids
-    self_test.require_agreement(engine, picture, expected)
+    test = SelfTest.ask(OnnxRuntimeEngine(shipped), (96, 128))
+    test.require_agreement(engine)
     with pytest.raises(EngineUnavailable, match=r"0\.\d+% of its pixels agree .*expected 99\.9%"):
-        self_test.require_agreement(engine, picture, expected + np.uint8(1))
+        test._replace(ids=test.ids + np.uint8(1)).require_agreement(engine)
+
+
+def test_the_shipped_answer_is_the_references(shipped: Path) -> None:
+    kept = SelfTest.load(FOLDER / "self_test.npz")
+    asked = SelfTest.ask(OnnxRuntimeEngine(shipped), manifests.load(FOLDER).input.buckets[0])
+    np.testing.assert_array_equal(kept.picture, asked.picture)
+    assert (kept.ids == asked.ids).mean() > 0.9999  # another processor adds up in another order
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "picture is not a file"),
+        ({"picture": np.zeros((1, 4, 4, 3), np.uint8), "ids": np.zeros((4, 4), np.uint8)}, r"ids of \(4, 4\) uint8"),
+        ({"picture": np.zeros((1, 4, 4, 3), np.uint8), "ids": np.zeros((1, 4, 4), np.int64)}, "int64"),
+        ({"picture": np.array([{}]), "ids": np.zeros((1, 4, 4), np.uint8)}, "allow_pickle"),
+    ],
+)
+def test_self_tests_that_are_none(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "self_test.npz", **arrays)
+    with pytest.raises(ManifestError, match=message):
+        SelfTest.load(tmp_path / "self_test.npz")
+    (tmp_path / "self_test.npz").write_bytes(b"PK no archive")
+    with pytest.raises(ManifestError, match="is no self-test"):
+        SelfTest.load(tmp_path / "self_test.npz")
 
 
 @pytest.mark.parametrize(

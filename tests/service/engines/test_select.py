@@ -12,7 +12,9 @@ from service import manifest as manifests
 from service.contracts import Inference, UInt8Array
 from service.engines import background_build, cuda_runtime, openvino, select, tensorrt_library
 from service.engines.onnx_cuda import OnnxCudaEngine, _require_on_gpu
-from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable
+from service.engines.onnx_runtime import OnnxRuntimeEngine
+from service.engines.self_test import SelfTest
+from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable, ManifestError
 from service.settings import Settings
 from tests import tiny_model
 from tests.service.engines.fake_gpu import Error, FakeCuda, FakeTensorRT, Properties
@@ -234,6 +236,37 @@ def test_one_that_disagrees_with_the_reference_does_not_serve(
     assert name == "onnxruntime-cpu"
     assert "not openvino-cpu: on the self-test picture 0.00% of its pixels agree" in line
     assert opened(folder, caplog, engine="openvino-cpu")[0] == "openvino-cpu"  # asked for by name, it is that
+
+
+def with_self_test(folder: Path, flip: int = 0) -> None:
+    """The folder with an answer to its self-test, as export writes it; flip: bits of it that are wrong."""
+    manifest = manifests.load(folder)
+    test = SelfTest.ask(OnnxRuntimeEngine(folder / "model.onnx"), BUCKETS[0])
+    test._replace(ids=test.ids ^ np.uint8(flip)).save(folder / "self_test.npz")
+    files = {**manifest.files, "self_test": manifests.FileEntry.of(folder / "self_test.npz", folder)}
+    (folder / "model.json").write_text(manifest.model_copy(update={"files": files}).model_dump_json())
+
+
+def test_with_the_references_answer_at_hand_it_is_not_loaded(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_self_test(folder)
+    monkeypatch.setattr(cuda_runtime, "load", lambda: FakeCuda(devices=()))
+    monkeypatch.setattr(select, "OnnxRuntimeEngine", None)  # a call would be an error
+    assert opened(folder, caplog)[0] in {"openvino-bf16", "openvino-cpu"}
+
+
+def test_who_disagrees_with_that_answer_does_not_serve(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_self_test(folder, flip=1)
+    monkeypatch.setattr(cuda_runtime, "load", lambda: FakeCuda(devices=()))
+    name, line = opened(folder, caplog)
+    assert name == "onnxruntime-cpu"
+    assert "not openvino-cpu: on the self-test picture 0.00% of its pixels agree" in line
+    (folder / "self_test.npz").write_bytes(b"")
+    with pytest.raises(ManifestError, match="is not the file that was exported"):
+        opened(folder, caplog)
 
 
 def test_int8_without_ranges_is_refused(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
