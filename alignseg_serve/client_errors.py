@@ -7,7 +7,7 @@ ClientError
     ├── PictureRefused  400, 413, 415, 422  no picture, damaged, too large; the same again gets the same answer
     ├── NotAllowed      401, 403            the API key is missing or wrong
     ├── Busy            429, 503            no room, and waiting longer would have passed the deadline
-    ├── TooLate         504                 the deadline passed at the server
+    ├── TooLate         408, 504            the deadline passed at the server, or the upload was too slow
     └── ServerFailed    500 and the rest
 """
 
@@ -63,7 +63,7 @@ class Busy(ServerProblem):
 
 
 class TooLate(ServerProblem):
-    """The server gave up: the deadline passed."""
+    """The server gave up: the deadline passed, or the picture came too slowly."""
 
 
 class ServerFailed(ServerProblem):
@@ -74,7 +74,7 @@ BY_STATUS: Mapping[int, type[ServerProblem]] = {
     **dict.fromkeys((400, 413, 415, 422), PictureRefused),
     **dict.fromkeys((401, 403), NotAllowed),
     **dict.fromkeys((429, 503), Busy),
-    504: TooLate,
+    **dict.fromkeys((408, 504), TooLate),
 }
 
 

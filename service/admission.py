@@ -4,13 +4,16 @@ While everybody finds a place, all are served, a burst too. Once somebody has to
 work than capacity, and a long queue would only make every answer late: then so many places remain as are worked off
 within `quick_s`, but never fewer than keep every stage busy. So goodput stays near capacity at any overload.
 
-A slow upload holds a place and its bytes, but is no work: counted as such it would look like a slow engine.
+A slow upload holds a place and its bytes, but is no work: counted as such it would look like a slow engine. One that
+has stalled holds them only as long as nobody else wants them: a newcomer who finds no place, or no room for its bytes,
+is given those of the upload that stalled first. Else a few connections that send nothing could keep the house shut.
 Used on the event loop alone, so it needs no lock.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from service.errors import NotReady, QueueFull, RequestError
@@ -18,6 +21,8 @@ from service.rate import DrainRate
 
 CLOSED: Final = "closed"
 _CROWDED_S: Final = 1.0  # without a refusal, after which the crowd is over
+SLOWEST_BYTES_S: Final = 8000  # an upload below that has stalled; 64 kbit/s, ISDN's
+PATIENCE_S: Final = 1.0  # how long it may pause, the time before its first byte included
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +40,34 @@ class Limits:
 
 
 class Permit:
-    """One place in the house. Released once, when the work ends; not when its client stops waiting."""
+    """One place in the house. Released once, when the work ends; not when its client stops waiting.
+
+    size: bytes announced. arrived: bytes that came. stalls_at: when, on the clock, its upload has stalled unless more
+    comes; a byte puts that off by the time it may take at SLOWEST_BYTES_S, so one now and then does not help.
+    on_taken_back: called when the place was given to somebody else.
+    """
 
     def __init__(self, admission: "Admission", size: int, now: float) -> None:
         self.size = size
+        self.arrived = 0
         self.entered = now
+        self.stalls_at = now + PATIENCE_S
+        self.on_taken_back: Callable[[], object] = lambda: None
+        self.taken_back = False
         self._admission: Admission | None = admission
+
+    def received(self, size: int) -> None:
+        """So many bytes more have come."""
+        if self._admission is not None:
+            now = self._admission.clock()
+            self.arrived += size
+            self.stalls_at = min(max(self.stalls_at, now) + size / SLOWEST_BYTES_S, now + PATIENCE_S)
+
+    def take_back(self) -> None:
+        """Give the place to somebody else: its upload has stalled."""
+        self.taken_back = True
+        self.release()
+        self.on_taken_back()
 
     def body_read(self) -> None:
         """The upload is over: from here on it is work."""
@@ -65,7 +92,7 @@ class Admission:
         self.in_flight = 0
         self.bytes = 0
         self.closed_because: str | None = None
-        self._clock = clock
+        self.clock = clock
         self._rate = DrainRate(clock)
         self._uploading: dict[Permit, None] = {}  # in order of arrival, slow ones taken out
         self._slow: set[Permit] = set()
@@ -77,13 +104,15 @@ class Admission:
         return self.in_flight - len(self._slow)
 
     def enter(self, size: int = 0, deadline: float = float("inf")) -> Permit:
-        """Take a place.
+        """Take a place, if need be that of a stalled upload.
 
         size: bytes of the body. deadline: on the clock. Raises QueueFull, or NotReady when the house is closed.
         """
         if (refusal := self.refusal(size, deadline)) is not None:
             raise refusal
-        permit = Permit(self, size, self._clock())
+        for stalled in self._in_the_way(size, self.clock())[1]:
+            stalled.take_back()
+        permit = Permit(self, size, self.clock())
         self._rate.begins(self.work)
         self._uploading[permit] = None
         self.in_flight += 1
@@ -94,7 +123,7 @@ class Admission:
         """Why such a request can't come in now; None when it can."""
         if (what := self.turns_away(size)) is not None:
             return self.refused(what, size)
-        if (late := self._too_late(deadline, self._clock())) is not None:
+        if (late := self._too_late(deadline, self.clock())) is not None:
             return QueueFull(f"{late} Come back after Retry-After.", self.drain_s(), "deadline")
         return None
 
@@ -108,7 +137,7 @@ class Admission:
         """CLOSED, or what there is too much of for one more (see QueueFull); None: come in. Cheap: asked in floods."""
         if self.closed_because is not None:
             return CLOSED
-        now = self._clock()
+        now = self.clock()
         what = self._too_much(size, now)
         if what is not None:  # one that is only in a hurry says nothing about the crowd
             self._refused_at = now
@@ -130,17 +159,36 @@ class Admission:
     def places(self) -> int:
         """How much work is taken at the moment."""
         limits = self.limits
-        if self._clock() - self._refused_at > _CROWDED_S or not self._rate.known:
+        if self.clock() - self._refused_at > _CROWDED_S or not self._rate.known:
             return limits.count
         return min(limits.count, max(limits.busy, int(limits.quick_s * self._rate.per_second)))
 
     def _too_much(self, size: int, now: float) -> str | None:
-        if self.in_flight >= self.limits.count:
-            return "count"
-        if self.bytes + size > self.limits.bytes and self.in_flight:
-            return "bytes"
+        if (what := self._in_the_way(size, now)[0]) is not None:
+            return what
         self._set_slow_aside(now)
         return "time" if self.work >= self.places() else None
+
+    def _in_the_way(self, size: int, now: float) -> tuple[str | None, list[Permit]]:
+        """What there is too much of, "count" or "bytes"; None when it fits once these stalled uploads are gone."""
+        count, taken, leaving = self.in_flight, self.bytes, list[Permit]()
+        what = self._too_full(count, taken, size)
+        for stalled in self._stalled(now) if what is not None else ():
+            leaving.append(stalled)
+            count, taken = count - 1, taken - stalled.size
+            if self._too_full(count, taken, size) is None:
+                return None, leaving
+        return what, []
+
+    def _too_full(self, count: int, taken: int, size: int) -> str | None:
+        if count >= self.limits.count:
+            return "count"
+        return "bytes" if taken + size > self.limits.bytes and count else None
+
+    def _stalled(self, now: float) -> list[Permit]:
+        """Uploads that have stalled, the longest first."""
+        uploading = chain(self._slow, self._uploading)
+        return sorted((permit for permit in uploading if permit.stalls_at < now), key=lambda permit: permit.stalls_at)
 
     def _told(self, what: str, size: int) -> str:
         limits = self.limits

@@ -13,6 +13,7 @@ AlignSegError
     ├── UnsupportedMediaType   415  a body that is neither a form nor a picture
     ├── NotAnImage             415  the bytes are no picture of a format we read
     ├── DamagedImage           400  a picture that ends early or does not decode
+    ├── UploadTooSlow          408  by its deadline, or while others wanted its place
     ├── TooManyBytes           413
     ├── TooManyPixels          413
     ├── UriTooLong             414  a query that is longer than any real one
@@ -118,6 +119,14 @@ class DamagedImage(RequestError):
 
     slug = "damaged-image"
     title = "The picture is damaged"
+
+
+class UploadTooSlow(RequestError):
+    """408: the body was not there by its deadline, or stalled while somebody else wanted its place."""
+
+    status = 408
+    slug = "upload-too-slow"
+    title = "The upload is too slow"
 
 
 class TooManyBytes(RequestError):

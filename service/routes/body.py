@@ -1,6 +1,6 @@
 """The picture's bytes out of a request: a multipart field, or the body itself. Counted while they come in."""
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Final
 
 from starlette.datastructures import FormData, UploadFile
@@ -11,6 +11,7 @@ from service.errors import BadRequest, TooManyBytes, UnsupportedMediaType
 from service.settings import Settings
 from service.wishes import PARAMETERS
 
+Progress = Callable[[int], None]  # told of each part of a body how many bytes it has
 FIELD: Final = "image"
 _OTHER_FILES: Final = 7  # in fields that nobody asked for
 HOW_TO: Final = "curl -F image=@photo.jpg, or curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'"
@@ -58,23 +59,23 @@ def refuse_by_header(request: Request, max_body_bytes: int, also: Collection[str
         raise UnsupportedMediaType(f"Content-Type is {kind!r}; expected image/*, {', '.join(sorted(taken))}: {HOW_TO}.")
 
 
-async def read_pictures(request: Request) -> list[bytes]:
+async def read_pictures(request: Request, progress: Progress) -> list[bytes]:
     """The bytes of each picture, whichever way they were sent: at least one, and a lone one is not empty.
 
     Raises BadRequest or TooManyBytes.
     """
     if media_type(request) == "multipart/form-data":
-        pictures = await _read_fields(request, _settings(request).max_pictures)
+        pictures = await _read_fields(request, progress, _settings(request).max_pictures)
     else:
-        pictures = [await read_body(request)]
+        pictures = [await read_body(request, progress)]
     if pictures == [b""]:
         raise BadRequest(f"the picture is empty, 0 bytes; expected one: {HOW_TO}.")
     return pictures
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, progress: Progress) -> bytes:
     """The body as it is. Raises TooManyBytes."""
-    return b"".join([chunk async for chunk in _counted(request)])
+    return b"".join([chunk async for chunk in _counted(request, progress)])
 
 
 def media_type(request: Request) -> str:
@@ -87,10 +88,11 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
-async def _counted(request: Request) -> AsyncGenerator[bytes, None]:
+async def _counted(request: Request, progress: Progress) -> AsyncGenerator[bytes, None]:
     total, max_body_bytes = 0, _settings(request).max_body_bytes
     async for chunk in request.stream():
         total += len(chunk)
+        progress(len(chunk))
         if total > max_body_bytes:
             raise TooManyBytes(_too_many(f"more than {max_body_bytes} bytes came", max_body_bytes))
         yield chunk
@@ -100,8 +102,10 @@ def _too_many(found: str, max_body_bytes: int) -> str:
     return f"{found}, at most {max_body_bytes} are taken. Scale the picture down, or raise ALIGNSEG_MAX_BODY_BYTES."
 
 
-async def _read_fields(request: Request, max_pictures: int) -> list[bytes]:
-    parser = _MemoryParser(request.headers, _counted(request), max_files=max_pictures + _OTHER_FILES, max_fields=32)
+async def _read_fields(request: Request, progress: Progress, max_pictures: int) -> list[bytes]:
+    parser = _MemoryParser(
+        request.headers, _counted(request, progress), max_files=max_pictures + _OTHER_FILES, max_fields=32
+    )
     try:
         form = await parser.parse()
     except (MultiPartException, UnicodeError) as error:  # the latter of a charset that there is not

@@ -7,12 +7,13 @@ from typing import Final, TypeVar
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
+from service.routes.body import Progress
 from service.routes.entrance import enter
 from service.routes.leash import on_leash
 
 CLIENT_LEFT: Final = 499  # nginx's number; nobody reads it but the access log
 Body = TypeVar("Body")
-Read = Callable[[Request], Awaitable[Body]]
+Read = Callable[[Request, Progress], Awaitable[Body]]
 
 
 async def exchange(
@@ -26,7 +27,8 @@ async def exchange(
     body_read = asyncio.Event()
 
     async def read_and_work() -> Response:
-        body = await read(request)
+        body = await read(request, permit.received)
+        permit.body_read()
         body_read.set()
         return await work(body, deadline)
 

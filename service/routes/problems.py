@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service import journal, media
-from service.errors import RequestError, TooManyBytes, Unauthorized
+from service.errors import RequestError, TooManyBytes, Unauthorized, UploadTooSlow
 
 log = logging.getLogger("alignseg.http")
 MEDIA_TYPE: Final = "application/problem+json"
@@ -43,8 +43,8 @@ def answer_to(request: Request, error: RequestError) -> Response:
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # whole seconds, says RFC 9110
         headers["Retry-After-Ms"] = str(math.ceil(error.retry_after_s * 1e3))  # for who can read it: a second is long
-    if isinstance(error, TooManyBytes):
-        headers["Connection"] = "close"  # the rest of that body is not worth reading
+    if isinstance(error, TooManyBytes | UploadTooSlow):
+        headers["Connection"] = "close"  # the rest of that body is not worth reading, or waiting for
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s", _request_id(request), request.url.path, error)
     response = _response(request, describe(request, error), headers)
