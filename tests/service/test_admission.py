@@ -1,6 +1,6 @@
 import pytest
 
-from service.admission import Admission, Limits, Permit
+from service.admission import PATIENCE_S, SLOWEST_BYTES_S, Admission, Limits, Permit
 from service.errors import NotReady, QueueFull
 
 
@@ -137,6 +137,108 @@ def test_slow_uploads_are_no_work(clock: Clock) -> None:
     assert (admission.work, admission.in_flight) == (0, 0)
     working(admission)
     assert admission.drain_s() == pytest.approx(0.0025, rel=0.1)  # the time spent on uploads does not count
+
+
+def uploads(admission: Admission, clock: Clock, sizes: list[int]) -> list[Permit]:
+    """One after the other, a tenth of a second apart."""
+    permits = []
+    for size in sizes:
+        permits.append(admission.enter(size))
+        clock.now += 0.1
+    return permits
+
+
+def gone(permits: list[Permit]) -> list[bool]:
+    return [permit.taken_back for permit in permits]
+
+
+def test_who_stalled_first_gives_its_place_to_a_newcomer(clock: Clock) -> None:
+    admission = Admission(Limits(3), clock)
+    permits = uploads(admission, clock, [10, 10, 10])
+    assert refused(admission).what == "count"  # none of them has stalled yet
+    clock.now += PATIENCE_S
+    permits[0].received(1000)
+    assert admission.turns_away(10) is None
+    assert gone(permits) == [False] * 3  # who only asks takes nothing
+    told: list[Permit] = []
+    for permit in permits:
+        permit.on_taken_back = lambda permit=permit: told.append(permit)  # type: ignore[misc]
+    admission.enter(10)
+    assert told == [permits[1]]
+    assert (admission.in_flight, admission.bytes) == (3, 30)
+    permits[1].release()  # as its task ends
+    assert (admission.in_flight, admission.bytes) == (3, 30)
+    admission.enter(10)
+    assert gone(permits) == [False, True, True]
+    assert refused(admission).what == "count"
+
+
+def test_work_keeps_its_place_however_long_it_takes(clock: Clock) -> None:
+    admission = Admission(Limits(2), clock)
+    working(admission)
+    (uploaded,) = uploads(admission, clock, [10])
+    clock.now += 100.0
+    uploaded.body_read()
+    assert refused(admission).what == "count"
+    assert not uploaded.taken_back
+
+
+@pytest.mark.parametrize(
+    ("each", "every_s", "stays"),
+    [(1, 0.1, False), (700, 0.1, False), (900, 0.1, True), (8000, 0.9, True), (10**9, 0.9, True), (10**9, 1.1, False)],
+)
+def test_a_place_is_kept_by_a_rate_not_by_a_byte_now_and_then(
+    clock: Clock, each: int, every_s: float, stays: bool
+) -> None:
+    admission = Admission(Limits(1), clock)
+    upload = admission.enter(10**9)
+    clock.now += PATIENCE_S / 2
+    for _ in range(100):
+        upload.received(each)
+        clock.now += every_s
+    assert (admission.refusal() is not None) == stays
+    assert upload.arrived == 100 * each
+
+
+def test_a_pause_is_forgiven_once_it_is_over(clock: Clock) -> None:
+    admission = Admission(Limits(1), clock)
+    upload = admission.enter(10**6)
+    clock.now += 10.0
+    assert admission.refusal() is None
+    upload.received(SLOWEST_BYTES_S // 2)
+    assert refused(admission).what == "count"
+    clock.now += 0.6
+    assert admission.refusal() is None
+
+
+def test_room_for_bytes_is_made_as_much_as_is_needed(clock: Clock) -> None:
+    admission = Admission(Limits(64, bytes=100), clock)
+    permits = uploads(admission, clock, [30, 20, 20])
+    busy = working(admission, 30)
+    assert refused(admission, size=10).what == "bytes"
+    clock.now += PATIENCE_S
+    assert refused(admission, size=71).what == "bytes"
+    assert gone(permits) == [False] * 3  # all of them would not have been enough
+    admission.enter(45)
+    assert gone(permits) == [True, True, False]
+    assert (admission.in_flight, admission.bytes) == (3, 95)
+    busy.release()
+    clock.now += 2.0  # the crowd is over
+    admission.enter(55)
+    assert gone(permits) == [True] * 3
+
+
+def test_no_place_is_taken_back_for_who_can_not_come_in(clock: Clock) -> None:
+    admission = Admission(Limits(2, quick_s=0.05, busy=1), clock)
+    serve(admission, clock, 1.0)
+    working(admission)
+    (stalled,) = uploads(admission, clock, [10])
+    clock.now += 2 * PATIENCE_S
+    assert refused(admission, deadline=clock.now + 0.5).what == "deadline"
+    admission.close("the server is shutting down")
+    with pytest.raises(NotReady):
+        admission.enter()
+    assert not stalled.taken_back
 
 
 def test_retry_after_follows_the_measured_rate(clock: Clock) -> None:
