@@ -8,11 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from service.flood import Flood
-from service.routes.security import HEADERS
+from service.malformed import StrictProtocol
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # while it comes in; what is complete is judged in routes/guard.py
 HEAD_TIMEOUT_S: Final = 10.0
@@ -20,14 +17,13 @@ HEAD_TIMEOUT_S: Final = 10.0
 # request that is just being sent meets a closed door.
 KEEP_ALIVE_S: Final = 75
 MAX_CONNECTIONS: Final = 4096
-_NO_HTTP: Final = "this is no well-formed HTTP/1.1. Send what curl sends; https needs a proxy in front."
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _IGNORED: Final = b"\r\nignored:"  # as long, so that nobody's count of bytes changes
 Refuse = Callable[[bytes], tuple[bytes, int] | None]  # first bytes -> an answer, and the size of what it answers
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's, with an end to everything.
+class BoundedProtocol(StrictProtocol):
+    """With an end to everything.
 
     refuse: asked with the first bytes of each message. What it returns is the answer, and the message is thrown away.
     flood: one for all connections.
@@ -40,8 +36,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unwanted = 0  # bytes to come of a message that has its answer
         self._refused_at = float("-inf")
         self._head_bytes = 0
-        self._in_head = False
-        self._in_message = False
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -59,6 +53,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Refuse, or hand on; count bytes until the head is complete."""
+        if self._has_ended:
+            return
         if self._unwanted:
             data = self._throw_away(data)
         elif self._refuse is not None and self._is_free() and (refused := self._refuse(data)) is not None:
@@ -74,19 +70,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._in_message, self._in_head, self._head_bytes = True, True, 0
+        self._head_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """The head is there."""
-        self._in_head = False
+        """The head is there. Raises ValueError, through the parser, for one that HTTP forbids."""
         self._stop_waiting()
         super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """The body is there."""
-        self._in_message = False
-        super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """Not for a connection whose latest message was refused just now: that set no timer of its own."""
@@ -97,17 +87,9 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
-    def send_400_response(self, msg: str) -> None:
-        """What uvicorn says to a message that does not parse; here as a problem, like every other (RFC 9457)."""
-        self._end_with_400(_NO_HTTP)
-
-    @property
-    def _in_body(self) -> bool:
-        return self._in_message and not self._in_head
-
     def _is_free(self) -> bool:
         """Whether a message may begin and be answered at once."""
-        return not self._in_message and (self.cycle is None or self.cycle.response_complete)
+        return not self._in_message and self._is_idle()
 
     def _throw_away(self, data: bytes) -> bytes:
         rest = data[self._unwanted :]
@@ -119,30 +101,18 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._end_with_400(f"the head has more than {MAX_HEAD_BYTES} bytes; expected fewer. Send less of it.")
+            self.end_with_400(f"the head has more than {MAX_HEAD_BYTES} bytes; expected fewer. Send less of it.")
         elif self._patience is None:
             self._wait_for_head()
 
     def _bound_silence(self) -> None:
         """Any byte ends uvicorn's wait for a request, and not each begins one: some belong to a body nobody reads."""
-        if self.transport.is_closing() or self._in_head or not (self.cycle is None or self.cycle.response_complete):
+        if self.transport.is_closing() or self._in_head or not self._is_idle():
             return
         if self._in_message:
             self._stop_waiting()  # an answered upload may take its time, as long as it goes on
         if self._patience is None and self.timeout_keep_alive_task is None:
             self._wait_for_head()
-
-    def _end_with_400(self, detail: str) -> None:
-        body = orjson.dumps({"type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail})
-        headers = {
-            **HEADERS,
-            b"content-type": b"application/problem+json",
-            b"content-length": b"%d" % len(body),
-            b"connection": b"close",
-        }
-        head = b"".join(b"%s: %s\r\n" % header for header in headers.items())
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + body)
-        self.transport.close()
 
     def _wait_for_head(self) -> None:
         self._patience = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
@@ -174,9 +144,12 @@ def _without_upgrade(data: bytes) -> bytes:
     return data if found is None else b"".join((data[: found.start()], _IGNORED, data[found.end() :]))
 
 
-def options(refuse: Refuse | None = None) -> dict[str, Any]:
-    """Arguments of uvicorn.Config that all our ports share. Our own log has a line a request, so uvicorn's is off."""
-    http = partial(BoundedProtocol, refuse=refuse, flood=Flood())
+def options(refuse: Refuse | None = None, on_malformed: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    """Arguments of uvicorn.Config that all our ports share. Our own log has a line a request, so uvicorn's is off.
+
+    refuse, on_malformed: see BoundedProtocol and StrictProtocol.
+    """
+    http = partial(BoundedProtocol, refuse=refuse, flood=Flood(), on_malformed=on_malformed)
     return {
         "http": http,
         "timeout_keep_alive": KEEP_ALIVE_S,

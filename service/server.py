@@ -31,7 +31,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         door = getattr(app.state, "door", None)
-        common = options(refuse=None if door is None else door.refuse)
+        common = options(None if door is None else door.refuse, app.state.metrics.malformed)
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=LAST_BYTES_S, **common))
         self.exit_code = 0
         self._app = app
@@ -118,7 +118,8 @@ class AdminPort:
     """A second port in the same event loop, for health and metrics."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        common: dict[str, Any] = {"lifespan": "off", "timeout_graceful_shutdown": LAST_BYTES_S, **options()}
+        common: dict[str, Any] = {"lifespan": "off", "timeout_graceful_shutdown": LAST_BYTES_S}
+        common |= options(on_malformed=app.state.metrics.malformed)
         port = settings.admin_port or 0
         self._server = uvicorn.Server(uvicorn.Config(create_admin_app(app), host=settings.host, port=port, **common))
 

@@ -31,6 +31,7 @@ _REQUEST: Final = re.compile(
 )
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
 _ID: Final = re.compile(rb"\r\nx-request-id:[ \t]*([\w.:-]{1,128})[ \t]*\r\n", re.IGNORECASE | re.ASCII)
+_HOST: Final = re.compile(rb"\r\nhost:", re.IGNORECASE)
 # What changes how a message is framed, or how long its connection lives.
 _UNUSUAL: Final = re.compile(
     rb"\r\n(?:transfer-encoding|expect|upgrade|content-length.*\r\ncontent-length"
@@ -63,7 +64,7 @@ def read_head(data: bytes) -> PlainPost | None:
 @lru_cache(_HEADS)
 def _parse(head: bytes) -> PlainPost | None:
     request, length = _REQUEST.fullmatch(head), _LENGTH.search(head)
-    if request is None or length is None or _UNUSUAL.search(head):
+    if request is None or length is None or _UNUSUAL.search(head) or len(_HOST.findall(head)) != 1:
         return None
     given, body_size = _ID.search(head), int(length[1])
     request_id = given[1].decode() if given is not None else None

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from service.admission import Admission, Limits
+from service.metrics import Metrics
 from service.server import LAST_BYTES_S, AdminPort, Server
 from service.settings import Settings
 
@@ -28,7 +29,7 @@ def pipeline() -> StandIn:
 
 @pytest.fixture
 def server(pipeline: StandIn) -> Server:
-    app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline))
+    app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline, metrics=Metrics()))
     return Server(app, Settings(drain_timeout_s=30))
 
 
@@ -55,7 +56,7 @@ async def test_a_second_signal_leaves_now(server: Server, pipeline: StandIn) -> 
 
 
 async def test_the_drain_ends_in_time(pipeline: StandIn) -> None:
-    app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline))
+    app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline, metrics=Metrics()))
     server = Server(app, Settings(drain_timeout_s=0))
     pipeline.admission.enter()
     server.handle_exit(signal.SIGTERM, None)
@@ -88,7 +89,7 @@ async def test_the_admin_port_keeps_the_time_and_does_not_wait_for_ever(
 
 
 def test_a_signal_while_loading_leaves() -> None:
-    app: Any = SimpleNamespace(state=SimpleNamespace())
+    app: Any = SimpleNamespace(state=SimpleNamespace(metrics=Metrics()))
     server = Server(app, Settings())
     server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit
