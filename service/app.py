@@ -94,7 +94,9 @@ def create_admin_app(app: FastAPI) -> FastAPI:
 def _add_layers(app: FastAPI, settings: Settings, figures: Metrics, tracer: Tracer | None) -> None:
     """From the inside out."""
     access_log, cors = AccessLog(), bool(settings.cors_origins.strip())
-    app.add_middleware(GuardMiddleware, keys=keys.load(settings))
+    app.add_middleware(GuardMiddleware, keys=(known := keys.load(settings)))
+    if known:
+        openapi.declare_keys(app)
     if cors:
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
     app.add_middleware(ObserveMiddleware, metrics=figures, log=access_log, tracer=tracer)

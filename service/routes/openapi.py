@@ -5,13 +5,14 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import orjson
-from fastapi import Response
+from fastapi import FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import media
 from service.errors import QueueFull
 from service.json_answer import render_json
 from service.manifest import ClassEntry, Manifest
+from service.routes.security import PROBES
 from service.segmentation import Segmentation
 from service.wishes import PARAMETERS, Parameter, Wishes
 
@@ -144,6 +145,29 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         "content": {"application/problem+json": {"schema": Problem.model_json_schema(), "example": _PROBLEM_EXAMPLE}},
     }
 }
+
+_KEYS: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "basic": {"type": "http", "scheme": "basic", "description": "for browsers: any name, the key as password"},
+}
+
+
+def declare_keys(app: FastAPI) -> None:
+    """Say in the document that a key is needed, and the three ways to send it; what machines probe needs none."""
+    describe = app.openapi
+
+    def with_keys() -> dict[str, Any]:
+        document = describe()
+        document["components"]["securitySchemes"] = _KEYS
+        document["security"] = [{name: []} for name in _KEYS]
+        for path in PROBES & document["paths"].keys():
+            for operation in document["paths"][path].values():
+                operation["security"] = []
+        return document
+
+    app.openapi = with_keys  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
 
 SEGMENT: Final[dict[str, Any]] = {
     "summary": "The class of every pixel of a picture",

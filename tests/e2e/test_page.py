@@ -312,3 +312,23 @@ def test_behind_a_key_the_browser_asks_for_it(browser) -> None:  # type: ignore[
 def test_the_docs_need_no_other_host(page, server: str) -> None:  # type: ignore[no-untyped-def]
     page.goto(f"{server}/docs")
     page.get_by_text("/segment").first.wait_for()
+
+
+def test_the_docs_take_a_key(browser) -> None:  # type: ignore[no-untyped-def]
+    with live(api_keys="secret") as url:
+        context = browser.new_context(http_credentials={"username": "me", "password": "secret"})
+        try:
+            page = context.new_page()
+            page.goto(f"{url}/docs")
+            page.get_by_role("button", name="Authorize").first.click()
+            page.get_by_label("Value:").or_(page.get_by_label("auth-bearer-value")).first.fill("secret")
+            page.get_by_role("button", name="Apply credentials").first.click()
+            page.get_by_role("button", name="Close").last.click()
+            page.get_by_text("/classes").first.click()
+            page.get_by_role("button", name="Try it out").click()
+            with page.expect_request("**/classes") as asked:
+                page.get_by_role("button", name="Execute").click()
+            assert asked.value.all_headers()["authorization"] == "Bearer secret"
+            assert asked.value.response().status == 200
+        finally:
+            context.close()

@@ -43,6 +43,29 @@ async def test_health_and_metrics_need_no_key_but_all_else_does() -> None:
             assert (await client.get(path)).status_code == 401
 
 
+async def test_the_api_document_tells_how_to_send_a_key_where_one_is_needed() -> None:
+    async with serving() as (client, _):
+        without = (await client.get("/openapi.json")).json()
+    async with serving(api_keys="secret") as (client, _):
+        document = (await client.get("/openapi.json", headers={"X-API-Key": "secret"})).json()
+    assert "security" not in without
+    assert "securitySchemes" not in without["components"]
+    schemes = document["components"]["securitySchemes"].values()
+    assert {(s["type"], s.get("scheme") or s.get("name")) for s in schemes} == {
+        ("http", "bearer"), ("http", "basic"), ("apiKey", "X-API-Key"),
+    }  # fmt: skip
+    assert document["security"] == [{name: []} for name in document["components"]["securitySchemes"]]  # any of them
+    open_paths = {path for path, of in document["paths"].items() if all(o.get("security") == [] for o in of.values())}
+    assert open_paths == {
+        "/health",
+        "/healthz/live",
+        "/healthz/ready",
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }
+
+
 @pytest.mark.parametrize("header", [(b"x-api-key", b""), (b"authorization", b"Bearer ")])
 async def test_a_key_beyond_ascii(header: tuple[bytes, bytes]) -> None:
     name, before = header
