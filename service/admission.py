@@ -152,6 +152,11 @@ class Admission:
         """Let nobody in any more."""
         self.closed_because = because
 
+    def take_back_stalled(self) -> None:
+        """Wait for no upload that has stalled: the house is to be left."""
+        for stalled in self._stalled(self.clock()):
+            stalled.take_back()
+
     def drain_s(self) -> float:
         """Seconds until all work that is in the house now is done, from the measured rate."""
         return self._rate.seconds_for(self.work)

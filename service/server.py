@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from service.admission import Admission
 from service.app import create_admin_app
 from service.memory import few_arenas, settle
 from service.pipeline import Pipeline
@@ -38,6 +39,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._admin: AdminPort | None = None
         self._draining_since: float | None = None
+        self._drain_told = False
 
     def run_until_stopped(self) -> int:
         """Serve; returns the process's exit code."""
@@ -86,14 +88,29 @@ class Server(uvicorn.Server):
             pipeline.stop_admitting("the engine is lost")
             self.exit_code, self.should_exit = 1, True
         if pipeline is not None and self._draining_since is not None:
-            done = pipeline.admission.in_flight == 0
-            late = time.monotonic() - self._draining_since > self._settings.drain_timeout_s
-            if late and not done:
-                self.exit_code = 1
-            self.should_exit = self.should_exit or late or done
+            has_ended = self._drain(pipeline.admission, time.monotonic() - self._draining_since)
+            self.should_exit = self.should_exit or has_ended
         if self._admin is not None:
             await self._admin.on_tick(counter)
         return await super().on_tick(counter)
+
+    def _drain(self, admission: Admission, for_s: float) -> bool:
+        """Whether nobody is left to be waited for, or it took too long. Told here: a signal's handler must not log."""
+        most_s = self._settings.drain_timeout_s
+        if not self._drain_told:
+            self._drain_told = True
+            until = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() + most_s - for_s))
+            log.info("draining: requests in flight: %d; waiting for them until %s", admission.in_flight, until)
+        admission.take_back_stalled()
+        left = admission.in_flight
+        if left and for_s <= most_s:
+            return False
+        if left:
+            self.exit_code = 1
+            log.warning("drained for %.1f s (ALIGNSEG_DRAIN_TIMEOUT_S); requests that are cut off: %d", for_s, left)
+        else:
+            log.info("drained in %.1f s: all requests have their answers", for_s)
+        return True
 
     def _look_for_a_model(self) -> None:
         watch = getattr(self._app.state, "watch", None)

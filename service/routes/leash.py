@@ -30,7 +30,7 @@ async def on_leash(
         left_s = max(0.0, deadline - time.monotonic())
         done, _ = await asyncio.wait({job, watch}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         if permit.taken_back:
-            raise _stalled(_came(request, permit))
+            raise _stalled(_came(request, permit), request.app.state.pipeline.admission.closed_because)
         if job in done:
             return job.result()
         if watch in done:
@@ -52,10 +52,10 @@ def _came(request: Request, permit: Permit) -> str:
     return f"{permit.arrived}{of} bytes of the body came in {time.monotonic() - permit.entered:.1f} s"
 
 
-def _stalled(came: str) -> UploadTooSlow:
+def _stalled(came: str, closed_because: str | None) -> UploadTooSlow:
     return UploadTooSlow(
-        f"{came}, and others want the place. While they do, expected are {SLOWEST_BYTES_S} bytes a second without "
-        f"pauses of more than {PATIENCE_S:.0f} s. Send it again, scaled down or over a better connection."
+        f"{came}, and {closed_because or 'others want the place'}. Then expected are {SLOWEST_BYTES_S} bytes a second "
+        f"without pauses of more than {PATIENCE_S:.0f} s. Send it again, scaled down or over a better connection."
     )
 
 

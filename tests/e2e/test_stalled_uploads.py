@@ -162,6 +162,17 @@ def test_once_it_is_in_it_is_no_upload_any_more() -> None:
         assert busy.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+def test_the_end_does_not_wait_for_it() -> None:
+    with running(stand_in(1), drain_timeout_s=300, request_timeout_ms=300_000) as process, ExitStack() as stack:
+        (connection,) = stalled(stack, process, 1, LENGTH)
+        assert process.stop() == 0  # within the 30 s of Process.wait
+        head, problem = answer_on(connection)
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert "the server is shutting down" in str(problem["detail"])
+    assert [line for line in process.log if "draining: requests in flight: 1" in line]
+    assert [line for line in process.log if "drained in" in line]
+
+
 def test_while_nobody_else_comes_it_may_take_its_time(server: Process) -> None:
     with begin(server.port, b"Content-Length: %d\r\n" % len(BODY), BODY[:10]) as connection:
         time.sleep(PATIENCE_S + 0.5)

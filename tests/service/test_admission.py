@@ -241,6 +241,18 @@ def test_no_place_is_taken_back_for_who_can_not_come_in(clock: Clock) -> None:
     assert not stalled.taken_back
 
 
+def test_who_leaves_the_house_waits_for_no_stalled_upload(clock: Clock) -> None:
+    admission = Admission(Limits(4), clock)
+    stalled, going = uploads(admission, clock, [10, 10])
+    working(admission)
+    clock.now += PATIENCE_S
+    going.received(1000)
+    admission.close("the server is shutting down")
+    admission.take_back_stalled()
+    assert gone([stalled, going]) == [True, False]
+    assert admission.in_flight == 2
+
+
 def test_retry_after_follows_the_measured_rate(clock: Clock) -> None:
     admission = Admission(Limits(8), clock)
     for _ in range(40):  # full batches of four that take 2 s: two places a second

@@ -1,3 +1,4 @@
+import re
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,22 @@ async def test_a_signal_closes_admission_and_waits_for_what_is_inside(server: Se
     assert (server.exit_code, server.force_exit) == (0, False)
 
 
+async def test_the_log_tells_when_the_drain_begins_and_when_it_has_ended(
+    server: Server, pipeline: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "alignseg.server")
+    permit = pipeline.admission.enter()
+    server.handle_exit(signal.SIGTERM, None)
+    assert caplog.messages == []  # a signal comes in the middle of anything, another line too
+    await server.on_tick(1)
+    await server.on_tick(2)
+    permit.release()
+    await server.on_tick(3)
+    began, ended = caplog.messages
+    assert re.fullmatch(r"draining: requests in flight: 1; waiting for them until \d\d:\d\d:\d\d UTC", began)
+    assert re.fullmatch(r"drained in \d\.\d s: all requests have their answers", ended)
+
+
 async def test_a_second_signal_leaves_now(server: Server, pipeline: StandIn) -> None:
     pipeline.admission.enter()
     server.handle_exit(signal.SIGINT, None)
@@ -55,13 +72,15 @@ async def test_a_second_signal_leaves_now(server: Server, pipeline: StandIn) -> 
     assert server.force_exit
 
 
-async def test_the_drain_ends_in_time(pipeline: StandIn) -> None:
+async def test_the_drain_ends_in_time(pipeline: StandIn, caplog: pytest.LogCaptureFixture) -> None:
     app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline, metrics=Metrics()))
     server = Server(app, Settings(drain_timeout_s=0))
     pipeline.admission.enter()
     server.handle_exit(signal.SIGTERM, None)
     assert await server.on_tick(1)
     assert server.exit_code == 1
+    (told,) = caplog.messages
+    assert re.fullmatch(r"drained for \d\.\d s \(ALIGNSEG_DRAIN_TIMEOUT_S\); requests that are cut off: 1", told)
 
 
 async def test_a_lost_engine_ends_the_process_with_1(server: Server, pipeline: StandIn) -> None:
