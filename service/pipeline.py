@@ -14,6 +14,7 @@ from service.contracts import UInt8Array
 from service.health import Health
 from service.manifest import Manifest
 from service.model import ServedModel
+from service.pace import Pace
 from service.pool import Pool
 from service.segmentation import Segmentation
 from service.settings import Settings
@@ -123,12 +124,15 @@ class Pipeline:
         if seen.count == 1:
             return [await model.infer(seen.tensor(0), deadline, with_confidence)]
         # Two batches' worth at a time keep the engine busy, and let other clients' pictures in between.
-        places = asyncio.Semaphore(2 * model.batch_in_all)
+        at_once = 2 * model.batch_in_all
+        places, pace = asyncio.Semaphore(at_once), Pace(seen.count, deadline, at_once)
 
         async def one(index: int) -> Inferred:
             async with places:
                 tensor = await self._decoders.run(seen.tensor, index)
-                return await model.infer(tensor, deadline, with_confidence)
+                inferred = await model.infer(tensor, deadline, with_confidence)
+            pace.one_done()
+            return inferred
 
         try:
             async with asyncio.TaskGroup() as group:

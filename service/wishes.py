@@ -151,7 +151,8 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
         Parameter(
             "tile",
             "Looks at the picture through overlapping tiles at its native resolution instead of shrinking it: for "
-            "pictures much larger than the model's input. Takes as many inferences as tiles.",
+            "pictures much larger than the model's input. Takes as many inferences as tiles; "
+            "that they will not be done by the deadline is told after the first few.",
             _ALL,
             _FLAG_SCHEMA,
             _flag,
