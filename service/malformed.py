@@ -32,13 +32,20 @@ class StrictProtocol(HttpToolsProtocol):
         self._in_message = self._in_head = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Spaces around a value are none of it (RFC 9112, section 5.1); the parser leaves those behind it."""
+        super().on_header(name, value.rstrip(b" \t"))
+
     def on_headers_complete(self) -> None:
         """The head is there. Raises ValueError, through the parser, for one that HTTP forbids."""
-        self._in_head = False
-        if (wrong := wrong_host(self.headers, self.parser.get_http_version())) is not None:
-            self._wrong, self._in_message = wrong, False
+        version = self.parser.get_http_version()
+        self._in_message = self._in_head = False  # for whatever is raised here
+        if (wrong := wrong_host(self.headers, version)) is not None:
+            self._wrong = wrong
             raise ValueError(wrong)
+        self.expect_100_continue &= version != "1.0"  # which knows of no such answer (RFC 9110, section 10.1.1)
         super().on_headers_complete()
+        self._in_message = True
 
     def on_message_complete(self) -> None:
         """The body is there."""

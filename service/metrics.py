@@ -80,9 +80,9 @@ class Metrics:
         """Count a request that was turned away at the door; it took no time worth a histogram."""
         self._turned_away[path if path in self._known else "other", str(status), reason] += 1
 
-    def malformed(self) -> None:
-        """Count a message that is no HTTP."""
-        self.refused("", 400, "malformed-http")
+    def mishap(self, reason: str) -> None:
+        """Count what went wrong outside of any request's life: a message that is no HTTP, an answer nobody took."""
+        self._rejected_of(reason).inc()
 
     def _label(self, record: Record) -> str:
         """A route's template. Who was refused before it was looked for has the one that others had at this path."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from service.flood import Flood
 from service.malformed import StrictProtocol
+from service.unsent import Unsent
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # while it comes in; what is complete is judged in routes/guard.py
 HEAD_TIMEOUT_S: Final = 10.0
@@ -26,11 +27,19 @@ class BoundedProtocol(StrictProtocol):
     """With an end to everything.
 
     refuse: asked with the first bytes of each message. What it returns is the answer, and the message is thrown away.
-    flood: one for all connections.
+    flood, unsent: one for all connections.
     """
 
-    def __init__(self, *args: Any, refuse: Refuse | None = None, flood: Flood | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        refuse: Refuse | None = None,
+        flood: Flood | None = None,
+        unsent: Unsent | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
+        self._unsent = unsent or Unsent()
         self._refuse = refuse
         self._flood = flood or Flood()
         self._unwanted = 0  # bytes to come of a message that has its answer
@@ -78,6 +87,11 @@ class BoundedProtocol(StrictProtocol):
         self._stop_waiting()
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        """Go on, but not for ever with a client that does not take its answer."""
+        super().on_response_complete()
+        self._unsent.watch(self.transport, self.loop)
+
     def timeout_keep_alive_handler(self) -> None:
         """Not for a connection whose latest message was refused just now: that set no timer of its own."""
         if self._refused_lately():
@@ -89,7 +103,7 @@ class BoundedProtocol(StrictProtocol):
 
     def _is_free(self) -> bool:
         """Whether a message may begin and be answered at once."""
-        return not self._in_message and self._is_idle()
+        return not self._in_message and self._is_idle() and not self.flow.write_paused
 
     def _throw_away(self, data: bytes) -> bytes:
         rest = data[self._unwanted :]
@@ -144,12 +158,18 @@ def _without_upgrade(data: bytes) -> bytes:
     return data if found is None else b"".join((data[: found.start()], _IGNORED, data[found.end() :]))
 
 
-def options(refuse: Refuse | None = None, on_malformed: Callable[[], object] = lambda: None) -> dict[str, Any]:
+def options(refuse: Refuse | None = None, count: Callable[[str], object] = lambda reason: None) -> dict[str, Any]:
     """Arguments of uvicorn.Config that all our ports share. Our own log has a line a request, so uvicorn's is off.
 
-    refuse, on_malformed: see BoundedProtocol and StrictProtocol.
+    refuse: see BoundedProtocol. count: told of what no request's end tells of: "malformed-http", "answer-not-taken".
     """
-    http = partial(BoundedProtocol, refuse=refuse, flood=Flood(), on_malformed=on_malformed)
+    http = partial(
+        BoundedProtocol,
+        refuse=refuse,
+        flood=Flood(),
+        unsent=Unsent(partial(count, "answer-not-taken")),
+        on_malformed=partial(count, "malformed-http"),
+    )
     return {
         "http": http,
         "timeout_keep_alive": KEEP_ALIVE_S,

@@ -32,7 +32,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         door = getattr(app.state, "door", None)
-        common = options(None if door is None else door.refuse, app.state.metrics.malformed)
+        common = options(None if door is None else door.refuse, app.state.metrics.mishap)
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=LAST_BYTES_S, **common))
         self.exit_code = 0
         self._app = app
@@ -136,7 +136,7 @@ class AdminPort:
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         common: dict[str, Any] = {"lifespan": "off", "timeout_graceful_shutdown": LAST_BYTES_S}
-        common |= options(on_malformed=app.state.metrics.malformed)
+        common |= options(count=app.state.metrics.mishap)
         port = settings.admin_port or 0
         self._server = uvicorn.Server(uvicorn.Config(create_admin_app(app), host=settings.host, port=port, **common))
 

@@ -35,7 +35,7 @@ def choose(accept: str, offered: Sequence[str]) -> str:
     wishes = [(_wish(media_type, ranges), media_type) for media_type in offered]
     (quality, *_), best = max(wishes, key=lambda wish: wish[0])
     if quality <= 0:
-        raise NotAcceptable(f"Accept is {accept!r}; on offer are {', '.join(offered)}.")
+        raise NotAcceptable(f"Accept is {accept[:200]!r}; on offer are {', '.join(offered)}.")
     return best
 
 

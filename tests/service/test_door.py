@@ -292,3 +292,18 @@ async def test_a_head_without_end() -> None:
         connected.protocol.data_received(b"a" * 8000)
     assert b"HTTP/1.1 400" in connected.written
     connected.close()
+
+
+async def test_who_takes_no_answers_gets_none_for_less_than_their_price() -> None:
+    asked: list[bytes] = []
+
+    def refuse(data: bytes) -> tuple[bytes, int]:
+        asked.append(data)
+        return b"REFUSED", len(data)
+
+    connected = Connected(refuse)
+    connected.protocol.data_received(HEAD + b"12345")
+    connected.protocol.pause_writing()
+    connected.protocol.data_received(HEAD + b"12345")
+    assert (len(asked), connected.written) == (1, b"REFUSED")
+    connected.close()
