@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.admission import PATIENCE_S
 from service.app import create_app
 from service.contracts import Engine
 from service.engines.select import open_engines
@@ -180,19 +182,44 @@ def test_metrics_know_the_engines(fleet: Fleet) -> None:
     assert 'alignseg_requests_total{route="/segment",status="200"}' in page
 
 
+@contextmanager
+def going_on(uploads: list[socket.socket]) -> Generator[None, None, None]:
+    """Each brings 16 kB a second."""
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(0.25):
+            for one in uploads:
+                one.sendall(b"x" * 4000)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_a_full_house_says_when_to_come_back(fleet: Fleet) -> None:
-    """Uploads that never end take all places."""
+    """Uploads that never end take all places, and keep them as long as they go on."""
     most = fleet.settings.max_in_flight
     host, _, port = fleet.url.removeprefix("http://").partition(":")
+    head = b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 2000000\r\n\r\n"
     held = [socket.create_connection((host, int(port))) for _ in range(most)]
     try:
         for one in held:
-            one.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\n")
-        _until(lambda: f"alignseg_in_flight {most}.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
-        refused = httpx.post(f"{fleet.url}/segment", content=PNG)
+            one.sendall(head)
+        with going_on(held):
+            _until(lambda: f"alignseg_in_flight {most}.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
+            refused = httpx.post(f"{fleet.url}/segment", content=PNG)
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
         assert refused.json()["type"].endswith("queue-full")
+        time.sleep(PATIENCE_S + 0.5)
+        assert httpx.post(f"{fleet.url}/segment", content=PNG).status_code == 200
+        gone, _, _ = select.select(held, [], [], 10)
+        assert [one.recv(4096)[:12] for one in gone] == [b"HTTP/1.1 408"]
     finally:
         for one in held:
             one.close()
