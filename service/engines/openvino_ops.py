@@ -46,16 +46,13 @@ def _aligned_aggregate(node: Any) -> list[Any]:
         coordinate_transformation_mode="align_corners",
         axes=_int64([2, 3]),
     ).output(0)
-    high_x, high_y, low_x, low_y = raster.components(4)
-    both = ops.add(raster.sample(high_up, high_x, high_y), raster.sample(low, low_x, low_y))
-    return raster.as_map(both, low).outputs()  # type: ignore[no-any-return]
+    return raster.sampled([high_up, low], low).outputs()  # type: ignore[no-any-return]
 
 
 def _aligned_context(node: Any) -> list[Any]:
     """sample(context, offsets) + local."""
     local, context, offsets = (node.get_input(i) for i in range(3))
-    raster = _Raster(offsets, node.get_attribute("sampling"))
-    sampled = raster.as_map(raster.sample(context, *raster.components(2)), local)
+    sampled = _Raster(offsets, node.get_attribute("sampling")).sampled([context], local)
     return _ops().add(sampled, local).outputs()  # type: ignore[no-any-return]
 
 
@@ -66,44 +63,50 @@ class _Raster:
         self.offsets = offsets
         self.standard = sampling == "standard"
 
-    def components(self, count: int) -> list[Any]:
-        """The offsets' channels, (N, H, W, 1) each."""
-        ops = _ops()
-        return ops.split(ops.transpose(self.offsets, _int64([0, 2, 3, 1])), _int64(3), count).outputs()  # type: ignore[no-any-return]
+    def sampled(self, features: Sequence[Any], like: Any) -> Any:
+        """The sum of k features, each moved by its own offsets; bilinear, zeros outside.
 
-    def sample(self, feature: Any, dx: Any, dy: Any) -> Any:
-        """feature: (N, C, h, w); dx, dy: (N, H, W, 1). Bilinear, zeros outside; (N * H * W, C)."""
-        ops = _ops()
-        rows, row_weights = self._taps(dy, 2, feature)  # (N, H, W, 2)
-        columns, column_weights = self._taps(dx, 3, feature)
-        first_of_picture = ops.multiply(_range(_size(feature, 0)), ops.multiply(_size(feature, 2), _size(feature, 3)))
-        begins = ops.add(
-            ops.multiply(rows, _size(feature, 3)), ops.reshape(first_of_picture, _int64([-1, 1, 1, 1]), False)
-        )
-        pixels = ops.add(ops.unsqueeze(begins, _int64(4)), ops.unsqueeze(columns, _int64(3)))  # (N, H, W, 2, 2)
-        weights = ops.multiply(ops.unsqueeze(row_weights, _int64(4)), ops.unsqueeze(column_weights, _int64(3)))
-        of_four = _int64([-1, 4])
-        return ops.embedding_bag_packed_sum(
-            _as_rows(feature), ops.reshape(pixels, of_four, False), ops.reshape(weights, of_four, False)
-        )
+        features: (N, C, h, w), all of one size. like: a map of C channels. Returns (N, C, H, W).
 
-    def as_map(self, rows: Any, like: Any) -> Any:
-        """(N * H * W, C) -> (N, C, H, W); like: a map of C channels."""
-        ops = _ops()
-        shape = ops.concat([ops.gather(ops.shape_of(self.offsets), _int64([0, 2, 3]), _int64(0)), _channels(like)], 0)
-        return ops.transpose(ops.reshape(rows, shape, False), _int64([0, 3, 1, 2]))
+        Where to read is computed in planes, (N, k, H, W), and turned to (N * H * W, 4 * k) at the end: a broadcast over
+        the innermost four numbers would be done one by one.
+        """
+        ops, count = _ops(), len(features)
+        width_alone = ops.gather(ops.shape_of(self.offsets), _int64([3]), _int64(0))
+        pairs = ops.reshape(self.offsets, _concat([_int64([0, count, 2, -1]), width_alone]), True)
+        dx, dy = (ops.squeeze(d, _int64(2)) for d in ops.split(pairs, _int64(2), 2).outputs())
+        rows, columns = self._taps(dy, 2, features[0]), self._taps(dx, 3, features[0])
+        width, begin = _size(features[0], 3), self._begin(features[0], count)
+        begins = [(ops.add(ops.multiply(row, width), begin), weight) for row, weight in rows]
+        pixels = [ops.add(row, column) for row, _ in begins for column, _ in columns]
+        weights = [ops.multiply(row, column) for _, row in begins for _, column in columns]
+        table = _concat([_as_rows(feature) for feature in features]) if count > 1 else _as_rows(features[0])
+        of_each = 4 * count
+        both = ops.embedding_bag_packed_sum(table, _turned(pixels, of_each), _turned(weights, of_each))
+        shape = _concat([ops.gather(ops.shape_of(self.offsets), _int64([0, 2, 3]), _int64(0)), _channels(like)])
+        return ops.transpose(ops.reshape(both, shape, False), _int64([0, 3, 1, 2]))
 
-    def _taps(self, offset: Any, axis: int, feature: Any) -> tuple[Any, Any]:
+    def _begin(self, feature: Any, count: int) -> Any:
+        """The row of the table at which a picture's pixels begin, (N, k, 1, 1) int32."""
+        ops = _ops()
+        pixels, batch = ops.multiply(_size(feature, 2), _size(feature, 3)), _size(feature, 0)
+        table = _int32(np.arange(count).reshape(1, count, 1, 1))
+        picture = ops.reshape(_range(batch), _int64([-1, 1, 1, 1]), False)
+        return ops.multiply(ops.add(ops.multiply(table, batch), picture), pixels)
+
+    def _taps(self, offset: Any, axis: int, feature: Any) -> list[tuple[Any, Any]]:
         """The two pixels along an axis that each position lies between, and their weights: 0 for one outside."""
         ops, size = _ops(), _size(feature, axis)
         whole, rest, unit = self._base(axis, size)
         moved = ops.add(rest, ops.multiply(ops.clamp(offset, -_FARTHEST, _FARTHEST), unit))
         below = ops.floor(moved)
         fraction = ops.subtract(moved, below)
-        tap = ops.add(ops.add(whole, ops.convert(below, "i32")), _int32([0, 1]))
-        inside = ops.minimum(ops.maximum(tap, _int32(0)), ops.subtract(size, _int32(1)))
-        weight = ops.add(ops.multiply(fraction, _float([-1, 1])), _float([1, 0]))
-        return inside, ops.multiply(weight, ops.convert(ops.equal(inside, tap), "f32"))
+        first = ops.add(whole, ops.convert(below, "i32"))
+        taps = []
+        for tap, weight in ((first, ops.subtract(_float(1), fraction)), (ops.add(first, _int32(1)), fraction)):
+            inside = ops.minimum(ops.maximum(tap, _int32(0)), ops.subtract(size, _int32(1)))
+            taps.append((inside, ops.multiply(weight, ops.convert(ops.equal(inside, tap), "f32"))))
+        return taps
 
     def _base(self, axis: int, size: Any) -> tuple[Any, Any, Any]:
         """Where a pixel of offset 0 reads, whole pixels and the rest, and pixels that an offset of one moves by."""
@@ -116,16 +119,27 @@ class _Raster:
             unit = _float(0.5)
             step = ops.divide(ops.convert(size, "f32"), gaps)
             position = ops.subtract(ops.multiply(ops.convert(_range(steps), "f32"), step), _float(0.5))
-        whole, along = ops.floor(position), _int64([1, -1, 1, 1] if axis == 2 else [1, 1, -1, 1])
+        whole, along = ops.floor(position), _int64([1, 1, -1, 1] if axis == 2 else [1, 1, 1, -1])
         rest = ops.subtract(position, whole)
         return ops.reshape(ops.convert(whole, "i32"), along, False), ops.reshape(rest, along, False), unit
+
+
+def _turned(planes: Sequence[Any], of_each: int) -> Any:
+    """Planes of (N, k, H, W) -> (N * H * W, planes * k)."""
+    ops = _ops()
+    flat = ops.reshape(ops.concat(planes, 1), _int64([0, of_each, -1]), True)
+    return ops.reshape(ops.transpose(flat, _int64([0, 2, 1])), _int64([-1, of_each]), False)
 
 
 def _as_rows(feature: Any) -> Any:
     """(N, C, h, w) -> (N * h * w, C)."""
     ops = _ops()
     pixels = ops.transpose(feature, _int64([0, 2, 3, 1]))
-    return ops.reshape(pixels, ops.concat([_int64([-1]), _channels(feature)], 0), False)
+    return ops.reshape(pixels, _concat([_int64([-1]), _channels(feature)]), False)
+
+
+def _concat(parts: Sequence[Any]) -> Any:
+    return _ops().concat(parts, 0)
 
 
 def _channels(feature: Any) -> Any:
