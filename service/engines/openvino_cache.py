@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from service.engines import openvino_int8, openvino_ops
-
 _FILES_KEPT: Final = 64  # 6 to 15 MB each at 360x480
 
 
@@ -36,7 +34,7 @@ class Cache:
         self._core, self._folder, self._how = core, folder, dict(how)
         processor = core.get_property("CPU", "FULL_DEVICE_NAME"), core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         told = repr((openvino.__version__, processor, sorted(self._how.items()), more)).encode()
-        lowering = [Path(module.__file__).read_bytes() for module in (openvino_ops, openvino_int8) if module.__file__]
+        lowering = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("openvino_*.py"))]
         self._key = hashlib.sha256(b"".join([told, *lowering, model.read_bytes()])).hexdigest()[:32]
 
     def load(self, shape: tuple[int, ...]) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from service.engines.openvino_nodes import float32, opset, values
 from service.errors import ManifestError
 
 ROLE: Final = "int8"
@@ -47,9 +48,9 @@ def quantise(model: Any, ranges: Ranges) -> None:
         if key not in marked:
             marked[key] = _fake_quantize(source, *with_zero(low, high), levels=256)
         node.input(0).replace_source_output(marked[key].output(0))
-        weight = _values(node.input_value(1))
+        weight = values(node.input_value(1))
         reach = np.maximum(np.abs(weight).max(axis=(1, 2, 3), keepdims=True), 1e-12)
-        node.input(1).replace_source_output(_fake_quantize(_constant(weight), -reach, reach, levels=255).output(0))
+        node.input(1).replace_source_output(_fake_quantize(float32(weight), -reach, reach, levels=255).output(0))
     model.validate_nodes_and_infer_types()
 
 
@@ -64,21 +65,5 @@ def with_zero(low: float, high: float) -> tuple[float, float]:
 
 
 def _fake_quantize(source: Any, low: Any, high: Any, levels: int) -> Any:
-    import openvino.opset15 as ops  # noqa: PLC0415 - optional
-
-    ends = [_constant(np.asarray(end, np.float32).reshape(-1, 1, 1, 1)) for end in (low, high, low, high)]
-    return ops.fake_quantize(source, *ends, levels)
-
-
-def _constant(values: Any) -> Any:
-    import openvino.opset15 as ops  # noqa: PLC0415 - optional
-
-    return ops.constant(values)
-
-
-def _values(weight: Any) -> Any:
-    """A constant's values, float32, also where the file stores them as float16 behind a cast."""
-    node = weight.get_node()
-    while node.get_type_name() != "Constant":
-        node = node.input_value(0).get_node()
-    return node.get_data().astype(np.float32)
+    ends = [float32(np.asarray(end).reshape(-1, 1, 1, 1)) for end in (low, high, low, high)]
+    return opset().fake_quantize(source, *ends, levels)

@@ -22,8 +22,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from service.engines.openvino_nodes import counted, float32, int32, int64, joined, opset, size, sizes
+
 DOMAIN: Final = "alignseg"
 _FARTHEST: Final = 8191.0  # pixels that an offset may move by: beyond any picture, and no overflow
+_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 def extensions() -> list[Any]:
@@ -37,23 +40,23 @@ def extensions() -> list[Any]:
 def _aligned_aggregate(node: Any) -> list[Any]:
     """sample(upsample(high), offsets[:, :2]) + sample(low, offsets[:, 2:])."""
     low, high, offsets = (node.get_input(i) for i in range(3))
-    ops, raster = _ops(), _Raster(offsets, node.get_attribute("sampling"))
+    ops, raster = opset(), _Raster(offsets, node.get_attribute("sampling"))
     high_up = ops.interpolate(
         high,
-        ops.gather(ops.shape_of(low), _int64([2, 3]), _int64(0)),
+        sizes(low, 2, 3),
         mode="linear_onnx",
         shape_calculation_mode="sizes",
         coordinate_transformation_mode="align_corners",
-        axes=_int64([2, 3]),
+        axes=int64([2, 3]),
     ).output(0)
-    return raster.sampled([high_up, low], low).outputs()  # type: ignore[no-any-return]
+    return raster.sampled([high_up, _copied(low)], low).outputs()  # type: ignore[no-any-return]
 
 
 def _aligned_context(node: Any) -> list[Any]:
     """sample(context, offsets) + local."""
     local, context, offsets = (node.get_input(i) for i in range(3))
     sampled = _Raster(offsets, node.get_attribute("sampling")).sampled([context], local)
-    return _ops().add(sampled, local).outputs()  # type: ignore[no-any-return]
+    return opset().add(sampled, local).outputs()  # type: ignore[no-any-return]
 
 
 class _Raster:
@@ -71,104 +74,76 @@ class _Raster:
         Where to read is computed in planes, (N, k, H, W), and turned to (N * H * W, 4 * k) at the end: a broadcast over
         the innermost four numbers would be done one by one.
         """
-        ops, count = _ops(), len(features)
-        width_alone = ops.gather(ops.shape_of(self.offsets), _int64([3]), _int64(0))
-        pairs = ops.reshape(self.offsets, _concat([_int64([0, count, 2, -1]), width_alone]), True)
-        dx, dy = (ops.squeeze(d, _int64(2)) for d in ops.split(pairs, _int64(2), 2).outputs())
+        ops, count = opset(), len(features)
+        pairs = ops.reshape(self.offsets, joined([int64([0, count, 2, -1]), sizes(self.offsets, 3)]), True)
+        dx, dy = (ops.squeeze(d, int64(2)) for d in ops.split(pairs, int64(2), 2).outputs())
         rows, columns = self._taps(dy, 2, features[0]), self._taps(dx, 3, features[0])
-        width, begin = _size(features[0], 3), self._begin(features[0], count)
+        width, begin = size(features[0], 3), self._begin(features[0], count)
         begins = [(ops.add(ops.multiply(row, width), begin), weight) for row, weight in rows]
         pixels = [ops.add(row, column) for row, _ in begins for column, _ in columns]
         weights = [ops.multiply(row, column) for _, row in begins for _, column in columns]
-        table = _concat([_as_rows(feature) for feature in features]) if count > 1 else _as_rows(features[0])
+        table = joined([_as_rows(feature) for feature in features]) if count > 1 else _as_rows(features[0])
         of_each = 4 * count
         both = ops.embedding_bag_packed_sum(table, _turned(pixels, of_each), _turned(weights, of_each))
-        shape = _concat([ops.gather(ops.shape_of(self.offsets), _int64([0, 2, 3]), _int64(0)), _channels(like)])
-        return ops.transpose(ops.reshape(both, shape, False), _int64([0, 3, 1, 2]))
+        shape = joined([sizes(self.offsets, 0, 2, 3), sizes(like, 1)])
+        return ops.transpose(ops.reshape(both, shape, False), int64([0, 3, 1, 2]))
 
     def _begin(self, feature: Any, count: int) -> Any:
         """The row of the table at which a picture's pixels begin, (N, k, 1, 1) int32."""
-        ops = _ops()
-        pixels, batch = ops.multiply(_size(feature, 2), _size(feature, 3)), _size(feature, 0)
-        table = _int32(np.arange(count).reshape(1, count, 1, 1))
-        picture = ops.reshape(_range(batch), _int64([-1, 1, 1, 1]), False)
+        ops = opset()
+        pixels, batch = ops.multiply(size(feature, 2), size(feature, 3)), size(feature, 0)
+        table = int32(np.arange(count).reshape(1, count, 1, 1))
+        picture = ops.reshape(counted(batch), int64([-1, 1, 1, 1]), False)
         return ops.multiply(ops.add(ops.multiply(table, batch), picture), pixels)
 
     def _taps(self, offset: Any, axis: int, feature: Any) -> list[tuple[Any, Any]]:
         """The two pixels along an axis that each position lies between, and their weights: 0 for one outside."""
-        ops, size = _ops(), _size(feature, axis)
-        whole, rest, unit = self._base(axis, size)
+        ops, extent = opset(), size(feature, axis)
+        whole, rest, unit = self._base(axis, extent)
         moved = ops.add(rest, ops.multiply(ops.clamp(offset, -_FARTHEST, _FARTHEST), unit))
         below = ops.floor(moved)
         fraction = ops.subtract(moved, below)
         first = ops.add(whole, ops.convert(below, "i32"))
         taps = []
-        for tap, weight in ((first, ops.subtract(_float(1), fraction)), (ops.add(first, _int32(1)), fraction)):
-            inside = ops.minimum(ops.maximum(tap, _int32(0)), ops.subtract(size, _int32(1)))
+        for tap, weight in ((first, ops.subtract(float32(1), fraction)), (ops.add(first, int32(1)), fraction)):
+            inside = ops.minimum(ops.maximum(tap, int32(0)), ops.subtract(extent, int32(1)))
             taps.append((inside, ops.multiply(weight, ops.convert(ops.equal(inside, tap), "f32"))))
         return taps
 
-    def _base(self, axis: int, size: Any) -> tuple[Any, Any, Any]:
+    def _base(self, axis: int, extent: Any) -> tuple[Any, Any, Any]:
         """Where a pixel of offset 0 reads, whole pixels and the rest, and pixels that an offset of one moves by."""
-        ops, steps = _ops(), _size(self.offsets, axis)
-        gaps = ops.convert(ops.maximum(ops.subtract(steps, _int32(1)), _int32(1)), "f32")
+        ops, steps = opset(), size(self.offsets, axis)
+        gaps = ops.convert(ops.maximum(ops.subtract(steps, int32(1)), int32(1)), "f32")
         if self.standard:
-            unit = ops.divide(ops.convert(ops.subtract(size, _int32(1)), "f32"), gaps)
-            position = ops.multiply(ops.convert(_range(steps), "f32"), unit)
+            unit = ops.divide(ops.convert(ops.subtract(extent, int32(1)), "f32"), gaps)
+            position = ops.multiply(ops.convert(counted(steps), "f32"), unit)
         else:
-            unit = _float(0.5)
-            step = ops.divide(ops.convert(size, "f32"), gaps)
-            position = ops.subtract(ops.multiply(ops.convert(_range(steps), "f32"), step), _float(0.5))
-        whole, along = ops.floor(position), _int64([1, 1, -1, 1] if axis == 2 else [1, 1, 1, -1])
+            unit = float32(0.5)
+            step = ops.divide(ops.convert(extent, "f32"), gaps)
+            position = ops.subtract(ops.multiply(ops.convert(counted(steps), "f32"), step), float32(0.5))
+        whole, along = ops.floor(position), int64([1, 1, -1, 1] if axis == 2 else [1, 1, 1, -1])
         rest = ops.subtract(position, whole)
         return ops.reshape(ops.convert(whole, "i32"), along, False), ops.reshape(rest, along, False), unit
 
 
 def _turned(planes: Sequence[Any], of_each: int) -> Any:
     """Planes of (N, k, H, W) -> (N * H * W, planes * k)."""
-    ops = _ops()
-    flat = ops.reshape(ops.concat(planes, 1), _int64([0, of_each, -1]), True)
-    return ops.reshape(ops.transpose(flat, _int64([0, 2, 1])), _int64([-1, of_each]), False)
+    ops = opset()
+    flat = ops.reshape(ops.concat(planes, 1), int64([0, of_each, -1]), True)
+    return ops.reshape(ops.transpose(flat, int64([0, 2, 1])), int64([-1, of_each]), False)
+
+
+def _copied(feature: Any) -> Any:
+    """The same values. What a convolution with a sum in it leaves, OpenVINO would turn twice before it is a table."""
+    return opset().clamp(feature, -_LARGEST, _LARGEST)
 
 
 def _as_rows(feature: Any) -> Any:
     """(N, C, h, w) -> (N * h * w, C)."""
-    ops = _ops()
-    pixels = ops.transpose(feature, _int64([0, 2, 3, 1]))
-    return ops.reshape(pixels, _concat([_int64([-1]), _channels(feature)]), False)
+    ops = opset()
+    pixels = ops.transpose(feature, int64([0, 2, 3, 1]))
+    return ops.reshape(pixels, joined([int64([-1]), sizes(feature, 1)]), False)
 
 
-def _concat(parts: Sequence[Any]) -> Any:
-    return _ops().concat(parts, 0)
-
-
-def _channels(feature: Any) -> Any:
-    ops = _ops()
-    return ops.gather(ops.shape_of(feature), _int64([1]), _int64(0))
-
-
-def _size(feature: Any, axis: int) -> Any:
-    ops = _ops()
-    return ops.gather(ops.shape_of(feature, "i32"), _int64(axis), _int64(0))
-
-
-def _range(count: Any) -> Any:
-    return _ops().range(_int32(0), count, _int32(1), "i32")
-
-
-def _ops() -> Any:
-    import openvino.opset15 as ops  # noqa: PLC0415 - optional
-
-    return ops
-
-
-def _int64(value: int | Sequence[int]) -> Any:
-    return _ops().constant(np.array(value, dtype=np.int64))
-
-
-def _int32(value: int | Sequence[int]) -> Any:
-    return _ops().constant(np.array(value, dtype=np.int32))
-
-
-def _float(value: float | Sequence[float]) -> Any:
-    return _ops().constant(np.array(value, dtype=np.float32))
+def joined(parts: Sequence[Any]) -> Any:
+    return opset().concat(parts, 0)
