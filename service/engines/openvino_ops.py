@@ -6,7 +6,11 @@ alignseg.AlignedAggregate(low, high, offsets) and alignseg.AlignedContext(local,
 
 A bilinear sample is a weighted sum of four pixels, so of four rows of the table (pixels, channels): what
 EmbeddingBagPackedSum computes. GridSample's kernel gathers channel by channel in planar layout; this one reads each
-pixel's channels in one piece, in the layout that convolutions leave them in.
+pixel's channels in one piece, in the layout that convolutions leave them in. AlignFA's two samples are one sum of eight
+rows, of a table that holds both maps, one below the other.
+
+Where to read is computed in planes, (N, k, H, W), and turned to (pixels, 4 * k) at the end: where only the innermost
+two or four numbers differ, OpenVINO computes them one by one.
 
 Positions are exact in every precision. Pixel i at offset d reads b(i) + u * d, b and u given by the sizes alone. With
 b = floor(b) + r and m = r + u * d,
@@ -70,26 +74,27 @@ class _Raster:
         """The sum of k features, each moved by its own offsets; bilinear, zeros outside.
 
         features: (N, C, h, w), all of one size. like: a map of C channels. Returns (N, C, H, W).
-
-        Where to read is computed in planes, (N, k, H, W), and turned to (N * H * W, 4 * k) at the end: a broadcast over
-        the innermost four numbers would be done one by one.
         """
-        ops, count = opset(), len(features)
+        ops, tables = opset(), [_as_rows(feature) for feature in features]
+        table = joined(tables) if len(tables) > 1 else tables[0]
+        summed = ops.embedding_bag_packed_sum(table, *self._bags(features[0], len(features)))
+        shape = joined([sizes(self.offsets, 0, 2, 3), sizes(like, 1)])
+        return ops.transpose(ops.reshape(summed, shape, False), int64([0, 3, 1, 2]))
+
+    def _bags(self, feature: Any, count: int) -> tuple[Any, Any]:
+        """Which rows of the table make a pixel, and their weights, (N * H * W, 4 * count), of features of this size."""
+        ops = opset()
         pairs = ops.reshape(self.offsets, joined([int64([0, count, 2, -1]), sizes(self.offsets, 3)]), True)
         dx, dy = (ops.squeeze(d, int64(2)) for d in ops.split(pairs, int64(2), 2).outputs())
-        rows, columns = self._taps(dy, 2, features[0]), self._taps(dx, 3, features[0])
-        width, begin = size(features[0], 3), self._begin(features[0], count)
-        begins = [(ops.add(ops.multiply(row, width), begin), weight) for row, weight in rows]
-        pixels = [ops.add(row, column) for row, _ in begins for column, _ in columns]
-        weights = [ops.multiply(row, column) for _, row in begins for _, column in columns]
-        table = joined([_as_rows(feature) for feature in features]) if count > 1 else _as_rows(features[0])
-        of_each = 4 * count
-        both = ops.embedding_bag_packed_sum(table, _turned(pixels, of_each), _turned(weights, of_each))
-        shape = joined([sizes(self.offsets, 0, 2, 3), sizes(like, 1)])
-        return ops.transpose(ops.reshape(both, shape, False), int64([0, 3, 1, 2]))
+        rows, columns = self._taps(dy, 2, feature), self._taps(dx, 3, feature)
+        first, width = self._first(feature, count), size(feature, 3)
+        begins = [ops.add(ops.multiply(row, width), first) for row, _ in rows]
+        pixels = [ops.add(begin, column) for begin in begins for column, _ in columns]
+        weights = [ops.multiply(row, column) for _, row in rows for _, column in columns]
+        return _turned(pixels, 4 * count), _turned(weights, 4 * count)
 
-    def _begin(self, feature: Any, count: int) -> Any:
-        """The row of the table at which a picture's pixels begin, (N, k, 1, 1) int32."""
+    def _first(self, feature: Any, count: int) -> Any:
+        """Where in the table each picture of each feature begins, (N, k, 1, 1) int32."""
         ops = opset()
         pixels, batch = ops.multiply(size(feature, 2), size(feature, 3)), size(feature, 0)
         table = int32(np.arange(count).reshape(1, count, 1, 1))
@@ -127,7 +132,7 @@ class _Raster:
 
 
 def _turned(planes: Sequence[Any], of_each: int) -> Any:
-    """Planes of (N, k, H, W) -> (N * H * W, planes * k)."""
+    """Planes of (N, k, H, W) -> (N * H * W, of_each), of_each = planes * k."""
     ops = opset()
     flat = ops.reshape(ops.concat(planes, 1), int64([0, of_each, -1]), True)
     return ops.reshape(ops.transpose(flat, int64([0, 2, 1])), int64([-1, of_each]), False)
@@ -143,7 +148,3 @@ def _as_rows(feature: Any) -> Any:
     ops = opset()
     pixels = ops.transpose(feature, int64([0, 2, 3, 1]))
     return ops.reshape(pixels, joined([int64([-1]), sizes(feature, 1)]), False)
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    return opset().concat(parts, 0)
