@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 import numpy as np
 
 from service.contracts import Inference, UInt8Array
-from service.engines import openvino_argmax, openvino_blocks, openvino_int8, openvino_ops
+from service.engines import openvino_argmax, openvino_blocks, openvino_int8, openvino_ops, openvino_pixels
 from service.engines.confidence import confidence
 from service.engines.onnx_runtime import CLASS_MAP, LOGITS
 from service.engines.openvino_cache import Cache
@@ -144,6 +144,7 @@ class OpenVinoEngine:
                 f"{self._path} gives {names}; expected one input and an output {CLASS_MAP}. "
                 "Make it with `alignseg export`."
             )
+        openvino_pixels.in_order(model)
         openvino_blocks.widen(model)
         openvino_argmax.by_rows(model)
         if self._ranges is not None:
