@@ -14,7 +14,7 @@ from service.settings import REPOSITORY
 pytest.importorskip("openvino", reason="openvino is not installed: pip install -e '.[cpu]'")
 import openvino
 
-from service.engines import openvino_argmax, openvino_blocks, openvino_ops, self_test
+from service.engines import openvino_argmax, openvino_blocks, openvino_ops, openvino_pixels, self_test
 from service.engines.openvino_nodes import int64, opset, sizes
 
 FOLDER = REPOSITORY / "weights" / "alignseg-lite"
@@ -101,14 +101,50 @@ def test_what_is_no_such_argmax_stays(make: Callable[[], Any]) -> None:
     assert types(model) == before
 
 
+def normalisation(number: Floats, order: tuple[int, ...] = (0, 3, 1, 2)) -> Any:
+    """pictures (N, H, W, 3) uint8 -> planes, less and divided by `number`, summed over rows, as a model."""
+    ops = opset()
+    source = ops.parameter([-1, -1, -1, 3], np.uint8)
+    floats = ops.convert(ops.transpose(source, int64(order)), "f32")
+    normalised = ops.divide(ops.subtract(floats, ops.constant(number)), ops.constant(number))
+    return openvino.Model([ops.result(normalised), ops.result(ops.reduce_sum(normalised, int64(2)))], [source], "n")
+
+
+def test_pixels_in_order_are_the_same() -> None:
+    rng = np.random.default_rng(0)
+    number = rng.uniform(50, 150, (1, 3, 1, 1)).astype(np.float32)
+    plain, in_order = normalisation(number), normalisation(number)
+    openvino_pixels.in_order(in_order)
+    assert "Tile" in types(in_order)
+    for height, width in SIZES:
+        pictures = rng.integers(0, 256, (2, height, width, 3), np.uint8)
+        for expected, got in zip(computed(plain, pictures), computed(in_order, pictures), strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: normalisation(np.ones((1, 3, 1, 1), np.float32), (0, 3, 2, 1)),
+        lambda: normalisation(np.ones((1, 3, 1, 7), np.float32)),
+    ],
+)
+def test_other_ways_to_planes_stay(make: Callable[[], Any]) -> None:
+    model = make()
+    before = types(model)
+    openvino_pixels.in_order(model)
+    assert types(model) == before
+
+
 @pytest.mark.parametrize("shape", [(1, 185, 241), (2, 97, 131)])
 def test_the_shipped_model_gives_the_same(shape: tuple[int, int, int]) -> None:
     core = openvino.Core()
     core.add_extension(openvino_ops.extensions())
     path = manifests.verified_file(FOLDER, manifests.load(FOLDER), ROLE)
     plain, rewritten = core.read_model(path), core.read_model(path)
-    openvino_blocks.widen(rewritten)
-    openvino_argmax.by_rows(rewritten)
+    for rewrite in (openvino_pixels.in_order, openvino_blocks.widen, openvino_argmax.by_rows):
+        rewrite(rewritten)
+    assert types(rewritten).count("Tile") == types(plain).count("Tile") + 2  # mean and deviation
     assert types(rewritten).count("Slice") == types(plain).count("Slice") + 4  # AlignFA's convolutions
     assert types(rewritten).count("EmbeddingBagPackedSum") == types(plain).count("EmbeddingBagPackedSum") + 1
     pictures = np.concatenate([np.roll(self_test.street(shape[1:]), 40 * i, axis=2) for i in range(shape[0])])
