@@ -1,4 +1,4 @@
-"""The manifests against Kubernetes' own schemas, and against what the server really has."""
+"""The manifests against Kubernetes' own schemas and the Prometheus operator's, and against what the server really has."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
+from pydantic import ValidationError
 
 from service.server import LAST_BYTES_S
 from service.settings import Settings, misspelt
@@ -27,6 +29,17 @@ def test_the_schema_refuses_what_is_wrong() -> None:
     wrong = {**MANIFESTS["pdb"], "spec": {"maxUnavailabel": 1}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_prometheus_operator_takes_its_own_and_refuses_what_is_wrong() -> None:
+    strictly: dict[str, Any] = {"extra": "forbid", "by_name": False, "by_alias": True}
+    monitor = MANIFESTS["servicemonitor"]
+    ServiceMonitor.model_validate(monitor, **strictly)
+    (endpoint,) = monitor["spec"]["endpoints"]
+    for wrong in ({"intervall": "15s"}, {"port": 8000}, {"interval": "15 s"}):
+        spec = {**monitor["spec"], "endpoints": [{**endpoint, **wrong}]}
+        with pytest.raises(ValidationError):
+            ServiceMonitor.model_validate({**monitor, "spec": spec}, **strictly)
 
 
 def test_everything_points_at_the_pods() -> None:

@@ -1,16 +1,21 @@
 """What is shipped for Ray, against Serve's own schema, Kubernetes', and what the fleet really takes."""
 
+import copy
 import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from cloudcoil.models.prometheus_operator.v1 import PodMonitor
+from pydantic import ValidationError
 
 from service.server import LAST_BYTES_S
 from service.settings import Settings
+from tests.deploy.kuberay import RAY_SERVICE as RAY_SERVICE_SCHEMA
 
 pytest.importorskip("ray")
 
@@ -22,15 +27,6 @@ RAY_SERVICE: dict[str, Any] = yaml.safe_load((FOLDER / "rayservice.yaml").read_t
 CLUSTER = RAY_SERVICE["spec"]["rayClusterConfig"]
 CODECS, GPUS = CLUSTER["workerGroupSpecs"]
 PODS = {"head": CLUSTER["headGroupSpec"], "codecs": CODECS, "gpus": GPUS}
-# KubeRay's API reference, as far as it is used here: https://docs.ray.io/en/master/kuberay/references/api.html
-FIELDS = {
-    "spec": {"upgradeStrategy", "serveConfigV2", "rayClusterConfig"},
-    "cluster": {
-        "rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec",
-        "workerGroupSpecs",
-    },
-    "group": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
-}  # fmt: skip
 
 
 def _settings() -> Settings:
@@ -62,11 +58,34 @@ def test_deployments_are_those_that_the_fleet_has() -> None:
 
 def test_kuberay_deploys_the_same() -> None:
     assert yaml.safe_load(RAY_SERVICE["spec"]["serveConfigV2"])["applications"] == SERVE["applications"]
-    assert set(RAY_SERVICE["spec"]) <= FIELDS["spec"]
-    assert set(CLUSTER) <= FIELDS["cluster"]
-    for group in PODS.values():
-        assert set(group) <= FIELDS["group"]
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+
+
+def test_kuberay_takes_it() -> None:
+    jsonschema.validate(RAY_SERVICE, RAY_SERVICE_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("inside", "wrong"),
+    [
+        (("spec",), {"serveConfig": "x"}),
+        (("spec",), {"rayClusterConfig": None}),
+        (("spec", "upgradeStrategy"), {"type": "BlueGreen"}),
+        (("spec", "rayClusterConfig", "authOptions"), {"mode": "tokens"}),
+        (("spec", "rayClusterConfig", "autoscalerOptions"), {"idleTimeoutSeconds": "600"}),
+        (("spec", "rayClusterConfig"), {"enableInTreeAutoscaler": True}),
+        (("spec", "rayClusterConfig", "headGroupSpec", "rayStartParams"), {"num-cpus": 0}),
+        (("spec", "rayClusterConfig", "workerGroupSpecs", 0), {"minReplicas": "2"}),
+        (("spec", "rayClusterConfig", "workerGroupSpecs", 1), {"maxReplica": 2}),
+    ],
+)
+def test_kuberays_schema_refuses_what_is_wrong(inside: tuple[str | int, ...], wrong: dict[str, Any]) -> None:
+    changed = copy.deepcopy(RAY_SERVICE)
+    place: Any = changed
+    for step in inside:
+        place = place[step]
+    place.update(wrong)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(changed, RAY_SERVICE_SCHEMA)
 
 
 @pytest.mark.parametrize("name", PODS)
@@ -100,8 +119,17 @@ def test_a_replica_ends_after_its_last_answer() -> None:
 
 def test_prometheus_finds_every_way_in() -> None:
     monitor = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())
+    PodMonitor.model_validate(monitor, extra="forbid", by_name=False, by_alias=True)
     assert monitor["spec"]["selector"]["matchLabels"]["ray.io/group"] == CODECS["groupName"]
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     (container,) = CODECS["template"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports[endpoint["port"]] == _settings().admin_port
+
+
+@pytest.mark.parametrize("wrong", [{"portt": "admin"}, {"port": 9000}, {"interval": "15 s"}])
+def test_prometheus_operator_refuses_what_is_wrong(wrong: dict[str, Any]) -> None:
+    monitor = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())
+    monitor["spec"]["podMetricsEndpoints"][0].update(wrong)
+    with pytest.raises(ValidationError):
+        PodMonitor.model_validate(monitor, extra="forbid", by_name=False, by_alias=True)
