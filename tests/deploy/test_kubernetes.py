@@ -1,4 +1,4 @@
-"""The manifests against Kubernetes' own schemas and the Prometheus operator's, and against what the server really has."""
+"""The manifests against the schemas of Kubernetes and the Prometheus operator, and what the server really has."""
 
 from pathlib import Path
 from typing import Any
