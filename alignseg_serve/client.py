@@ -6,14 +6,14 @@ with Client("http://localhost:8000") as client:
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
 import httpx
 
-from alignseg_serve.client_errors import Busy, ClientError, Unreachable, error_of
+from alignseg_serve.client_attempts import Attempts
+from alignseg_serve.client_errors import ClientError
 from alignseg_serve.client_messages import (
     ClassEntry,
     ClassShare,
@@ -22,7 +22,6 @@ from alignseg_serve.client_messages import (
     Segmentation,
     bytes_of,
     class_table_of,
-    problem_of,
     query,
     segmentation_of,
 )
@@ -30,39 +29,6 @@ from alignseg_serve.client_messages import (
 __all__ = ["AsyncClient", "ClassEntry", "ClassShare", "ClassTable", "Client", "ClientError", "Picture", "Segmentation"]
 
 TIMEOUT_S: Final = 60.0
-_UNTOLD_S: Final = 1.0  # waited where a full server does not say how long
-_SPREAD: Final = 0.1  # of the wait is added at random, so that a crowd that was sent away does not come back as one
-
-
-class _Attempts:
-    """One request's time: what is left of it, and whether a refusal leaves enough to come back."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._deadline = time.monotonic() + timeout_s
-
-    @property
-    def left_s(self) -> float:
-        return max(0.001, self._deadline - time.monotonic())
-
-    def prepare(self, request: httpx.Request) -> httpx.Request:
-        """Limit each wait on the socket, and tell the server, which then computes nothing for a client that is gone."""
-        request.extensions["timeout"] = httpx.Timeout(self.left_s).as_dict()
-        request.headers["X-Request-Timeout-Ms"] = str(max(1, int(self.left_s * 1e3)))
-        return request
-
-    def pause_s(self, response: httpx.Response) -> float | None:
-        """None for a good answer; else how long to wait before the next attempt.
-
-        Raises ServerProblem when there should be none.
-        """
-        if response.is_success:
-            return None
-        error = error_of(problem_of(response))
-        told_s = error.problem.retry_after_s
-        wait_s = (_UNTOLD_S if told_s is None else told_s) * (1 + _SPREAD * random.random())
-        if not isinstance(error, Busy) or wait_s >= self.left_s:
-            raise error
-        return wait_s
 
 
 def _options(url: str, timeout_s: float, api_key: str | None) -> dict[str, Any]:
@@ -82,11 +48,6 @@ def _segment_request(data: bytes, params: dict[str, str]) -> dict[str, Any]:
         "headers": {"Content-Type": "application/octet-stream"},
         "params": params,
     }
-
-
-def _unreachable(request: httpx.Request, error: httpx.RequestError) -> Unreachable:
-    reason = "it took too long" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
-    return Unreachable(f"{request.method} {request.url} failed: {reason}. Is the server running there?")
 
 
 class Client:
@@ -147,15 +108,17 @@ class Client:
         self.close()
 
     def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        attempts = _Attempts(self._timeout_s)
+        attempts = Attempts(self._timeout_s)
         while True:
             request = attempts.prepare(self._http.build_request(method, url, **options))
             try:
                 response = self._http.send(request)
             except httpx.RequestError as error:
-                raise _unreachable(request, error) from error
-            if (wait_s := attempts.pause_s(response)) is None:
-                return response
+                wait_s = attempts.after_loss(request, error)
+            else:
+                if response.is_success:
+                    return response
+                wait_s = attempts.after_refusal(response)
             time.sleep(wait_s)
 
 
@@ -209,13 +172,15 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        attempts = _Attempts(self._timeout_s)
+        attempts = Attempts(self._timeout_s)
         while True:
             request = attempts.prepare(self._http.build_request(method, url, **options))
             try:
                 response = await self._http.send(request)
             except httpx.RequestError as error:
-                raise _unreachable(request, error) from error
-            if (wait_s := attempts.pause_s(response)) is None:
-                return response
+                wait_s = attempts.after_loss(request, error)
+            else:
+                if response.is_success:
+                    return response
+                wait_s = attempts.after_refusal(response)
             await asyncio.sleep(wait_s)

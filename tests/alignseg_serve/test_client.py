@@ -23,7 +23,8 @@ GOOD = httpx.Response(200, json=CLASSES)
 
 def refusal(status: int, retry: float | None = None, **headers: str) -> httpx.Response:
     told = {"type": "urn:x", "title": "No", "status": status, "detail": "because", "request_id": "r1"}
-    return httpx.Response(status, json=told | ({} if retry is None else {"retry_after_s": retry}), headers=headers)
+    told |= {} if retry is None else {"retry_after_s": retry}
+    return httpx.Response(status, json=told, headers={"Content-Type": "application/problem+json", **headers})
 
 
 class Script:
@@ -90,6 +91,28 @@ def test_refusals_that_are_final(status: int, kind: type[errors.ServerProblem]) 
 def test_a_proxy_that_knows_no_problems(body: bytes) -> None:
     with client(Script(httpx.Response(502, content=body))) as c, pytest.raises(errors.ServerFailed, match="502"):
         c.classes()
+
+
+LOST = httpx.RemoteProtocolError("Server disconnected without sending a response.")
+
+
+@pytest.mark.parametrize("lost", [LOST, httpx.ReadError(""), httpx.Response(500, text="Internal Server Error")])
+def test_a_server_that_was_lost_over_it_may_have_a_neighbour(lost: httpx.Response | Exception) -> None:
+    script = Script(lost, GOOD)
+    with client(script) as c:
+        assert c.classes().model == "m"
+    assert len(script.requests) == 2
+
+
+async def test_neighbours_are_not_lost_one_after_the_other() -> None:
+    script = Script(LOST)
+    async with AsyncClient("http://server", transport=httpx.MockTransport(script)) as c:
+        with pytest.raises(errors.Unreachable, match="disconnected"):
+            await c.classes()
+    assert len(script.requests) == 2
+    with client(script := Script(LOST), timeout_s=0.05) as c, pytest.raises(errors.Unreachable):
+        c.classes()
+    assert len(script.requests) == 1  # there was no time for another
 
 
 @pytest.mark.parametrize("body", [{"json": {}}, {"json": []}, {"text": "hello"}, {"json": CLASSES | {"classes": [7]}}])
