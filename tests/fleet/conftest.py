@@ -1,9 +1,18 @@
 """A Ray cluster of several nodes on this machine, for all tests of this folder."""
 
+import os
+import socket
 from collections.abc import Generator
 from typing import Any
 
 import pytest
+
+from tests.e2e.process import REPOSITORY
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="package")
@@ -15,14 +24,16 @@ def ray_cluster() -> Generator[Any, None, None]:
     from service.fleet import cluster as ours  # sets what Ray reads when it is imported  # noqa: F401
 
     # Else a dead node is missed for half a minute.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
     memory = {"object_store_memory": 100 * 1024 * 1024}
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
             "num_cpus": 3,
-            "resources": {"head": 1},
-            "include_dashboard": False,
+            "resources": {"head": 1, "codecs": 2},
+            "include_dashboard": True,  # `serve deploy` talks to it
+            "dashboard_port": _free_port(),
             "_system_config": quick,
             **memory,
         },

@@ -7,10 +7,9 @@ import signal
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from service.manifest import FILE_NAME, Manifest
 from service.settings import Settings
 from tests import tiny_model
 from tests.fakes import encoded, serving_app, striped
+from tests.fleet.load import PNG, under_load, until
 
 pytest.importorskip("ray")
-PNG = encoded(striped(70, 90))
 
 
 def noting(settings: Settings, manifest: Manifest) -> list[Engine]:
@@ -88,53 +87,6 @@ def fleet(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Generat
         yield Fleet(f"http://127.0.0.1:{port}", settings, ray_cluster)
     finally:
         serve.shutdown()
-
-
-@dataclass
-class Load:
-    """What clients got: statuses, and versions of the model in the order in which they came."""
-
-    statuses: Counter[int] = field(default_factory=Counter)
-    versions: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def under_load(fleet: Fleet, clients: int = 4) -> Generator[Load, None, None]:
-    """While inside, clients send one picture after the other."""
-    found, stop = Load(), threading.Event()
-
-    def client() -> None:
-        with httpx.Client(base_url=fleet.url, timeout=60) as http:
-            while not stop.is_set():
-                try:
-                    answer = http.post("/segment?masks=none", content=PNG)
-                except httpx.HTTPError as error:
-                    found.failures.append(repr(error))
-                    continue
-                found.statuses[answer.status_code] += 1
-                if answer.status_code == 200:
-                    found.versions.append(answer.json()["version"])
-                else:
-                    found.failures.append(answer.text)
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        _until(lambda: found.statuses.total() > 20)
-        yield found
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(60)
-
-
-def _until(true: Any, seconds: float = 60) -> None:
-    by = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < by
-        time.sleep(0.02)
 
 
 REQUESTS = [
@@ -211,7 +163,7 @@ def test_a_full_house_says_when_to_come_back(fleet: Fleet) -> None:
         for one in held:
             one.sendall(head)
         with going_on(held):
-            _until(lambda: f"alignseg_in_flight {most}.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
+            until(lambda: f"alignseg_in_flight {most}.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
             refused = httpx.post(f"{fleet.url}/segment", content=PNG)
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
@@ -223,41 +175,41 @@ def test_a_full_house_says_when_to_come_back(fleet: Fleet) -> None:
     finally:
         for one in held:
             one.close()
-    _until(lambda: "alignseg_in_flight 0.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
+    until(lambda: "alignseg_in_flight 0.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
 
 
 def test_a_new_model_under_load_loses_nothing(fleet: Fleet) -> None:
     path = fleet.settings.model / FILE_NAME
-    with under_load(fleet) as found:
+    with under_load(fleet.url) as found:
         told = json.loads(path.read_text())
         (part := path.with_suffix(".part")).write_text(json.dumps(told | {"version": "2"}))
         part.replace(path)
-        _until(lambda: "2" in found.versions[-4:])
-        _until(lambda: found.versions[-20:] == ["2"] * 20)
-    assert not found.failures
+        until(lambda: "2" in found.versions[-4:])
+        until(lambda: found.versions[-20:] == ["2"] * 20)
+    assert not found.failures, found.told
     assert set(found.versions) == {"1", "2"}
 
 
 def test_a_killed_replica_costs_no_answer(fleet: Fleet) -> None:
     fleet.wait_for_engines(2)
-    with under_load(fleet) as found:
+    with under_load(fleet.url) as found:
         killed = min(fleet.replicas())
         os.kill(killed, signal.SIGKILL)
-        _until(lambda: len(fleet.replicas()) == 2 and killed not in fleet.replicas())  # Serve made another
+        until(lambda: len(fleet.replicas()) == 2 and killed not in fleet.replicas())  # Serve made another
         before = found.statuses.total()
-        _until(lambda: found.statuses.total() > before + 20)
-    assert not found.failures
+        until(lambda: found.statuses.total() > before + 20)
+    assert not found.failures, found.told
     assert set(found.statuses) == {200}
 
 
 def test_a_killed_node_costs_no_answer(fleet: Fleet) -> None:
     fleet.wait_for_engines(2)
-    with under_load(fleet) as found:
+    with under_load(fleet.url) as found:
         gone = fleet.replicas()[min(fleet.replicas())]
         node = next(node for node in fleet.cluster.worker_nodes if node.node_id == gone)
         fleet.cluster.remove_node(node, allow_graceful=False)
-        _until(lambda: len(fleet.replicas()) == 2 and gone not in fleet.replicas().values())
+        until(lambda: len(fleet.replicas()) == 2 and gone not in fleet.replicas().values())
         before = found.statuses.total()
-        _until(lambda: found.statuses.total() > before + 20)
-    assert not found.failures
+        until(lambda: found.statuses.total() > before + 20)
+    assert not found.failures, found.told
     assert set(found.statuses) == {200}
