@@ -1,13 +1,15 @@
 """A job of `alignseg segment --ray` in a process of its own, in small pieces so that it can be interrupted in between.
 
-python -m tests.fleet.job SOURCE OUT png|rle
+python -m tests.fleet.job SOURCE OUT png|rle [HOLD]
 """
 
 import sys
+import time
 from typing import Any
 
 from rich.console import Console
 
+from service.contracts import UInt8Array
 from service.fleet import cluster  # noqa: F401 - sets what Ray reads when it is imported
 
 from alignseg_serve.bulk import run as bulk  # isort: skip
@@ -16,15 +18,26 @@ from service.settings import Settings
 from tests.fakes import FakeEngine, manifest
 
 
-def opener(settings: Settings, model: Manifest) -> FakeEngine:
-    return FakeEngine()
+class Opener:
+    """Opens engines that do `hold` pictures and then none, so that an interruption finds something to interrupt."""
+
+    def __init__(self, hold: int | None = None) -> None:
+        self._left = hold
+
+    def __call__(self, settings: Settings, model: Manifest) -> FakeEngine:
+        return FakeEngine(before=self._count)
+
+    def _count(self, batch: UInt8Array) -> None:
+        if self._left is not None:
+            if self._left <= 0:
+                time.sleep(100)
+            self._left -= len(batch)
 
 
-def main(source: str, out: str, masks: Any) -> int:
+def main(source: str, out: str, masks: Any, hold: str | None = None) -> int:
     bulk.AT_ONCE, bulk.A_FILE = 8, 16  # type: ignore[misc]
-    return bulk.run(
-        source, out, Settings(), Console(file=sys.stderr, width=200), masks=masks, opener=opener, manifest=manifest()
-    )
+    console, opener = Console(file=sys.stderr, width=200), Opener(int(hold) if hold else None)
+    return bulk.run(source, out, Settings(), console, masks=masks, opener=opener, manifest=manifest())
 
 
 if __name__ == "__main__":
