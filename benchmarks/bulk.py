@@ -1,14 +1,14 @@
-"""A job of 10,000 small pictures through Ray Data, interrupted twice: is each picture done exactly once?
+"""A job of 10,000 small pictures through Ray Data: is each done once when it is interrupted, does its memory grow?
 
     python -m benchmarks.bulk
 
 The engine is the stand-in, which waits a millisecond. The job is a process of its own, interrupted by SIGINT once a
-third and two thirds are done; it starts its own Ray on this machine each time.
+third and two thirds are done; it starts its own Ray on this machine each time. Then jobs of a fifth of the pictures and
+of all of them run through, and what they and Ray hold in memory is written down.
 """
 
 import argparse
 import io
-import resource
 import signal
 import subprocess
 import sys
@@ -24,6 +24,7 @@ from rich.console import Console
 
 from alignseg_serve.bulk.run import run
 from benchmarks.harness import ROOT, SCENE, report
+from benchmarks.ray_memory import RayMemory
 from benchmarks.stand_in import StandInEngine, manifest
 from service.manifest import Manifest
 from service.settings import Settings
@@ -38,14 +39,21 @@ def waiting(settings: Settings, model: Manifest) -> StandInEngine:
 
 
 def job(source: Path, out: Path, masks: Any) -> int:
-    """What the process does; its last line is its peak memory."""
+    """What the process does."""
     console = Console(stderr=True, width=200)
-    code = run(str(source), str(out), Settings(), console, masks=masks, opener=waiting, manifest=manifest())
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    return code
+    return run(str(source), str(out), Settings(), console, masks=masks, opener=waiting, manifest=manifest())
 
 
-def measure(count: int, masks: str) -> dict[str, Any]:
+def memory(count: int, masks: str) -> dict[str, Any]:
+    """One run over so many pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = Path(folder) / "in", Path(folder) / "out"
+        _pictures(source, count)
+        found = _run(source, out, masks, None)
+    return {"pictures": count, "seconds": found["seconds"], **found["memory"]}
+
+
+def interrupted(count: int, masks: str) -> dict[str, Any]:
     """Three runs over the same pictures, two of them cut short."""
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "in", Path(folder) / "out"
@@ -54,10 +62,11 @@ def measure(count: int, masks: str) -> dict[str, Any]:
         names = Counter(pq.read_table(out / "pictures", columns=["picture"]).column(0).to_pylist())
         failed = pq.read_table(out / "failed").num_rows
         files = len(list((out / "masks").rglob("*.png")))
+    runs = [{**one, "memory": {"peak_mb": one["memory"]["peak_mb"]}} for one in runs]
+    twice = sum(times > 1 for times in names.values())
     return {
-        "pictures": count, "masks": masks, "runs": runs, "done": len(names), "done_more_than_once": sum(
-            times > 1 for times in names.values()
-        ), "failed": failed, "bad_ones": BAD, "mask_files": files,
+        "pictures": count, "masks": masks, "runs": runs, "done": len(names), "done_more_than_once": twice,
+        "failed": failed, "bad_ones": BAD, "mask_files": files,
     }  # fmt: skip
 
 
@@ -65,16 +74,17 @@ def _run(source: Path, out: Path, masks: str, until: int | None) -> dict[str, An
     """until: so many rows there are when it is interrupted; None: it runs to its end."""
     command = [sys.executable, "-m", "benchmarks.bulk", "--job", str(source), str(out), masks]
     began, before = time.monotonic(), _rows(out)
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    watched = RayMemory(process.pid)
     while until is not None and process.poll() is None and _rows(out) < until:
         time.sleep(0.2)
     if until is not None:
         process.send_signal(signal.SIGINT)
-    told, said = process.communicate()
+    _, said = process.communicate()
     last = said.strip().splitlines()[-1]
     return {
         "exit": process.returncode, "seconds": round(time.monotonic() - began, 1), "rows_before": before,
-        "rows_after": _rows(out), "driver_peak_mb": round(float(told.split()[-1])), "said": last,
+        "rows_after": _rows(out), "memory": watched.told(), "said": last,
     }  # fmt: skip
 
 
@@ -104,7 +114,10 @@ def main() -> None:
     if arguments.job:
         source, out, masks = arguments.job
         raise SystemExit(job(Path(source), Path(out), masks))
-    report("bulk", measure(arguments.count, arguments.masks))
+    report("bulk", {
+        **interrupted(arguments.count, arguments.masks),
+        "memory": [memory(count, arguments.masks) for count in (arguments.count // 5, arguments.count)],
+    })  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -56,12 +56,12 @@ class Watched:
 
     def cpu_s(self) -> float:
         """Seconds of CPU so far, all threads of all processes."""
-        fields = [_read(pid, "stat").rpartition(")")[2].split() for pid in _family(self.process.pid)]
+        fields = [_read(pid, "stat").rpartition(")")[2].split() for pid in family(self.process.pid)]
         return sum(int(one[11]) + int(one[12]) for one in fields if one) / _TICKS
 
     def rss(self) -> float:
         """Resident megabytes now, of all processes; what they share is counted once for each."""
-        pages = [_read(pid, "statm").split() for pid in _family(self.process.pid)]
+        pages = [_read(pid, "statm").split() for pid in family(self.process.pid)]
         return sum(int(one[1]) for one in pages if one) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def peak_rss(self, since: float = 0.0) -> float:
@@ -85,11 +85,11 @@ class Watched:
         self._started.set()
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """A process and all that descend from it."""
     threads = (int(task.name) for task in Path(f"/proc/{pid}/task").glob("*"))  # any may have started some
     children = [int(child) for thread in threads for child in _read(pid, f"task/{thread}/children").split()]
-    return [pid, *(one for child in children for one in _family(child))]
+    return [pid, *(one for child in children for one in family(child))]
 
 
 def _read(pid: int, name: str) -> str:
