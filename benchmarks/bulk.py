@@ -40,6 +40,7 @@ def waiting(settings: Settings, model: Manifest) -> StandInEngine:
 
 def job(source: Path, out: Path, masks: Any) -> int:
     """What the process does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, it would ignore it
     console = Console(stderr=True, width=200)
     return run(str(source), str(out), Settings(), console, masks=masks, opener=waiting, manifest=manifest())
 

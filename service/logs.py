@@ -51,10 +51,17 @@ def _printable(value: object) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def resolved(form: LogFormat, stream: TextIO | None = None) -> Literal["json", "text"]:
+    """What auto means for `stream` (stderr)."""
+    if form == "auto":
+        return "text" if (stream or sys.stderr).isatty() else "json"
+    return form
+
+
 def configure(form: LogFormat = "auto", stream: TextIO | None = None) -> None:
     """Send all loggers to `stream` (stderr). auto: text on a terminal, JSON elsewhere."""
     stream = stream or sys.stderr
-    text = form == "text" or (form == "auto" and stream.isatty())
+    text = resolved(form, stream) == "text"
     handler = BundlingHandler(stream, together=_access.name)
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
     handler.addFilter(_FewWarnings())

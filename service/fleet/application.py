@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -92,7 +93,7 @@ class EngineReplica(Replica):
     """A Replica that is loaded when Serve creates it."""
 
     async def __init__(self, settings: Settings, opener: Opener) -> None:  # type: ignore[misc]  # Serve awaits it
-        logs.configure(settings.log)
+        logs.configure(settings.log, sys.__stderr__)  # Serve has put its own log into the place of sys.stderr
         super().__init__(settings, opener)
         await self.start()
 
@@ -160,7 +161,7 @@ def _asgi(settings: Settings) -> Callable[[], FastAPI]:
     """Builds the application where the replica is."""
 
     def build_app() -> FastAPI:
-        logs.configure(settings.log)
+        logs.configure(settings.log, sys.__stderr__)
         app = create_app(settings, reach=_reach)
         app.add_middleware(WithoutRequestId)
         return app

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
 os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # its own lines go to files, ours to stderr
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # a line a request, though they look alike
+os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # before each: which process it is of, and no colours in files
 # A picture goes straight from process to process, not through the object store: twice the pictures a second.
 os.environ.setdefault("RAY_SERVE_USE_GRPC_BY_DEFAULT", "1")
 # Ray is about to leave CUDA_VISIBLE_DEVICES alone for actors that ask for no GPU, and warns until one has chosen.
@@ -30,6 +32,7 @@ def joined(quiet: bool = False) -> Generator[None, None, None]:
         yield
         return
     logging.getLogger("ray").setLevel(logging.WARNING)
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it warns that a token guards the cluster
     options: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
     ray.init(namespace=NAMESPACE, log_to_driver=not quiet, configure_logging=False, **options)
     try:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ray import serve
 
+from service import logs
 from service.engines.select import open_engines
 from service.fleet import cluster
 from service.fleet.application import NAME, Fleet, application
@@ -25,6 +26,7 @@ def run_until_stopped(settings: Settings, opener: Opener = open_engines) -> int:
     logging.getLogger("ray").setLevel(logging.WARNING)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     port = settings.port or _free_port(settings.host)
+    settings = settings.model_copy(update={"log": logs.resolved(settings.log)})  # where it is read is known here
     with cluster.joined():
         for sig in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sig, lambda *_: stop.set())  # not before: Ray has handlers of its own
@@ -36,7 +38,14 @@ def run_until_stopped(settings: Settings, opener: Opener = open_engines) -> int:
             stop.wait()
             return 0 if _drained(way_in, settings.drain_timeout_s) else 1
         finally:
-            serve.shutdown()
+            _leave()
+
+
+def _leave() -> None:
+    """Other applications of a cluster that was there before go on."""
+    serve.delete(NAME)
+    if not serve.status().applications:
+        serve.shutdown()
 
 
 def _free_port(host: str) -> int:
