@@ -29,6 +29,7 @@ with warnings.catch_warnings():
 
 AT_ONCE: Final = 32  # pictures in a task: enough to hide what a task costs, few enough to share out
 A_FILE: Final = 512  # rows of a file in OUT/pictures; what an interruption may have to do again
+IN_BETWEEN: Final = 512 * 2**20  # bytes of pictures between the stages, an engine
 SHOWN: Final = 20  # failures that are printed; OUT/failed lists all
 
 
@@ -84,6 +85,9 @@ def _stream(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    engines = cluster.gpus() or cluster.nodes()
+    # Else it lets stages run ahead until the object store is full, which is a third of each node's memory.
+    context.execution_options.resource_limits = ray.data.ExecutionResources(object_store_memory=engines * IN_BETWEEN)
     known = ray.put(done)
 
     def listed(part: sources.Row) -> Iterator[sources.Row]:
@@ -91,7 +95,6 @@ def _stream(
         return sources.pictures(part, place(out), lambda key: not ledger.is_done(here, key))
 
     arrow: Any = {"batch_format": "pyarrow"}
-    engines = cluster.gpus() or cluster.nodes()
     return iter(
         ray.data.from_items(parts, override_num_blocks=len(parts))
         .flat_map(listed)
