@@ -23,6 +23,7 @@ from PIL import Image
 from rich.console import Console
 
 from alignseg_serve.bulk.run import run
+from alignseg_serve.segment_files import INTERRUPTED, SOME_FAILED
 from benchmarks.harness import ROOT, SCENE, report
 from benchmarks.ray_memory import RayMemory
 from benchmarks.stand_in import StandInEngine, manifest
@@ -82,6 +83,8 @@ def _run(source: Path, out: Path, masks: str, until: int | None) -> dict[str, An
     if until is not None:
         process.send_signal(signal.SIGINT)
     _, said = process.communicate()
+    if process.returncode not in {0, SOME_FAILED, INTERRUPTED}:
+        raise RuntimeError(f"the job ended with {process.returncode}:\n{said}")
     last = said.strip().splitlines()[-1]
     return {
         "exit": process.returncode, "seconds": round(time.monotonic() - began, 1), "rows_before": before,

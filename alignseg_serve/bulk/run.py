@@ -87,7 +87,8 @@ def _stream(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     engines = cluster.gpus() or cluster.nodes()
     # Else it lets stages run ahead until the object store is full, which is a third of each node's memory.
-    context.execution_options.resource_limits = ray.data.ExecutionResources(object_store_memory=engines * IN_BETWEEN)
+    limits = ray.data.ExecutionResources.for_limits(object_store_memory=engines * IN_BETWEEN)
+    context.execution_options.resource_limits = limits
     known = ray.put(done)
 
     def listed(part: sources.Row) -> Iterator[sources.Row]:

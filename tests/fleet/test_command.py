@@ -1,5 +1,6 @@
 """`alignseg serve --ray` and `segment --ray` as they are typed."""
 
+import json
 import signal
 import socket
 import sys
@@ -46,14 +47,14 @@ def test_served_by_ray_it_answers_and_ends_as_the_single_server(
     with socket.create_server(("127.0.0.1", 0)) as found:
         admin = found.getsockname()[1]
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
-    monkeypatch.setenv("ALIGNSEG_ADMIN_PORT", str(admin))  # opened by the way in
     tiny_model.write(tmp_path / "model")
-    settings = {"engine": "onnxruntime-cpu", "log": "json"}
+    settings = {"engine": "onnxruntime-cpu", "log": "json", "admin_port": admin}  # opened by the way in
     statuses: list[int] = []
     with running([*serve(tmp_path / "model"), "--ray"], **settings) as process:
+        (url,) = (url for url in process.urls if not url.endswith(f":{admin}"))
 
         def client() -> None:
-            with httpx.Client(base_url=process.url) as http:
+            with httpx.Client(base_url=url) as http:
                 while (status := http.post("/segment", content=PNG).status_code) == 200:
                     statuses.append(status)
                 statuses.append(status)
@@ -65,11 +66,13 @@ def test_served_by_ray_it_answers_and_ends_as_the_single_server(
             threads[0].join(0.01)
         assert _answer(f"http://127.0.0.1:{admin}/healthz/ready").json()["status"] == "ready"
         assert 'alignseg_batch_size_count{model="tiny"}' in httpx.get(f"http://127.0.0.1:{admin}/metrics").text
-        assert httpx.get(f"{process.url}/metrics").status_code == 404
+        assert httpx.get(f"{url}/metrics").status_code == 404
         process.process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(30)
         assert process.wait() == 0, "".join(process.log)
+    told = [json.loads(line[line.index("{") :]) for line in process.log]  # after a process's name; nothing else
+    assert {"alignseg.server", "alignseg.app", "alignseg.access"} <= {one["logger"] for one in told}
     assert len(statuses) > 20
     assert set(statuses) == {200, 503}, statuses
 
