@@ -12,6 +12,8 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # a line a request, though they lo
 os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # before each: which process it is of, and no colours in files
 # A picture goes straight from process to process, not through the object store: twice the pictures a second.
 os.environ.setdefault("RAY_SERVE_USE_GRPC_BY_DEFAULT", "1")
+# Serve's memory of how long a replica's queue is goes wrong: of two engines one stood idle while the other had it all.
+os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S", "0")
 # Ray is about to leave CUDA_VISIBLE_DEVICES alone for actors that ask for no GPU, and warns until one has chosen.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
