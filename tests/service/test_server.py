@@ -1,3 +1,4 @@
+import logging
 import re
 import signal
 from types import SimpleNamespace
@@ -76,10 +77,12 @@ async def test_the_drain_ends_in_time(pipeline: StandIn, caplog: pytest.LogCaptu
     app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline, metrics=Metrics()))
     server = Server(app, Settings(drain_timeout_s=0))
     pipeline.admission.enter()
-    server.handle_exit(signal.SIGTERM, None)
-    assert await server.on_tick(1)
+    with caplog.at_level(logging.INFO, "alignseg.server"):
+        server.handle_exit(signal.SIGTERM, None)
+        assert await server.on_tick(1)
     assert server.exit_code == 1
-    (told,) = caplog.messages
+    begun, told = caplog.messages
+    assert begun.startswith("draining: requests in flight: 1; waiting for them until ")
     assert re.fullmatch(r"drained for \d\.\d s \(ALIGNSEG_DRAIN_TIMEOUT_S\); requests that are cut off: 1", told)
 
 
