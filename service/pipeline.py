@@ -41,8 +41,7 @@ class Pipeline:
         self.admission = Admission(_limits(settings, model))
         self.health = Health(settings, self.admission, model)
         self.pixels = PixelBudget(settings.max_pixels_in_flight, self.admission.drain_s)
-        self._decoders = Pool("decode", settings.codec_threads)
-        self._encoders = Pool("encode", settings.codec_threads)
+        self._codecs = Pool("codec", settings.codec_threads)  # one for both: more threads would wait for Python's lock
         self._retiring: set[asyncio.Task[bool]] = set()
         self._drained_by: float | None = None
 
@@ -91,15 +90,13 @@ class Pipeline:
             model.require_confidence()
         with model.in_use(), self.pixels.share() as take:
             began = time.monotonic()
-            pixels, seen = await self._decoders.run(
-                partial(self._open, model.manifest, picture, tile, with_pixels, take)
-            )
+            pixels, seen = await self._codecs.run(partial(self._open, model.manifest, picture, tile, with_pixels, take))
             timing = {"decode": _noted("decode", began)}
             began = time.monotonic()
             inferred = await self._infer_all(model, seen, deadline, with_confidence)
             timing |= _queue_and_infer(began, inferred)
             began = time.monotonic()
-            answer = await self._encoders.run(partial(_close, model.manifest, pixels, seen, inferred, timing, render))
+            answer = await self._codecs.run(partial(_close, model.manifest, pixels, seen, inferred, timing, render))
             _noted("encode", began)
             return answer
 
@@ -109,7 +106,7 @@ class Pipeline:
 
     async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call work(...) in a decoder's thread: for messages around pictures, to be read or written."""
-        return await self._decoders.run(partial(work, *args, **kwargs))
+        return await self._codecs.run(partial(work, *args, **kwargs))
 
     def _open(
         self, manifest: Manifest, picture: bytes | UInt8Array, tile: bool, with_pixels: bool, take: Take
@@ -129,7 +126,7 @@ class Pipeline:
 
         async def one(index: int) -> Inferred:
             async with places:
-                tensor = await self._decoders.run(seen.tensor, index)
+                tensor = await self._codecs.run(seen.tensor, index)
                 inferred = await model.infer(tensor, deadline, with_confidence)
             pace.one_done()
             return inferred
@@ -151,14 +148,14 @@ class Pipeline:
         self.stop_admitting()
         left_s = max(0.0, (self._drained_by or 0.0) - time.monotonic())
         drained = await asyncio.gather(self.model.retire(left_s), *self._retiring)
-        self._decoders.close()
-        self._encoders.close()
+        self._codecs.close()
         return all(drained)
 
 
 def _limits(settings: Settings, model: ServedModel) -> Limits:
-    # A batch in each engine and one before it, and a picture in each codec thread and one before that: as the stages'
-    # times vary, fewer would leave some of them idle. And a rate measured with too few stays too low: so it is a floor.
+    # A batch in each engine and one before it, and a picture in each codec thread and three before that, some to be
+    # decoded and some to be encoded: as the stages' times vary, fewer would leave some of them idle. And a rate
+    # measured with too few stays too low: so it is a floor.
     busy = 4 * settings.codec_threads + 2 * model.batch_in_all
     return Limits(settings.max_in_flight, settings.max_bytes_in_flight, settings.crowded_latency_ms / 1e3, busy)
 

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     log: json, text, or auto: text on a terminal, else json.
     model_poll_s: how often the model folder is looked at for a new model; 0: only on SIGHUP.
     intra_op_threads: threads of one inference; 0 leaves it to the runtime (one a core).
-    codec_threads: threads that decode, and as many again that encode.
+    codec_threads: threads that decode and encode.
     max_in_flight: requests inside the house at once, uploads included; one more is answered 429.
     max_bytes_in_flight: of all their bodies together; a body without Content-Length counts as the largest.
     max_pixels_in_flight: of all pictures that are decoded at one time.
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     model_poll_s: float = Field(default=2.0, ge=0)
 
     intra_op_threads: int = Field(default=0, ge=0)
-    codec_threads: int = Field(default=min(4, os.cpu_count() or 1), ge=1)
+    codec_threads: int = Field(default=min(8, os.cpu_count() or 1), ge=1)
 
     max_in_flight: int = Field(default=64, ge=1)
     max_bytes_in_flight: int = Field(default=256 * 1024 * 1024, ge=1)
