@@ -105,7 +105,7 @@ class Pipeline:
         self.model.require_confidence()
 
     async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call work(...) in a decoder's thread: for messages around pictures, to be read or written."""
+        """Call work(...) in a codec's thread: for messages around pictures, to be read or written."""
         return await self._codecs.run(partial(work, *args, **kwargs))
 
     def _open(
