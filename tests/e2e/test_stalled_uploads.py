@@ -2,10 +2,9 @@
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 import httpx
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from benchmarks.harness import SCENE
 from service.admission import PATIENCE_S
 from tests.e2e.process import Process, running, stand_in
+from tests.meanwhile import meanwhile
 
 PLACES = 64  # as shipped
 CHUNKED_PLACES = 8  # of bodies without Content-Length: each may be the largest
@@ -63,26 +63,15 @@ def still_open(connections: list[socket.socket]) -> list[socket.socket]:
     return waiting
 
 
-@contextmanager
-def trickling(connections: list[socket.socket], part: bytes) -> Generator[None, None, None]:
-    """Each of them sends this part ten times a second."""
-    ended = threading.Event()
+def trickling(connections: list[socket.socket], part: bytes) -> AbstractContextManager[None]:
+    """While inside, each of them sends this part ten times a second."""
 
     def trickle() -> None:
-        while not ended.wait(0.1):
-            for connection in connections:
-                try:
-                    connection.send(part)
-                except OSError:  # it was sent away
-                    continue
+        for connection in connections:
+            with suppress(OSError):  # it was sent away
+                connection.send(part)
 
-    thread = threading.Thread(target=trickle)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return meanwhile(trickle, 0.1)
 
 
 def ask(process: Process) -> int:

@@ -5,10 +5,9 @@ import os
 import select
 import signal
 import socket
-import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from service.settings import Settings
 from tests import tiny_model
 from tests.fakes import encoded, serving_app, striped
 from tests.fleet.load import PNG, under_load, until
+from tests.meanwhile import meanwhile
 
 pytest.importorskip("ray")
 
@@ -134,23 +134,14 @@ def test_metrics_know_the_engines(fleet: Fleet) -> None:
     assert 'alignseg_requests_total{route="/segment",status="200"}' in page
 
 
-@contextmanager
-def going_on(uploads: list[socket.socket]) -> Generator[None, None, None]:
-    """Each brings 16 kB a second."""
-    ended = threading.Event()
+def going_on(uploads: list[socket.socket]) -> AbstractContextManager[None]:
+    """While inside, each brings 16 kB a second."""
 
     def send() -> None:
-        while not ended.wait(0.25):
-            for one in uploads:
-                one.sendall(b"x" * 4000)
+        for one in uploads:
+            one.sendall(b"x" * 4000)
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return meanwhile(send, 0.25)
 
 
 def test_a_full_house_says_when_to_come_back(fleet: Fleet) -> None:
