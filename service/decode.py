@@ -1,6 +1,6 @@
 """Bytes -> RGB: the limits first, then every kind of picture people send.
 
-Safe in threads: each call owns its decoder, and Pillow lets go of the GIL while it decodes.
+Safe in threads: each call owns its decoder, which lets go of the GIL while it decodes.
 """
 
 import io
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from service import jpeg
 from service.contracts import UInt8Array
 from service.errors import DamagedImage, NotAnImage, RequestError, TooManyPixels
 
@@ -23,7 +24,6 @@ _MAGIC: Final = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"BM", "BMP"),
 # Pillow's own bomb check warns at one size and raises at another; max_pixels below is the one limit.
 Image.MAX_IMAGE_PIXELS = None
 
-_START_OF_SCAN: Final = b"\xff\xda"  # stuffing keeps it out of compressed data
 _MAX_SCANS: Final = 100  # cameras and libjpeg write 10 to 12
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 _EXIF_ORIENTATION: Final = 0x0112
@@ -67,8 +67,7 @@ def decode_enough(
             _check_scans(image, data)
             take(max(math.prod(image.size), math.prod(_tile_size(image))))
             by = _shrink(image, enough)
-            image.load()
-            pixels = _rgb(_upright(image))
+            pixels = _pixels(image, data)
             return pixels, (by * pixels.shape[0], by * pixels.shape[1])
     except RequestError:
         raise
@@ -142,8 +141,8 @@ def _tile_size(image: Image.Image) -> tuple[int, int]:
 
 
 def _check_scans(image: Image.Image, data: bytes) -> None:
-    """A progressive JPEG may hold any number of scans; each is a few bytes, and a pass over the whole picture."""
-    if image.format in {"JPEG", "MPO"} and (scans := data.count(_START_OF_SCAN)) > _MAX_SCANS:
+    """A JPEG may hold any number of scans; each is a few bytes, and a pass over the whole picture."""
+    if image.format in jpeg.FORMATS and (scans := jpeg.count_scans(data)) > _MAX_SCANS:
         raise DamagedImage(f"the JPEG has {scans} scans, at most {_MAX_SCANS} are taken. Save it anew.")
 
 
@@ -152,7 +151,7 @@ def _shrink(image: Image.Image, enough: Callable[[Size], Size]) -> int:
 
     Returns by how much. Only where that divides both sides: else a last, partial pixel would move all edges a little.
     """
-    if image.format not in {"JPEG", "MPO"}:
+    if image.format not in jpeg.FORMATS:
         return 1
     sideways = _turn(image) in _SIDEWAYS
     width, height = image.size[::-1] if sideways else image.size
@@ -162,6 +161,16 @@ def _shrink(image: Image.Image, enough: Callable[[Size], Size]) -> int:
             image.draft(None, (image.width // by, image.height // by))
             return by
     return 1
+
+
+def _pixels(image: Image.Image, data: bytes) -> UInt8Array:
+    """Decode, by the shorter way where it goes, and turn the picture the way its EXIF orientation says."""
+    straight = jpeg.decode(data, image)
+    if straight is None:
+        image.load()
+        return _rgb(_upright(image))
+    turn = _turn(image)
+    return straight if turn is None else np.asarray(Image.fromarray(straight).transpose(turn))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -191,7 +200,7 @@ def _rgb(image: Image.Image) -> UInt8Array:
 
 def _with_ink_as_stored(image: Image.Image) -> Image.Image:
     """Pillow takes every CMYK JPEG for Adobe's, which stores ink inverted."""
-    wrongly = image.mode == "CMYK" and image.format in {"JPEG", "MPO"} and "adobe" not in image.info
+    wrongly = image.mode == "CMYK" and image.format in jpeg.FORMATS and "adobe" not in image.info
     return ImageChops.invert(image) if wrongly else image
 
 

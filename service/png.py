@@ -5,11 +5,11 @@ Z_RLE) at level 1 finds them. Source: PNG, third edition, https://www.w3.org/TR/
 """
 
 import struct
-import zlib
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from zlib_ng import zlib_ng as zlib
 
 from service.contracts import UInt8Array
 
