@@ -21,7 +21,18 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results"
 SCENE: Final = ROOT / "service" / "page" / "scene.jpg"
-_PACKAGES: Final = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pillow", "numpy", "pydantic")
+_PACKAGES: Final = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "pillow",
+    "simplejpeg",
+    "zlib-ng",
+    "numpy",
+    "pydantic",
+)
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 

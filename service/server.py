@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from types import FrameType
@@ -25,6 +26,9 @@ STARTUP_FAILED = 3  # what uvicorn's own command exits with
 # uvloop (libuv since 1.45) accepts one connection per listening descriptor and turn of the loop. In a flood of new
 # connections a turn takes milliseconds, and clients would wait seconds to be told that there is no room.
 ACCEPTS_A_TURN = 8
+# How long a thread asks for Python's lock before its holder must hand it over. Python's own 5 ms are longer than a
+# picture takes on its whole way: an engine that has its result would wait for a turn of the event loop to end.
+LOCK_S = 0.0003
 
 
 class Server(uvicorn.Server):
@@ -49,6 +53,7 @@ class Server(uvicorn.Server):
             log.error("can't listen on %s port %d: %s", self._settings.host, self._settings.port, error)
             return STARTUP_FAILED
         few_arenas()
+        sys.setswitchinterval(LOCK_S)
         self.run(sockets)
         return self.exit_code if self.started else STARTUP_FAILED
 
