@@ -53,8 +53,9 @@ bench: dev  ## Measure engines, the server beside its peers, and codecs; half an
 	$(DEV)/bin/python -m benchmarks.engines
 	$(DEV)/bin/python -m benchmarks.server closed
 	$(DEV)/bin/python -m benchmarks.server open
-	$(DEV)/bin/python -m benchmarks.server closed --shipped --seconds 8
+	$(DEV)/bin/python -m benchmarks.server closed --shipped --seconds 5
 	$(DEV)/bin/python -m benchmarks.server open --shipped --seconds 8 --repeats 1
+	$(DEV)/bin/python -m benchmarks.road
 	$(DEV)/bin/python -m benchmarks.footprint
 	$(DEV)/bin/python -m benchmarks.codecs
 	$(DEV)/bin/python -m benchmarks.plots
