@@ -8,7 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from service import descriptors
 from service.flood import Flood
+from service.idle import Idle
 from service.malformed import StrictProtocol
 from service.unsent import Unsent
 
@@ -27,7 +29,7 @@ class BoundedProtocol(StrictProtocol):
     """With an end to everything.
 
     refuse: asked with the first bytes of each message. What it returns is the answer, and the message is thrown away.
-    flood, unsent: one for all connections.
+    flood, unsent, idle: one for all connections. most_connections: beyond, an idle one is ended for each new one.
     """
 
     def __init__(
@@ -36,12 +38,16 @@ class BoundedProtocol(StrictProtocol):
         refuse: Refuse | None = None,
         flood: Flood | None = None,
         unsent: Unsent | None = None,
+        idle: Idle | None = None,
+        most_connections: int = MAX_CONNECTIONS,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self._unsent = unsent or Unsent()
         self._refuse = refuse
         self._flood = flood or Flood()
+        self._idle = idle or Idle()
+        self._most_connections = most_connections
         self._unwanted = 0  # bytes to come of a message that has its answer
         self._refused_at = float("-inf")
         self._head_bytes = 0
@@ -50,13 +56,15 @@ class BoundedProtocol(StrictProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a head, but not for ever."""
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > self._most_connections and not self._idle.make_room():
             transport.abort()
         else:
+            self._idle.waits(self.transport)
             self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""
+        self._idle.works(self.transport)
         self._stop_waiting()
         super().connection_lost(exc)
 
@@ -71,6 +79,7 @@ class BoundedProtocol(StrictProtocol):
             self.transport.write(answer)
             self._unwanted, self._refused_at = size - len(data), self.loop.time()
             self._flood.refused(self.loop)
+            self._idle.waits(self.transport)
             return
         if data:
             super().data_received(data if self._in_body else _without_upgrade(data))
@@ -84,12 +93,15 @@ class BoundedProtocol(StrictProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there. Raises ValueError, through the parser, for one that HTTP forbids."""
+        self._idle.works(self.transport)
         self._stop_waiting()
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
         """Go on, but not for ever with a client that does not take its answer."""
         super().on_response_complete()
+        if self._is_idle():  # else the next message has begun
+            self._idle.waits(self.transport)
         self._unsent.watch(self.transport, self.loop)
 
     def timeout_keep_alive_handler(self) -> None:
@@ -167,6 +179,8 @@ def options(refuse: Refuse | None = None, count: Callable[[str], object] = lambd
         BoundedProtocol,
         refuse=refuse,
         flood=Flood(),
+        idle=Idle(),
+        most_connections=descriptors.allow(MAX_CONNECTIONS),
         unsent=Unsent(partial(count, "answer-not-taken")),
         on_malformed=partial(count, "malformed-http"),
     )
