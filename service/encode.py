@@ -5,6 +5,7 @@ benchmarks/codecs.py measures them all.
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -37,7 +38,7 @@ def indexed_png(
     """
     highest = int(ids.max())
     transparent = UNSELECTED if with_unselected and highest == UNSELECTED else None
-    text = ("classes", orjson.dumps(dict(enumerate(names)), option=orjson.OPT_NON_STR_KEYS).decode()) if names else None
+    text = ("classes", _by_id(tuple(names))) if names else None
     return png.indexed_png(ids, _colours(highest, palette, transparent), transparent, text)
 
 
@@ -97,6 +98,11 @@ def npy(ids: UInt8Array) -> bytes:
     out = io.BytesIO()
     np.lib.format.write_array(out, np.ascontiguousarray(ids), allow_pickle=False)
     return out.getvalue()
+
+
+@lru_cache(16)
+def _by_id(names: tuple[str, ...]) -> str:
+    return orjson.dumps(dict(enumerate(names)), option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def _colours(highest: int, palette: UInt8Array, transparent: int | None) -> UInt8Array:

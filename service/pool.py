@@ -26,11 +26,10 @@ class Pool:
         waiter: asyncio.Future[T] = loop.create_future()  # asyncio.wrap_future takes four times as long
         future = self._executor.submit(_work_and_tell, loop, waiter, partial(work, *args))
         try:
-            return await asyncio.shield(waiter)
+            return await waiter
         except asyncio.CancelledError:
             if not future.cancel():
-                await asyncio.wait([waiter])
-                waiter.exception()  # looked at: nobody else will
+                await asyncio.wait([asyncio.wrap_future(future)])
             raise
 
     def close(self) -> None:

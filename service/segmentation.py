@@ -59,6 +59,8 @@ def find_classes(wanted: Sequence[str], model: Manifest) -> list[int]:
 
     Raises BadRequest that lists the model's classes.
     """
+    if not wanted:
+        return []
     by_name = {str(i): i for i in range(len(model.names))}
     by_name |= {name.casefold(): i for i, name in enumerate(model.names)}
     by_name |= {name: i for i, name in enumerate(model.names)}

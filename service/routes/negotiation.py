@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from service.errors import NotAcceptable
 
@@ -23,7 +24,8 @@ class _Range:
         return (self.kind != "*") + (self.subtype != "*")
 
 
-def choose(accept: str, offered: Sequence[str]) -> str:
+@lru_cache(64)  # what clients send is nearly always the same, and 32 kB at most
+def choose(accept: str, offered: tuple[str, ...]) -> str:
     """The offered type the client likes best.
 
     Among equals: the one asked for more precisely, then the one named first, then the one offered first.

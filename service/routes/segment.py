@@ -35,7 +35,7 @@ async def segment(request: Request) -> Response:
     `X-Request-Timeout-Ms` says how long the answer is waited for, `X-Request-Id` how the log is to call the request.
     """
     pipeline: Pipeline = request.app.state.pipeline
-    media_type = choose(",".join(request.headers.getlist("accept")), list(answers.RENDERERS))
+    media_type = choose(",".join(request.headers.getlist("accept")), tuple(answers.RENDERERS))
     asked = wishes.parse(request.query_params.multi_items(), media_type)
     _refuse_early(pipeline, asked)
 

@@ -28,7 +28,7 @@ from tests.fakes import COLORS, encoded, serving, striped
      ("text/html, */*;q=0.1", JSON)],
 )  # fmt: skip
 def test_accept(accept: str, chosen: str) -> None:
-    assert choose(accept, list(RENDERERS)) == chosen
+    assert choose(accept, tuple(RENDERERS)) == chosen
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_accept(accept: str, chosen: str) -> None:
 )
 def test_nothing_acceptable(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="on offer are application/json, image/png, image/jpeg"):
-        choose(accept, list(RENDERERS))
+        choose(accept, tuple(RENDERERS))
 
 
 async def test_classes() -> None:
