@@ -5,6 +5,7 @@ Safe in threads: each call owns its decoder, which lets go of the GIL while it d
 
 import io
 import math
+import warnings
 from collections.abc import Callable
 from typing import Final
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from service import jpeg
+from service import jpeg, pieces
 from service.contracts import UInt8Array
 from service.errors import DamagedImage, NotAnImage, RequestError, TooManyPixels
 
@@ -21,6 +22,8 @@ Size = tuple[int, int]  # (height, width)
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _MAGIC: Final = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"))
 
+# Of each odd tag, in words that differ: strangers would write into the log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # Pillow's own bomb check warns at one size and raises at another; max_pixels below is the one limit.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -90,6 +93,8 @@ def accept(pixels: UInt8Array, max_pixels: int, take: Callable[[int], None]) -> 
 
 def _open(data: bytes) -> Image.Image:
     """Read the header alone."""
+    if pieces.too_many(data):
+        raise DamagedImage(f"the file is in more than {pieces.MOST} pieces (segments, chunks or tags). Save it anew.")
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
