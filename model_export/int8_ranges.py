@@ -18,13 +18,24 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from service.contracts import UInt8Array
 
 PICTURES: Final = 40  # enough: the extremes of a street
-_LEFT: Final = re.compile(r"offsets\.(2|to_offsets)/|^head\.3/|^backbone\.stem\.0|^align_cm\.pooled")
+# The convolutions that stay in float: what makes offsets, what makes logits, what reads the image, the pooled regions.
+# Matches the names of both forms of the offset generators: as trained (`.2`) and merged (`.to_offsets`).
+_STAYS_FLOAT: Final = re.compile(r"offsets\.(2|to_offsets)/|^head\.3/|^backbone\.stem\.0|^align_cm\.pooled")
 Ranges = dict[str, tuple[float, float]]
 
 
-def convolutions(model: ModelProto) -> list[NodeProto]:
-    """Those that become int8."""
-    return [node for node in model.graph.node if node.op_type == "Conv" and not _LEFT.search(node.name)]
+def convolutions(model: ModelProto, fewest_channels: int = 1) -> list[NodeProto]:
+    """Return the convolutions to compute in 8 bits, in the order of the graph. OpenVINO and TensorRT share this list.
+
+    model: as exported, or with its norms folded; each kernel is an initializer, or a Cast of one.
+    fewest_channels: a convolution with fewer input channels per group, or fewer output channels, stays in float.
+    """
+    shapes = {weight.name: weight.dims for weight in model.graph.initializer}
+    for cast in model.graph.node:
+        if cast.op_type == "Cast" and cast.input[0] in shapes:
+            shapes[cast.output[0]] = shapes[cast.input[0]]
+    candidates = [node for node in model.graph.node if node.op_type == "Conv" and not _STAYS_FLOAT.search(node.name)]
+    return [node for node in candidates if min(shapes[node.input[1]][:2]) >= fewest_channels]
 
 
 def measure(model: ModelProto, pictures: Sequence[UInt8Array]) -> Ranges:

@@ -4,7 +4,6 @@ Symmetric, as TensorRT wants it: one scale a tensor for activations, one an outp
 picture, makes offsets or makes logits stays in the precision around it: their errors are positions and classes.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from model_export import int8_ranges
 from service.contracts import UInt8Array
 
 Array = npt.NDArray[np.float32]
@@ -21,23 +21,23 @@ EightBit = Literal["int8", "fp8"]
 # Of fp8 the kind with more digits, E4M3FN: activations and weights need them more than range.
 _TYPES: Final[dict[EightBit, np.dtype[Any]]] = {"int8": np.dtype(np.int8), "fp8": np.dtype(ml_dtypes.float8_e4m3fn)}
 _LARGEST: Final[dict[EightBit, float]] = {"int8": 127.0, "fp8": 448.0}
-_LEFT: Final = re.compile(r"_offsets\.2/|^head\.3/|^backbone\.stem\.0|^align_cm\.pooled")
+_FEWEST_CHANNELS: Final[dict[EightBit, int]] = {"int8": 1, "fp8": 16}  # fp8 convolutions need at least 16
 _BATCH: Final = 32  # tensors observed in one run, so that their values fit in memory
 
 
-def convolutions(model: ModelProto) -> list[NodeProto]:
-    """Those that become 8-bit."""
-    return [node for node in model.graph.node if node.op_type == "Conv" and not _LEFT.search(node.name)]
+def convolutions(model: ModelProto, kind: EightBit) -> list[NodeProto]:
+    """Return the convolutions that become 8-bit: those of int8_ranges.py, for fp8 without those of few channels."""
+    return int8_ranges.convolutions(model, _FEWEST_CHANNELS[kind])
 
 
-def calibrate(model: ModelProto, pictures: Sequence[UInt8Array]) -> dict[str, float]:
+def calibrate(model: ModelProto, pictures: Sequence[UInt8Array], kind: EightBit) -> dict[str, float]:
     """How far from zero the inputs of these convolutions reach, by name: all the way, for outliers carry classes.
 
     (alignseg-lite on CamVid: with int8 98.6 % of pixels agree with float32, 95.5 % when 0.01 % of the values are cut
     off; with fp8 99.6 %.)
     model: float32, with function bodies, so that ONNX Runtime runs it. pictures: (H, W, 3) uint8 RGB, of any sizes.
     """
-    names = list(dict.fromkeys(node.input[0] for node in convolutions(model)))
+    names = list(dict.fromkeys(node.input[0] for node in convolutions(model, kind)))
     reach = dict.fromkeys(names, 0.0)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # few runs, many graphs
@@ -55,7 +55,7 @@ def quantise(model: ModelProto, reach: dict[str, float], kind: EightBit) -> int:
     """Put Q/DQ before these convolutions, and their weights in 8 bits, in place. Returns how many convolutions."""
     weights = {weight.name: weight for weight in model.graph.initializer}
     made: set[str] = set()
-    chosen = convolutions(model)
+    chosen = convolutions(model, kind)
     for node in chosen:
         source, kernel = node.input[0], node.input[1]
         added = [] if source in made else _activation(model, source, max(reach[source], 1e-6) / _LARGEST[kind], kind)

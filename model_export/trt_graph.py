@@ -34,7 +34,7 @@ def prepare(
     _cast_before_transpose(prepared)
     _fold_norms(prepared)
     if precision == "int8" or precision == "fp8":  # noqa: PLR1714 - mypy narrows this form alone
-        trt_eight_bit.quantise(prepared, trt_eight_bit.calibrate(prepared, calibration), precision)
+        trt_eight_bit.quantise(prepared, trt_eight_bit.calibrate(prepared, calibration, precision), precision)
         precision = "fp16"
     write_precision(prepared, precision, in_half=functions.NODES if warp == "plugin" else frozenset())
     if warp == "plugin":

@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
-from model_export import checkpoint, export_onnx, int8_ranges, model_folder
+from model_export import checkpoint, export_onnx, int8_ranges, model_folder, trt_eight_bit, trt_graph
 from model_export.provenance import Provenance
 from service import manifest as manifests
 from service.engines import openvino_int8
@@ -35,15 +36,58 @@ def test_they_are_what_the_network_computes(model: onnx.ModelProto) -> None:
     assert found == pytest.approx(expected, abs=1e-3)
 
 
-def test_positions_and_classes_stay_precise(model: onnx.ModelProto) -> None:
-    every = {node.name for node in model.graph.node if node.op_type == "Conv"}
-    chosen = {node.name for node in int8_ranges.convolutions(model)}
-    left = every - chosen
-    assert len(chosen) > 50
-    assert {name.split("/")[0] for name in left} == {
-        "backbone.stem.0.0", "head.3", "align_cm.pooled.0", "align_cm.pooled.2", "align_cm.context_offsets.2",
-        *(f"align_fa.{n}.offsets.to_offsets" for n in (2, 3, 4, 5)),
-    }  # fmt: skip
+STAYS_FLOAT = {
+    "backbone.stem.0.0/Conv",
+    "align_cm.pooled.0/Conv",
+    "align_cm.pooled.2/Conv",
+    "align_cm.context_offsets.2/Conv",
+    "align_fa.2.offsets.to_offsets/Conv",
+    "align_fa.3.offsets.to_offsets/Conv",
+    "align_fa.4.offsets.to_offsets/Conv",
+    "align_fa.5.offsets.to_offsets/Conv",
+    "head.3/Conv",
+}
+
+
+def convolution_names(model: onnx.ModelProto) -> set[str]:
+    return {node.name for node in model.graph.node if node.op_type == "Conv"}
+
+
+def test_openvino_leaves_exactly_these_convolutions_in_float(model: onnx.ModelProto) -> None:
+    chosen = [node.name for node in int8_ranges.convolutions(model)]
+    assert len(chosen) == 61
+    assert convolution_names(model) - set(chosen) == STAYS_FLOAT
+    assert int8_ranges.measure(model, PICTURES[:1]).keys() == set(chosen)
+
+
+@pytest.mark.parametrize("warp", ["plugin", "gridsample"])
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_tensorrt_leaves_exactly_these_convolutions_in_float(
+    model: onnx.ModelProto, kind: trt_eight_bit.EightBit, warp: trt_graph.Warp
+) -> None:
+    prepared = trt_graph.prepare(model, kind, warp, PICTURES[:1])
+    dequantised = {out for node in prepared.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
+    inputs = {node.name: set(node.input[:2]) for node in prepared.graph.node if node.op_type == "Conv"}
+    assert inputs.keys() == convolution_names(model)
+    assert {name for name, values in inputs.items() if not values & dequantised} == STAYS_FLOAT
+    assert {name for name, values in inputs.items() if not values <= dequantised} == STAYS_FLOAT  # both, or neither
+
+
+@pytest.mark.parametrize("kernel", [(16, 8, 3, 3), (8, 16, 3, 3), (16, 16, 3, 3)])
+@pytest.mark.parametrize("stored_in_half", [False, True])
+def test_fp8_leaves_convolutions_of_fewer_than_16_channels_in_float(
+    kernel: tuple[int, ...], stored_in_half: bool
+) -> None:
+    weights = numpy_helper.from_array(np.zeros(kernel, np.float16 if stored_in_half else np.float32), "stored")
+    nodes = [helper.make_node("Conv", ["x", "w" if stored_in_half else "stored"], ["y"], name="body/Conv")]
+    if stored_in_half:
+        nodes.insert(0, helper.make_node("Cast", ["stored"], ["w"], to=TensorProto.FLOAT))
+    graph = helper.make_model(helper.make_graph(nodes, "g", [], [], [weights]))
+    assert [node.name for node in trt_eight_bit.convolutions(graph, "int8")] == ["body/Conv"]
+    assert bool(trt_eight_bit.convolutions(graph, "fp8")) is (min(kernel[:2]) == 16)
+
+
+def test_ranges_need_pictures(model: onnx.ModelProto) -> None:
     with pytest.raises(ValueError, match="got none"):
         int8_ranges.measure(model, [])
 
