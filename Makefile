@@ -30,8 +30,8 @@ $(DEV)/.installed: pyproject.toml
 	@touch $@
 
 test: dev  ## Run the test suite; what needs a GPU, a browser or the team's data skips and says so
-	$(DEV)/bin/python -m pytest --ignore tests/fleet
-	$(DEV)/bin/python -m pytest tests/fleet  # in a process of its own, as it starts clusters
+	$(DEV)/bin/python -m pytest --ignore tests/ray
+	$(DEV)/bin/python -m pytest tests/ray  # in a process of its own, as it starts clusters
 
 $(GPU)/.installed: pyproject.toml
 	@echo "installing the tests' needs with CUDA and TensorRT into $(GPU) ..."
@@ -46,18 +46,18 @@ test-gpu: $(GPU)/.installed  ## Run what needs an NVIDIA GPU, TensorRT among it
 	$(GPU)/bin/python -m pytest -m gpu tests/gpu
 
 bench-gpu: $(GPU)/.installed  ## Measure kernels and networks on this GPU; ROWS='--only kernel' or '--match resnet18 360x480'
-	$(GPU)/bin/python -m benchmarks.gpu $(ROWS)
+	$(GPU)/bin/python -m benchmarks.model.gpu $(ROWS)
 
 bench: dev  ## Measure engines, the server beside its peers, and codecs; half an hour on a quiet machine
 	$(DEV)/bin/python $(PIP) -e '.[bench]'
-	$(DEV)/bin/python -m benchmarks.engines
-	$(DEV)/bin/python -m benchmarks.server closed
-	$(DEV)/bin/python -m benchmarks.server open
-	$(DEV)/bin/python -m benchmarks.server closed --shipped --seconds 5
-	$(DEV)/bin/python -m benchmarks.server open --shipped --seconds 8 --repeats 1
-	$(DEV)/bin/python -m benchmarks.road
-	$(DEV)/bin/python -m benchmarks.footprint
-	$(DEV)/bin/python -m benchmarks.codecs
+	$(DEV)/bin/python -m benchmarks.model.runtimes
+	$(DEV)/bin/python -m benchmarks.server.compare_servers closed
+	$(DEV)/bin/python -m benchmarks.server.compare_servers open
+	$(DEV)/bin/python -m benchmarks.server.compare_servers closed --shipped --seconds 5
+	$(DEV)/bin/python -m benchmarks.server.compare_servers open --shipped --seconds 8 --repeats 1
+	$(DEV)/bin/python -m benchmarks.server.http_overhead
+	$(DEV)/bin/python -m benchmarks.server.startup_and_memory
+	$(DEV)/bin/python -m benchmarks.model.codecs
 	$(DEV)/bin/python -m benchmarks.plots
 
 check: dev  ## Lint, format, types, and which room may import which

@@ -56,15 +56,15 @@ def serve(
     ] = False,
 ) -> None:
     """Serve a model over HTTP. SIGTERM or Ctrl-C answers what was accepted, then exits with 0."""
-    from alignseg_serve import with_ray
-    from service import logs
-    from service import manifest as manifests
+    from alignseg_serve import ray_commands
     from service.app import create_app
-    from service.engines.select import open_engines
+    from service.engines.selection import open_engines
     from service.errors import AlignSegError
-    from service.server import Server
+    from service.inference.model_reload import look
+    from service.model_folder import manifest as manifests
+    from service.server.server import Server
     from service.settings import misspelt
-    from service.swap import look
+    from service.telemetry import logs
 
     settings = _settings(model=model, engine=engine, host=host, port=port)
     logs.configure(settings.log)
@@ -74,7 +74,7 @@ def serve(
         seen = look(settings.model)
         manifest = manifests.load(settings.model)
         if ray:
-            raise typer.Exit(with_ray.serve(settings))
+            raise typer.Exit(ray_commands.serve(settings))
         served = create_app(settings, open_engines(settings, manifest), manifest, seen=seen)
     except AlignSegError as error:
         _give_up(error)
@@ -115,7 +115,8 @@ def segment(
     Exit codes: 0 all done, 1 some pictures could not be read (listed at the end), 2 nothing can be done,
     130 interrupted.
     """
-    from alignseg_serve import segment_by, with_ray
+    from alignseg_serve import ray_commands
+    from alignseg_serve.segment import backends
     from service.errors import AlignSegError
 
     if ray and (server or overlay or len(sources) != 1):
@@ -127,11 +128,11 @@ def segment(
     settings = _settings(model=model, engine=engine)
     try:
         if ray:
-            raise typer.Exit(with_ray.segment(sources[0], out, settings, console, masks=masks, overwrite=overwrite))
-        files = segment_by.Files(_existing(sources), Path(out), overlay=overlay, overwrite=overwrite)
+            raise typer.Exit(ray_commands.segment(sources[0], out, settings, console, masks=masks, overwrite=overwrite))
+        files = backends.Files(_existing(sources), Path(out), overlay=overlay, overwrite=overwrite)
         if server is None:
-            raise typer.Exit(segment_by.model(files, settings, console))
-        raise typer.Exit(segment_by.server(files, server, api_key, console))
+            raise typer.Exit(backends.model(files, settings, console))
+        raise typer.Exit(backends.server(files, server, api_key, console))
     except AlignSegError as error:
         _give_up(error)
 
@@ -173,13 +174,14 @@ def export(
 ) -> None:
     """Turn a checkpoint into a model folder: ONNX and manifest, compared with PyTorch before anything is written."""
     try:
-        from model_export import checkpoint as checkpoints
-        from model_export import export_command, parity
+        from model_export import export
+        from model_export.checkpoints import checkpoint as checkpoints
+        from model_export.onnx_export import parity
     except ImportError as error:
         _give_up(f"{error}. Exporting needs PyTorch and ONNX: pip install -e '.[export]'")
     try:
-        buckets = tuple(_size(text) for text in size) if size else export_command.DEFAULT_BUCKETS
-        export_command.run(
+        buckets = tuple(_size(text) for text in size) if size else export.DEFAULT_BUCKETS
+        export.run(
             checkpoint,
             out,
             console,
@@ -208,7 +210,7 @@ def evaluate(context: typer.Context) -> None:
 def offsets(context: typer.Context) -> None:
     """Draw the offsets that AlignFA and AlignCM have learned, for one picture. See offsets --help."""
     try:
-        from training import offsets as drawing
+        from training import visualize_offsets as drawing
     except ImportError as error:
         _give_up(f"{error}. Drawing offsets needs PyTorch: pip install -e '.[train]'")
     raise typer.Exit(drawing.main(context.args))

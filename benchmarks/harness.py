@@ -20,7 +20,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results"
-SCENE: Final = ROOT / "service" / "page" / "scene.jpg"
+SCENE: Final = ROOT / "service" / "web" / "scene.jpg"
 _PACKAGES: Final = (
     "fastapi",
     "starlette",
@@ -146,7 +146,7 @@ def shipped() -> list[str]:
 def stand_in(infer_ms: float = 0.3, **options: float) -> list[str]:
     """The command of a server with a stand-in engine."""
     extra = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    return [sys.executable, "-m", "benchmarks.stand_in", "--infer-ms", str(infer_ms), *extra]
+    return [sys.executable, "-m", "benchmarks.server.fake_engine_server", "--infer-ms", str(infer_ms), *extra]
 
 
 def load(port: int, **options: object) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def load(port: int, **options: object) -> dict[str, Any]:
         out = Path(folder) / "result.json"
         options = {"port": port, "body": SCENE, "out": out, **options}
         arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-        subprocess.run([sys.executable, "-m", "benchmarks.loadgen", *arguments], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.server.load_generator", *arguments], cwd=ROOT, check=True)
         result: dict[str, Any] = json.loads(out.read_text())
         return result
 

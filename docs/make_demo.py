@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from service import manifest as manifests
-from service.decode import decode
-from service.engines.onnx_runtime import ROLE, OnnxRuntimeEngine
-from service.prepare import prepare, restore
+from service.engines.onnxruntime.engine import ROLE, OnnxRuntimeEngine
+from service.imaging.decode import decode
+from service.imaging.letterbox import prepare, restore
+from service.model_folder import manifest as manifests
 from service.settings import REPOSITORY
 
 DOCS = Path(__file__).parent

@@ -19,31 +19,28 @@ from typing import Any
 from onnx import ModelProto
 from pydantic import ValidationError
 
-from model_export import (
-    export_command,
-    parity,
-    trt_engine,
-    trt_graph,
-    trt_library,
-    trt_network,
-    trt_progress,
-    trt_source,
-    trt_target,
-)
-from model_export.atomic import alone, replacing
-from model_export.checkpoint import CheckpointError
-from model_export.parity import ParityError
-from model_export.trt_library import Library, NoTensorRTError
-from model_export.trt_network import Report, WrongNetworkError
-from model_export.trt_precision import PrecisionError
-from model_export.trt_source import Loaded, Source
-from model_export.trt_target import Target
-from service import manifest as manifests
-from service.contracts import UInt8Array
-from service.engines import plan as plan_files
-from service.engines.plan import FOLDER, Machine, PlanInfo, PlanProfile
+from model_export import export
+from model_export.checkpoints.checkpoint import CheckpointError
+from model_export.files import alone, replacing
+from model_export.onnx_export import parity
+from model_export.onnx_export.parity import ParityError
+from model_export.tensorrt_build import builder as trt_engine
+from model_export.tensorrt_build import graph, progress
+from model_export.tensorrt_build import library as trt_library
+from model_export.tensorrt_build import network as trt_network
+from model_export.tensorrt_build import source as trt_source
+from model_export.tensorrt_build import target as trt_target
+from model_export.tensorrt_build.library import Library, NoTensorRTError
+from model_export.tensorrt_build.network import Report, WrongNetworkError
+from model_export.tensorrt_build.precision import PrecisionError
+from model_export.tensorrt_build.source import Loaded, Source
+from model_export.tensorrt_build.target import Target
 from service.errors import AlignSegError, EngineUnavailable
-from service.manifest import FileEntry
+from service.model_folder import engine_plan as plan_files
+from service.model_folder import manifest as manifests
+from service.model_folder.engine_plan import FOLDER, Machine, PlanInfo, PlanProfile
+from service.model_folder.manifest import FileEntry
+from service.types import UInt8Array
 
 CALIBRATION_PICTURES = 40
 EIGHT_BIT = ("int8", "fp8")
@@ -85,7 +82,7 @@ def _build(library: Library, source: Source, target: Target, options: argparse.N
     _say("prepare", f"{source.onnx}: {options.precision}, {options.warp}")
     pictures = _calibration(options, source) if options.precision in EIGHT_BIT else []
     loaded = trt_source.read(source.onnx)
-    model = trt_graph.prepare(loaded.model, options.precision, options.warp, pictures)
+    model = graph.prepare(loaded.model, options.precision, options.warp, pictures)
     builder, network, report = _parse(library, model, target, options)
     if options.dry_run:
         _say("dry run", "nothing is built")
@@ -96,7 +93,7 @@ def _build(library: Library, source: Source, target: Target, options: argparse.N
     trt_engine.use_timing_cache(library, config, cache)
     _say("build", f"{len(wanted)} profiles: {_told(wanted)} ...")
     began = time.monotonic()
-    with trt_progress.following(library, config, partial(_say, "...")):
+    with progress.following(library, config, partial(_say, "...")):
         plan = trt_engine.build(library, builder, network, config)
     trt_engine.keep_timing_cache(library, config, cache)
     _say("built", f"{len(plan) / 2**20:.1f} MiB in {time.monotonic() - began:.1f} s")
@@ -131,7 +128,7 @@ def _parse(library: Library, model: ModelProto, target: Target, options: argpars
 def _register_plugin(library: Library, target: Target) -> None:
     if library.runtime == "tensorrt_rtx":
         raise RuntimeError("TensorRT for RTX takes no plugins from Python. Use --warp gridsample, or `tensorrt`.")
-    from model_export.plugins import tensorrt_plugin  # noqa: PLC0415 - TensorRT only where it is used
+    from model_export.kernels import tensorrt_plugin  # noqa: PLC0415 - TensorRT only where it is used
 
     tensorrt_plugin.architecture = target.architectures[0]
 
@@ -179,7 +176,7 @@ def _verify(source: Source, path: Path, target: Target, options: argparse.Namesp
         return 0
     from model_export import verify  # noqa: PLC0415 - PyTorch only now
 
-    return verify.run(source.folder, export_command.read_frames(options.frames), built=path)
+    return verify.run(source.folder, export.read_frames(options.frames), built=path)
 
 
 def _there(source: Source, target: Target, library: Library, options: argparse.Namespace) -> bool:

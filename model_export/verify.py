@@ -10,16 +10,21 @@ from typing import Final
 import numpy as np
 import torch
 
-from model_export import checkpoint, export_command, parity
-from model_export.serving_module import ServingModule
-from service import manifest as manifests
-from service.contracts import Engine, UInt8Array
-from service.engines import cuda_runtime, plan, tensorrt, tensorrt_library
+from model_export import export
+from model_export.checkpoints import checkpoint
+from model_export.onnx_export import parity
+from model_export.onnx_export.serving_module import ServingModule
+from service.engines import cuda
 from service.engines.confidence import confidence
-from service.engines.onnx_runtime import OnnxRuntimeEngine
-from service.engines.plan import PlanInfo
+from service.engines.onnxruntime.engine import OnnxRuntimeEngine
+from service.engines.tensorrt import engine as tensorrt
+from service.engines.tensorrt import library
 from service.errors import AlignSegError, EngineUnavailable
-from service.manifest import Manifest
+from service.model_folder import engine_plan
+from service.model_folder import manifest as manifests
+from service.model_folder.engine_plan import PlanInfo
+from service.model_folder.manifest import Manifest
+from service.types import Engine, UInt8Array
 
 # Share of pixels of PyTorch's class, and mean difference of confidence in steps of 1/255. Where two classes are equally
 # likely, the last digit decides: half types have three of them (fp16) or two (bf16).
@@ -97,10 +102,10 @@ def _row(
 
 
 def _engine(folder: Path, manifest: Manifest, path: Path | None) -> tuple[tensorrt.TensorRtEngine, PlanInfo]:
-    device = cuda_runtime.first_device()
+    device = cuda.first_device()
     if path is None:
-        here = tensorrt_library.machine(device)
-        path, info = plan.find(folder, here, manifest.files["onnx"].sha256, manifest.input.buckets)
+        here = library.machine(device)
+        path, info = engine_plan.find(folder, here, manifest.files["onnx"].sha256, manifest.input.buckets)
     else:
         info = PlanInfo.model_validate_json(path.with_suffix(".json").read_bytes())
     return tensorrt.TensorRtEngine(path, info, device), info
@@ -115,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=Path, help="a picture or a folder of them; default: the demo scene")
     options = parser.parse_args(arguments)
     try:
-        return run(options.folder, export_command.read_frames(options.frames))
+        return run(options.folder, export.read_frames(options.frames))
     except (AlignSegError, FileNotFoundError, checkpoint.CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

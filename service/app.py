@@ -8,20 +8,23 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from service import keys, lifespan, tracing
-from service.contracts import Engine
-from service.engines.select import open_engines
-from service.lifespan import Opener, Reach
-from service.logs import AccessLog
-from service.manifest import Manifest
-from service.metrics import Metrics
-from service.routes import classes, docs, health, huggingface, metrics, openapi, page, problems, segment, tensor_v2
-from service.routes.door import Door
-from service.routes.guard import GuardMiddleware, cors_options
-from service.routes.observe import ObserveMiddleware
+from service.engines.selection import open_engines
+from service.http import auth, problems
+from service.http.middleware.early_rejection import GuardMiddleware, cors_options
+from service.http.middleware.observability import ObserveMiddleware
+from service.http.openapi import segment as openapi
+from service.http.routes import classes, docs, health, huggingface, kserve, metrics, segment, web
+from service.inference import lifespan
+from service.inference.lifespan import Opener, Reach
+from service.inference.model_reload import Look
+from service.model_folder.manifest import Manifest
+from service.server.fast_reject import Door
 from service.settings import Settings
-from service.swap import Look
-from service.tracing import Tracer
+from service.telemetry import tracing
+from service.telemetry.logs import AccessLog
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Tracer
+from service.types import Engine
 
 
 def create_app(
@@ -70,7 +73,7 @@ def create_app(
     _add_layers(app, settings, figures, tracer)
     problems.install(app)
     app.router.routes.append(segment.Express())
-    for router in (page.router, docs.router, segment.router, classes.router, tensor_v2.router, huggingface.router):
+    for router in (web.router, docs.router, segment.router, classes.router, kserve.router, huggingface.router):
         app.include_router(router)
     if settings.admin_port is None:
         _add_health(app)
@@ -94,7 +97,7 @@ def create_admin_app(app: FastAPI) -> FastAPI:
 def _add_layers(app: FastAPI, settings: Settings, figures: Metrics, tracer: Tracer | None) -> None:
     """From the inside out."""
     access_log, cors = AccessLog(), bool(settings.cors_origins.strip())
-    app.add_middleware(GuardMiddleware, keys=(known := keys.load(settings)))
+    app.add_middleware(GuardMiddleware, keys=(known := auth.load(settings)))
     if known:
         openapi.declare_keys(app)
     if cors:

@@ -9,10 +9,9 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.logs import LogFormat
-
 PREFIX = "ALIGNSEG_"
 REPOSITORY = Path(__file__).resolve().parent.parent
+LogFormat = Literal["auto", "json", "text"]
 EngineName = Literal[
     "auto", "tensorrt", "onnxruntime-cuda", "openvino-int8", "openvino-bf16", "openvino-cpu", "onnxruntime-cpu"
 ]

@@ -18,19 +18,19 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from model_export import checkpoint
-from model_export.atomic import replacing
+from model_export.checkpoints import checkpoint
+from model_export.files import replacing
 from training import config as configs
 from training import train
-from training.ablation_report import ALIGNED, write
-from training.boundaries import BoundaryScore
 from training.config import Config
-from training.cost import cost
-from training.datasets import DATASETS
-from training.evaluate import evaluate
-from training.predict import with_network
-from training.report import report
-from training.stopping import stopping
+from training.data.datasets import DATASETS
+from training.evaluation.ablation_report import ALIGNED, write
+from training.evaluation.boundary_f1 import BoundaryScore
+from training.evaluation.flops import cost
+from training.evaluation.measure import evaluate
+from training.evaluation.predictors import with_network
+from training.evaluation.report import report
+from training.interruption import stopping
 
 DESCRIPTION = """\
 Train plain upsampling, + AlignFA, + AlignCM and both with one schedule, for each seed, measure them on val, and write

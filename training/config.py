@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from training.datasets import DATASETS
+from training.data.datasets import DATASETS
 
 
 def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:

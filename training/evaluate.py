@@ -6,26 +6,32 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
-from model_export import checkpoint
-from service import manifest as manifests
-from service.engines.select import open_engine
+from model_export.checkpoints import checkpoint
+from service.engines.selection import open_engine
 from service.errors import AlignSegError
+from service.model_folder import manifest as manifests
 from service.settings import EngineName, Settings
-from training.boundaries import TOLERANCE, BoundaryScore
-from training.datasets import DATASETS, Bytes, Dataset, DatasetError, Pair
-from training.metrics import Confusion
-from training.predict import PredictionError, Predictor, load_network, with_engine, with_network, with_server
-from training.protocols import OVERLAP, Viewing
-from training.report import draw_confusion, heading, report, table
+from training.data.datasets import DATASETS, Dataset, DatasetError
+from training.evaluation.boundary_f1 import TOLERANCE, BoundaryScore
+from training.evaluation.inference_modes import OVERLAP, Viewing
+from training.evaluation.measure import evaluate
+from training.evaluation.predictors import (
+    PredictionError,
+    Predictor,
+    load_network,
+    with_engine,
+    with_network,
+    with_server,
+)
+from training.evaluation.report import draw_confusion, heading, report, table
 
 DESCRIPTION = """\
 Measure masks against labels: mIoU and IoU by class, pixel accuracy, boundary F-score, confusion matrix.
@@ -43,24 +49,6 @@ PYTORCH = "pytorch"
 ENGINES = (*get_args(EngineName), PYTORCH)
 MISTAKES = (ValueError, OSError, HTTPException, checkpoint.CheckpointError, AlignSegError, PredictionError)
 HOMES = (Path("data"), Path("../shared"))
-
-
-class Meter(Protocol):
-    """What counts class maps."""
-
-    def add(self, predicted: Bytes, truth: Bytes) -> None:
-        """Count one picture; both uint8 (H, W)."""
-
-
-def evaluate(predict: Predictor, dataset: Dataset, pairs: Iterable[Pair], *more: Meter) -> Confusion:
-    """Every picture of `pairs` through the predictor, counted together, by `more` too."""
-    confusion = Confusion(dataset.num_classes)
-    for pair in pairs:
-        picture, labels = dataset.read(pair)
-        predicted = predict(picture)
-        for meter in (confusion, *more):
-            meter.add(predicted, labels)
-    return confusion
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from model_export.checkpoint import CheckpointError
+from model_export.checkpoints.checkpoint import CheckpointError
 from training.config import RECIPES, add_arguments, from_arguments, recipe_text, resumed
-from training.curves import draw
-from training.datasets import DATASETS
-from training.log import CurveLog, Progressing, progressing
-from training.parallel import Team
-from training.stopping import Stop, stopping
-from training.trainer import Trainer
+from training.data.datasets import DATASETS
+from training.figures.learning_curves import draw
+from training.interruption import Stop, stopping
+from training.loop.distributed import Team
+from training.loop.progress import CurveLog, Progressing, progressing
+from training.loop.trainer import Trainer
 
 DESCRIPTION = """\
 Train AlignSeg on a labelled data set. Everything is written to the folder given as --out:

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from service.contracts import UInt8Array
+from service.types import UInt8Array
 
 FloatArray = npt.NDArray[np.float32]
 _ROWS: Final = 64  # at a time, so that full-size logits of many classes never lie in memory whole

@@ -10,15 +10,16 @@ import onnx
 import pytest
 import torch
 
-from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import kernel, network, timing
-from model_export import export_onnx, trt_library
+from benchmarks.model.gpu import __main__ as command
+from benchmarks.model.gpu import kernel, network, timing
 from model_export.alignseg.align_fa import AlignedAggregate
-from model_export.plugins import launch, ops
-from model_export.trt_library import NoTensorRTError
-from service.engines import cuda_runtime
-from service.engines.cuda_runtime import Device
-from service.engines.onnx_runtime import OnnxRuntimeEngine
+from model_export.kernels import launch, torch_ops
+from model_export.onnx_export import exporter
+from model_export.tensorrt_build import library
+from model_export.tensorrt_build.library import NoTensorRTError
+from service.engines import cuda
+from service.engines.cuda import Device
+from service.engines.onnxruntime.engine import OnnxRuntimeEngine
 
 LITE = Path(__file__).parents[2] / "weights" / "alignseg-lite"
 
@@ -74,7 +75,7 @@ def test_kernels(on_cpu: list[tuple[int, ...]], tmp_path: Path, monkeypatch: pyt
         return expected
 
     monkeypatch.setattr(launch, "aligned_aggregate", aggregate)
-    monkeypatch.setattr(launch, "upsample_argmax", lambda logits, size: ops.upsample_argmax(logits, *size))
+    monkeypatch.setattr(launch, "upsample_argmax", lambda logits, size: torch_ops.upsample_argmax(logits, *size))
     assert command.main(["--only", "kernel"]) == 0
     rows = table(tmp_path, "kernel")
     assert list(rows) == [
@@ -100,16 +101,16 @@ def test_networks(
     on_cpu: list[tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
-        trt_library.load("tensorrt_rtx")
+        library.load("tensorrt_rtx")
     except NoTensorRTError as error:
         pytest.skip(str(error))
     monkeypatch.setattr(network, "MODELS", {"lite": 8})
     monkeypatch.setattr(network, "SIZES", ((33, 49),))
     monkeypatch.setattr(network, "BATCH", 2)
     monkeypatch.setattr(torch, "compile", lambda module, **how: compiled.append(how) or module)  # test_ops.py does it
-    monkeypatch.setattr(export_onnx, "to_onnx", lambda network: onnx.load(LITE / "model.onnx"))
+    monkeypatch.setattr(exporter, "to_onnx", lambda network: onnx.load(LITE / "model.onnx"))
     monkeypatch.setattr(network, "OnnxCudaEngine", Engine)
-    monkeypatch.setattr(cuda_runtime, "first_device", lambda: Device(0, "NVIDIA Test 1", 89))
+    monkeypatch.setattr(cuda, "first_device", lambda: Device(0, "NVIDIA Test 1", 89))
     opened: list[tuple[str, str, tuple[Any, ...]]] = []
     compiled: list[dict[str, Any]] = []
 

@@ -9,9 +9,9 @@ import yaml
 from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
 from pydantic import ValidationError
 
-from service.server import LAST_BYTES_S
+from service.server.server import LAST_BYTES_S
 from service.settings import Settings, misspelt
-from tests.fakes import FakeEngine, serving
+from tests.support.fake_engine import FakeEngine, serving
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 FOREIGN = {"ServiceMonitor", "Kustomization"}  # of other projects: their schemas are not Kubernetes' own

@@ -13,7 +13,7 @@ import yaml
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor
 from pydantic import ValidationError
 
-from service.server import LAST_BYTES_S
+from service.server.server import LAST_BYTES_S
 from service.settings import Settings
 from tests.deploy.kuberay import RAY_SERVICE as RAY_SERVICE_SCHEMA
 
@@ -48,7 +48,7 @@ def test_serve_takes_it_and_so_does_the_builder() -> None:
 
 
 def test_deployments_are_those_that_the_fleet_has() -> None:
-    from service.fleet import application
+    from service.ray_serve import application
 
     assert [WAY_IN["name"], ENGINE["name"]] == [application.WAY_IN, application.ENGINE]
     assert ENGINE["max_ongoing_requests"] == application.ONGOING

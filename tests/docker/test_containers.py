@@ -14,8 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = sorted((ROOT / "docker").glob("Dockerfile.*"))
@@ -111,7 +111,7 @@ def test_the_server_starts_after_the_engine_is_built(compose: dict[str, Any]) ->
 
 def test_figures_that_are_drawn_are_figures_that_there_are() -> None:
     figures = Metrics()
-    source = "".join(path.read_text() for path in (ROOT / "service").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
     for name in re.findall(r'figures\.watch\(\s*"(\w+)"', source):  # those that the server adds when it starts
         figures.watch(name, "a gauge", lambda: 0.0)
     known = set()

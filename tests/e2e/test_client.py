@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 from alignseg_serve import cli
 from alignseg_serve.client import AsyncClient, Client
-from alignseg_serve.client_errors import PictureRefused
-from alignseg_serve.segment_files import INTERRUPTED, run
-from alignseg_serve.segment_locally import locally
-from tests.fakes import COLORS, FakeEngine, encoded, manifest, striped
-from tests.live import live
+from alignseg_serve.client.errors import PictureRefused
+from alignseg_serve.segment.files import INTERRUPTED, run
+from alignseg_serve.segment.local_backend import locally
+from tests.support.fake_engine import COLORS, FakeEngine, encoded, manifest, striped
+from tests.support.live_server import live
 
 PICTURE = striped(64, 96)
 

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
-from tests.fakes import COLORS, FakeEngine, encoded, striped
-from tests.live import live
+from tests.support.fake_engine import COLORS, FakeEngine, encoded, striped
+from tests.support.live_server import live
 
 PIXELS = striped(64, 96)
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from benchmarks.harness import SCENE
-from tests.e2e.process import Process, running, stand_in
+from tests.support.server_process import Process, running, stand_in
 
 BODY = SCENE.read_bytes()
 POST = b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import server
 from benchmarks.harness import SCENE, Watched, free_port, serving, stand_in
-from benchmarks.server import OURS, Plan
+from benchmarks.server import compare_servers
+from benchmarks.server.compare_servers import OURS, Plan
 
 
 def mask(port: int) -> tuple[np.ndarray, list[int]]:
@@ -23,7 +23,7 @@ def mask(port: int) -> tuple[np.ndarray, list[int]]:
 
 def test_the_plain_server_answers_as_ours_does() -> None:
     port = free_port()
-    peer = Watched([sys.executable, "-m", "benchmarks.peers.plain", "--port", str(port)])
+    peer = Watched([sys.executable, "-m", "benchmarks.server.peers.fastapi_server", "--port", str(port)])
     try:
         with serving(stand_in(0.3)) as ours:
             (theirs, their_palette), (own, own_palette) = mask(port), mask(ours.port)
@@ -34,9 +34,11 @@ def test_the_plain_server_answers_as_ours_does() -> None:
 
 
 def test_a_small_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "CLIENTS", (2,))
-    monkeypatch.setattr(server, "WARM_UP_S", 0.3)
-    bare, ours, plain = server.closed(Plan(infer_ms=0.3, seconds=0.5, repeats=1, servers=[OURS, "plain FastAPI"]))
+    monkeypatch.setattr(compare_servers, "CLIENTS", (2,))
+    monkeypatch.setattr(compare_servers, "WARM_UP_S", 0.3)
+    bare, ours, plain = compare_servers.closed(
+        Plan(infer_ms=0.3, seconds=0.5, repeats=1, servers=[OURS, "plain FastAPI"])
+    )
     assert bare["codec_ms"] > 0
     for row in (ours, plain):
         assert row["answers_a_second"] > 0

@@ -15,7 +15,7 @@ from schemathesis.checks import (
     status_code_conformance,
 )
 
-from tests.e2e.process import Process, running, stand_in
+from tests.support.server_process import Process, running, stand_in
 
 EXAMPLES = 12  # for each operation and mode: seconds in all
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)

@@ -17,8 +17,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests import tiny_model
-from tests.fakes import encoded, opened
+from tests.support import tiny_model
+from tests.support.fake_engine import encoded, opened
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -183,7 +183,7 @@ WHAT_SERVING_IMPORTS = """
 import sys
 from service import manifest
 from service.app import create_app
-from service.engines.select import open_engine
+from service.engines.selection import open_engine
 from service.settings import Settings
 
 settings = Settings(model=sys.argv[1])

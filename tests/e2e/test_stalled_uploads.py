@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from benchmarks.harness import SCENE
-from service.admission import PATIENCE_S
-from tests.e2e.process import Process, running, stand_in
-from tests.meanwhile import meanwhile
+from service.admission.controller import PATIENCE_S
+from tests.support.background import meanwhile
+from tests.support.server_process import Process, running, stand_in
 
 PLACES = 64  # as shipped
 CHUNKED_PLACES = 8  # of bodies without Content-Length: each may be the largest

@@ -8,9 +8,9 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from service.contracts import UInt8Array
-from tests.fakes import FakeEngine, encoded, striped
-from tests.live import live
+from service.types import UInt8Array
+from tests.support.fake_engine import FakeEngine, encoded, striped
+from tests.support.live_server import live
 
 PICTURES = np.stack([striped(64, 96), striped(64, 96)[:, ::-1]])
 

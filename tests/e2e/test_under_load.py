@@ -16,12 +16,13 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks import exchanges, fuzz, load, loadgen, soak, storm
 from benchmarks.harness import SCENE, Watched, serving
 from benchmarks.harness import stand_in as stand_in_command
-from tests import tiny_model
-from tests.e2e.process import Process, running, serve, stand_in
-from tests.fakes import encoded
+from benchmarks.server import client_disconnects, fuzz_decoder, load_client, load_generator, soak
+from benchmarks.server import overload as load
+from tests.support import tiny_model
+from tests.support.fake_engine import encoded
+from tests.support.server_process import Process, running, serve, stand_in
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +43,19 @@ def test_at_four_times_the_capacity_all_are_answered_and_some_refused() -> None:
 
 
 def test_mutated_pictures_are_no_fault_of_ours(watched: Watched) -> None:
-    figures = fuzz.run(watched, 150, 2)
+    figures = fuzz_decoder.run(watched, 150, 2)
     assert figures["wrong"] == []
     assert {"200", "400"} <= set(figures["statuses"])
 
 
 def test_mutations_can_be_made_again() -> None:
-    files = fuzz.seeds()
-    assert [fuzz.mutated(files, i) for i in range(50)] == [fuzz.mutated(files, i) for i in range(50)]
-    assert len({fuzz.mutated(files, i) for i in range(50)}) > 45
+    files = fuzz_decoder.seeds()
+    assert [fuzz_decoder.mutated(files, i) for i in range(50)] == [fuzz_decoder.mutated(files, i) for i in range(50)]
+    assert len({fuzz_decoder.mutated(files, i) for i in range(50)}) > 45
 
 
 def test_a_storm_of_clients_that_hang_up_leaves_nothing_behind(watched: Watched) -> None:
-    figures = storm.run(watched, 0.6)
+    figures = client_disconnects.run(watched, 0.6)
     for phase in ("calm", "storm", "calm_again"):
         assert figures[phase]["still_in_flight"] == 0
         assert figures[phase]["other_statuses"] == []
@@ -136,8 +137,8 @@ def test_health_and_metrics_on_a_port_of_their_own(tmp_path: Path) -> None:
 async def test_sigterm_in_full_flight_under_overload() -> None:
     """Whoever was let in is answered; whoever was not is told, by 429 before and 503 after."""
     with running(stand_in(20), drain_timeout_s=30) as process:
-        request = exchanges.build_request(SCENE.read_bytes())
-        generator = loadgen.Generator(process.port, [request], seed=1)
+        request = load_client.build_request(SCENE.read_bytes())
+        generator = load_generator.Generator(process.port, [request], seed=1)
         flying = asyncio.create_task(asyncio.to_thread(generator.open_loop, 150, 1.5))
         await asyncio.sleep(0.8)
         process.process.send_signal(signal.SIGTERM)
@@ -145,10 +146,10 @@ async def test_sigterm_in_full_flight_under_overload() -> None:
         code = await asyncio.to_thread(process.wait)
     statuses = Counter(generator.result.status)
     last_answer = max(d for d, s in zip(generator.result.done, generator.result.status, strict=True) if s == 200)
-    lost = [d for d, s in zip(generator.result.due, generator.result.status, strict=True) if s == exchanges.LOST]
+    lost = [d for d, s in zip(generator.result.due, generator.result.status, strict=True) if s == load_client.LOST]
     assert code == 0, "".join(process.log)
     assert statuses[200] > 0
-    assert set(statuses) <= {200, 429, 503, exchanges.LOST}
+    assert set(statuses) <= {200, 429, 503, load_client.LOST}
     assert all(due > last_answer - 0.2 for due in lost)  # only who came when the house was closed for good
     assert not [line for line in process.log if "Traceback" in line]
 
@@ -221,7 +222,7 @@ def test_a_port_that_is_taken_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_the_generator_is_bounded() -> None:
-    arguments = [sys.executable, "-m", "benchmarks.loadgen", "--help"]
+    arguments = [sys.executable, "-m", "benchmarks.server.load_generator", "--help"]
     told = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout  # noqa: S603
     assert "--rate" in told
-    assert exchanges.HOST == "127.0.0.1"
+    assert load_client.HOST == "127.0.0.1"

@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model_export import build_engine, parity, trt_library, verify
-from model_export.trt_library import NoTensorRTError
-from service import manifest as manifests
-from service.engines import cuda_runtime, plan, tensorrt, tensorrt_library
-from service.engines.onnx_cuda import OnnxCudaEngine
-from service.engines.onnx_runtime import OnnxRuntimeEngine
-from service.engines.select import open_engine
+from model_export import build_engine, verify
+from model_export.onnx_export import parity
+from model_export.tensorrt_build import library as trt_library
+from model_export.tensorrt_build.library import NoTensorRTError
+from service.engines import cuda as cuda_runtime
+from service.engines.onnxruntime.cuda_engine import OnnxCudaEngine
+from service.engines.onnxruntime.engine import OnnxRuntimeEngine
+from service.engines.selection import open_engine
+from service.engines.tensorrt import engine as tensorrt
+from service.engines.tensorrt import library as tensorrt_library
 from service.errors import EngineError, EngineUnavailable
+from service.model_folder import engine_plan
+from service.model_folder import manifest as manifests
 from service.settings import Settings
 from tests.gpu.conftest import LITE
 from tests.model_export.frames import frames
@@ -40,9 +45,9 @@ def pictures(count: int) -> Any:
     return np.stack([parity.resized(frames()[i % len(frames())], *BUCKET) for i in range(count)])
 
 
-def built(folder: Path) -> tuple[Path, plan.PlanInfo]:
+def built(folder: Path) -> tuple[Path, engine_plan.PlanInfo]:
     manifest, here = manifests.load(folder), tensorrt_library.machine(cuda_runtime.first_device())
-    return plan.find(folder, here, manifest.files["onnx"].sha256, manifest.input.buckets)
+    return engine_plan.find(folder, here, manifest.files["onnx"].sha256, manifest.input.buckets)
 
 
 def opened(folder: Path) -> tensorrt.TensorRtEngine:

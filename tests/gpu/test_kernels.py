@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from model_export.plugins import launch
-from model_export.plugins.tactics import TACTICS, Layout
-from tests.model_export.plugins import as_tensorrt, reference
-from tests.model_export.plugins.reference import SAMPLINGS, Shape
+from model_export.kernels import launch
+from model_export.kernels.tactics import TACTICS, Layout
+from tests.model_export.kernels import call_as_tensorrt, reference
+from tests.model_export.kernels.reference import SAMPLINGS, Shape
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SERVED = (Shape(2, 64, (93, 121), (12, 16)), Shape(1, 256, (128, 256), (64, 128)), Shape(3, 128, (91, 121), (46, 61)))
@@ -70,7 +70,7 @@ def test_in_tensorrts_formats_nothing_beside_is_touched(
     maps = reference.maps(Shape(2, 64, (45, 61), (23, 31)), 4, kind, torch.float16)
     on_gpu = (maps[0].to(gpu), maps[1].to(gpu), maps[2].to(gpu))
     for tactic in TACTICS[layout]:
-        result = as_tensorrt.run(
+        result = call_as_tensorrt.run(
             "aligned_aggregate", on_gpu, "standard", tactic,
             last=layout == "channels_last", offsets_pixel=offsets_pixel,
         )  # fmt: skip

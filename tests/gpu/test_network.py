@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from model_export import checkpoint
 from model_export.alignseg import AlignSeg
-from model_export.plugins import ops
+from model_export.checkpoints import checkpoint
+from model_export.kernels import torch_ops
 from tests.gpu.conftest import LITE
 
 
@@ -21,7 +21,7 @@ def test_fused_network(gpu: torch.device, network: AlignSeg, dtype: torch.dtype,
     torch.backends.cudnn.allow_tf32 = False
     picture = torch.randn(2, 3, 360, 480, device=gpu)
     expected = network(picture)
-    fused = ops.fuse(network).to(dtype).to(memory_format=torch.channels_last)
+    fused = torch_ops.fuse(network).to(dtype).to(memory_format=torch.channels_last)
     run = torch.compile(fused, fullgraph=True) if compiled else fused
     logits = run(picture.to(dtype).to(memory_format=torch.channels_last)).float()
     if dtype == torch.float32:
@@ -32,5 +32,5 @@ def test_fused_network(gpu: torch.device, network: AlignSeg, dtype: torch.dtype,
 @torch.inference_mode()
 def test_argmax_operator(gpu: torch.device) -> None:
     logits = torch.randn(1, 11, 90, 120, device=gpu)
-    on_cpu = ops.upsample_argmax(logits.cpu(), 360, 480)
-    assert (ops.upsample_argmax(logits, 360, 480).cpu() == on_cpu).float().mean() > 0.9999
+    on_cpu = torch_ops.upsample_argmax(logits.cpu(), 360, 480)
+    assert (torch_ops.upsample_argmax(logits, 360, 480).cpu() == on_cpu).float().mean() > 0.9999

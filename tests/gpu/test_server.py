@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from model_export import build_engine
-from service import manifest as manifests
 from service.app import create_app
-from service.engines.onnx_runtime import OnnxRuntimeEngine
-from service.engines.select import open_engine
+from service.engines.onnxruntime.engine import OnnxRuntimeEngine
+from service.engines.selection import open_engine
+from service.model_folder import manifest as manifests
 from service.settings import Settings
-from tests.fakes import opened as read_png
+from tests.support.fake_engine import opened as read_png
 
 SCENE = Path(__file__).parents[1] / "data" / "scene.jpg"
 

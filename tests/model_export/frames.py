@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from service.contracts import UInt8Array
+from service.types import UInt8Array
 
 
 def frames() -> list[UInt8Array]:

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from model_export import checkpoint, parity
-from model_export.serving_module import ServingModule
-from service import manifest as manifests
-from service.contracts import UInt8Array
-from service.engines.onnx_runtime import OnnxRuntimeEngine
+from model_export.checkpoints import checkpoint
+from model_export.onnx_export import parity
+from model_export.onnx_export.serving_module import ServingModule
+from service.engines.onnxruntime.engine import OnnxRuntimeEngine
+from service.model_folder import manifest as manifests
 from service.settings import REPOSITORY
+from service.types import UInt8Array
 
 WEIGHTS = REPOSITORY / "weights"
 CAMVID = REPOSITORY.parent / "shared" / "camvid" / "val"
@@ -42,7 +43,7 @@ def test_both_files_hold_the_same_network(folder: Path) -> None:
     manifest = manifests.load(folder)
     module = ServingModule(checkpoint.load(manifests.verified_file(folder, manifest, "checkpoint")))
     engine = OnnxRuntimeEngine(manifests.verified_file(folder, manifest, "onnx"))
-    scene = parity.read_picture(REPOSITORY / "service" / "page" / "scene.jpg")
+    scene = parity.read_picture(REPOSITORY / "service" / "web" / "scene.jpg")
     assert agreement(module, engine, scene) >= parity.PIXELS_AGREEING
 
 

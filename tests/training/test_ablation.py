@@ -11,10 +11,10 @@ from model_export.alignseg import AlignSeg
 from tests.training import tiny_data
 from training import ablation, train
 from training.ablation import AblationError, carry_out, command, in_processes, main, plan
-from training.ablation_report import ALIGNED, MARK, table
 from training.config import Config
-from training.cost import BILINEAR, WEIGHTS, cost
-from training.trainer import Trainer
+from training.evaluation.ablation_report import ALIGNED, MARK, table
+from training.evaluation.flops import BILINEAR, WEIGHTS, cost
+from training.loop.trainer import Trainer
 
 TINY = ["--channels=8", "--crop=32x32", "--batch=2", "--amp=none", "--workers=0", "--warmup=0", "--iterations=1"]
 

@@ -13,13 +13,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from alignseg_serve.cli import app
-from model_export import checkpoint
 from model_export.alignseg import AlignSeg
-from service.contracts import Inference
+from model_export.checkpoints import checkpoint
+from service.types import Inference
 from tests.training import tiny_data
-from training.datasets import CAMVID, IGNORED
-from training.evaluate import evaluate, main
-from training.predict import PredictionError, with_engine, with_network, with_server
+from training.data.datasets import CAMVID, IGNORED
+from training.evaluate import main
+from training.evaluation.measure import evaluate
+from training.evaluation.predictors import PredictionError, with_engine, with_network, with_server
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from model_export import checkpoint
+from model_export.checkpoints import checkpoint
 from tests.training import tiny_data
 from training import evaluate
 from training.config import RECIPES, Config
-from training.state import load_state, save_state
+from training.loop.run_state import load_state, save_state
+from training.loop.trainer import Trainer
 from training.train import main, parser
-from training.trainer import Trainer
 
 TINY = ["--channels=8", "--crop=32x32", "--batch=2", "--amp=none", "--workers=0", "--warmup=2", "--eval-every=2"]
 

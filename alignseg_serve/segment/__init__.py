@@ -1,0 +1,1 @@
+"""`alignseg segment`: files on disk, segmented by a local engine or a server."""

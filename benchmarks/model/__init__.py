@@ -1,0 +1,1 @@
+"""Engines, accuracy and codecs."""

@@ -1,0 +1,155 @@
+"""Whole networks, from pictures in host memory to class maps in host memory, by each runtime."""
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from benchmarks.model.gpu import timing
+from model_export import build_engine
+from model_export.alignseg import AlignSeg
+from model_export.alignseg.backbone import BackboneName
+from model_export.kernels import torch_ops
+from model_export.onnx_export import exporter
+from model_export.onnx_export.serving_module import ServingModule
+from service.engines import cuda
+from service.engines.onnxruntime.cuda_engine import OnnxCudaEngine
+from service.engines.tensorrt.engine import TensorRtEngine
+from service.model_folder.engine_plan import PlanInfo
+from service.types import Engine, UInt8Array
+
+DEVICE = "cuda"
+MODELS: dict[BackboneName, int] = {"resnet101": 256, "resnet18": 128}  # backbone: channels
+SIZES = ((1024, 2048), (360, 480))
+CLASSES = 19
+BATCH = 8
+COMPILE: dict[str, Any] = {"mode": "reduce-overhead"}  # as CUDA graphs, like TensorRT's
+
+Infer = Callable[[UInt8Array], object]  # (N, H, W, 3) uint8 RGB; returns when the class maps are in host memory
+Open = Callable[[], AbstractContextManager[Infer]]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRow:
+    """ms: of one picture. pictures_a_second: in batches of BATCH. memory_mib: of the GPU, for both together."""
+
+    model: str
+    size: str
+    runtime: str
+    ms: float | None
+    pictures_a_second: float | None
+    memory_mib: float | None
+    why_not: str = ""
+
+
+def rows() -> Iterator[tuple[str, Callable[[], NetworkRow]]]:
+    """What to call each row by, and how to measure it; what can't run here has no figures, and says why."""
+    for backbone, channels in MODELS.items():
+        with tempfile.TemporaryDirectory() as name:
+            model = _Model(backbone, channels, Path(name) / "model.onnx")
+            for size in SIZES:
+                for runtime, runs in _runtimes(model, size).items():
+                    key = f"{backbone}-{channels} {size[0]}x{size[1]} {runtime}"
+                    yield key, partial(_row, f"{backbone}-{channels}", size, runtime, runs)
+
+
+class _Model:
+    """Random weights: the time does not depend on them. Made, and exported, when first asked for."""
+
+    def __init__(self, backbone: BackboneName, channels: int, path: Path) -> None:
+        self._backbone, self._channels, self._path = backbone, channels, path
+        self._network: AlignSeg | None = None
+
+    @property
+    def network(self) -> AlignSeg:
+        if self._network is None:
+            torch.manual_seed(0)
+            self._network = AlignSeg(self._backbone, CLASSES, channels=self._channels).eval()
+        return self._network
+
+    @property
+    def onnx(self) -> Path:
+        if not self._path.is_file():
+            onnx.save(exporter.to_onnx(self.network), self._path)
+        return self._path
+
+
+def _runtimes(model: _Model, size: tuple[int, int]) -> dict[str, Open]:
+    half, full = torch.float16, torch.float32
+    return {
+        "eager fp32": partial(_torch, model, full),
+        "eager fp16": partial(_torch, model, half),
+        "eager fp16, fused": partial(_torch, model, half, fused=True),
+        "torch.compile fp16": partial(_torch, model, half, compiled=True),
+        "torch.compile fp16, fused": partial(_torch, model, half, fused=True, compiled=True),
+        "ONNX Runtime CUDA fp32": partial(_engine, lambda: OnnxCudaEngine(model.onnx)),
+    } | {
+        f"TensorRT {precision}, {warp}": partial(_engine, partial(_tensorrt, model, size, warp, precision))
+        for warp in ("gridsample", "plugin")
+        for precision in ("fp32", "fp16")
+    }
+
+
+def _row(model: str, size: tuple[int, int], runtime: str, runs: Open) -> NetworkRow:
+    told = f"{size[0]}x{size[1]}"
+    free = timing.free_memory()
+    try:
+        with runs() as infer:
+            one, many = (_pictures(count, size) for count in (1, BATCH))
+            ms = timing.by_clock(partial(infer, one))
+            a_second = 1e3 * BATCH / timing.by_clock(partial(infer, many))
+            memory = (free - timing.free_memory(kept_too=False)) / 2**20  # PyTorch keeps what it needed at most
+    except Exception as error:  # a missing runtime or too little memory is a line of the table
+        return NetworkRow(model, told, runtime, None, None, None, (str(error) or repr(error)).splitlines()[0][:160])
+    return NetworkRow(model, told, runtime, ms, a_second, memory)
+
+
+def _pictures(count: int, size: tuple[int, int]) -> UInt8Array:
+    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+@contextmanager
+def _torch(model: _Model, dtype: torch.dtype, *, fused: bool = False, compiled: bool = False) -> Iterator[Infer]:
+    network = copy.deepcopy(model.network)
+    module: Any = ServingModule(torch_ops.fuse(network) if fused else network).to(DEVICE, dtype)
+    module = module.to(memory_format=torch.channels_last)
+    if compiled:
+        torch._dynamo.reset()  # else sizes seen before make it compile for any size
+        module = torch.compile(module, fullgraph=True, dynamic=False, **COMPILE)
+
+    @torch.no_grad()
+    def infer(pictures: UInt8Array) -> UInt8Array:
+        class_map: UInt8Array = module(_staged(pictures))[0].cpu().numpy()
+        return class_map
+
+    yield infer
+
+
+def _staged(pictures: UInt8Array) -> torch.Tensor:
+    """On the GPU, by way of pinned memory, as the service's engines do it."""
+    on_host = torch.from_numpy(pictures)
+    return (on_host.pin_memory() if DEVICE == "cuda" else on_host).to(DEVICE, non_blocking=True)
+
+
+@contextmanager
+def _engine(opens: Callable[[], Engine]) -> Iterator[Infer]:
+    with closing(opens()) as engine:
+        yield engine.infer
+
+
+def _tensorrt(model: _Model, size: tuple[int, int], warp: str, precision: str) -> Engine:
+    options = ["--bucket", f"{size[0]}x{size[1]}", "--batch", "1", str(BATCH), "--no-verify"]
+    if build_engine.main([str(model.onnx), "--warp", warp, "--precision", precision, *options]) != 0:
+        raise RuntimeError("the engine was not built, see above")
+    built = (model.onnx.parent / "engines").glob(f"*-{precision}.json")
+    description = max(built, key=lambda path: path.stat().st_mtime)
+    info = PlanInfo.model_validate_json(description.read_bytes())
+    return TensorRtEngine(description.with_suffix(".plan"), info, cuda.first_device())

@@ -1,0 +1,1 @@
+"""The server beside its peers, under overload and over time."""

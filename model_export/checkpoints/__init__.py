@@ -1,0 +1,1 @@
+"""Strict checkpoint loading, and the names of the published weights."""

@@ -1,0 +1,164 @@
+"""AlignedAggregate and AlignedContext as TensorRT plugins: to import this module, GPU or not, is to register them.
+
+They are ahead-of-time plugins: TensorRT asks for PTX while it builds and embeds it, so the engine runs without Python.
+tensorrt.plugin (10.9 and newer) checks annotations at run time; they must be classes, not strings.
+"""
+
+from typing import Any
+
+import tensorrt as trt
+import tensorrt.plugin as trtp
+
+from model_export.kernels.ptx import KernelName, Spec, Storage, compile_ptx
+from model_export.kernels.tactics import Layout, Tactic, numbered
+from model_export.onnx_export import custom_ops
+
+AGGREGATE = f"{custom_ops.DOMAIN}::{custom_ops.AGGREGATE}"
+CONTEXT = f"{custom_ops.DOMAIN}::{custom_ops.CONTEXT}"
+_STORAGE: dict[Any, Storage] = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16", trt.DataType.BF16: "bf16"}
+_LAST = {"fp32": "HWC", "fp16": "HWC8", "bf16": "HWC8"}  # TensorRT's channels-last format of each type
+
+architecture: int | None = None  # of the GPU that the engine is for, e.g. 90; build_engine sets it
+
+AotKernel = tuple[str, str, trtp.KernelLaunchParams, trtp.SymExprs]
+
+
+@trtp.register(AGGREGATE)
+def describe_aggregate(
+    low: trtp.TensorDesc, high: trtp.TensorDesc, offsets: trtp.TensorDesc, sampling: str
+) -> trtp.TensorDesc:
+    """The result is like low."""
+    return low.like()
+
+
+@trtp.register(CONTEXT)
+def describe_context(
+    local: trtp.TensorDesc, context: trtp.TensorDesc, offsets: trtp.TensorDesc, sampling: str
+) -> trtp.TensorDesc:
+    """The result is like local."""
+    return local.like()
+
+
+@trtp.autotune(AGGREGATE)
+def tune_aggregate(
+    low: trtp.TensorDesc, high: trtp.TensorDesc, offsets: trtp.TensorDesc, outputs: tuple[trtp.TensorDesc]
+) -> list[trtp.AutoTuneCombination]:
+    """Formats and tactics that TensorRT may time."""
+    return _combinations(low, offsets)
+
+
+@trtp.autotune(CONTEXT)
+def tune_context(
+    local: trtp.TensorDesc, context: trtp.TensorDesc, offsets: trtp.TensorDesc, outputs: tuple[trtp.TensorDesc]
+) -> list[trtp.AutoTuneCombination]:
+    """Formats and tactics that TensorRT may time."""
+    return _combinations(local, offsets)
+
+
+@trtp.aot_impl(AGGREGATE)
+def build_aggregate(
+    low: trtp.TensorDesc,
+    high: trtp.TensorDesc,
+    offsets: trtp.TensorDesc,
+    sampling: str,
+    outputs: tuple[trtp.TensorDesc],
+    tactic: int,
+) -> AotKernel:
+    """PTX and how to launch it."""
+    kernel: AotKernel = _kernel("aligned_aggregate", low, high, offsets, sampling, tactic)
+    return kernel
+
+
+@trtp.aot_impl(CONTEXT)
+def build_context(
+    local: trtp.TensorDesc,
+    context: trtp.TensorDesc,
+    offsets: trtp.TensorDesc,
+    sampling: str,
+    outputs: tuple[trtp.TensorDesc],
+    tactic: int,
+) -> AotKernel:
+    """PTX and how to launch it."""
+    kernel: AotKernel = _kernel("aligned_context", local, context, offsets, sampling, tactic)
+    return kernel
+
+
+def _combinations(raster: Any, offsets: Any) -> list[Any]:
+    """The network is strongly typed, so types are given; formats and tactics are TensorRT's to choose."""
+    storage, moves, channels = _STORAGE[raster.dtype], _STORAGE[offsets.dtype], raster.shape[1]
+    types = ",".join(name.upper() for name in (storage, storage, moves, storage))
+    planar = trtp.AutoTuneCombination(types, "LINEAR,LINEAR,LINEAR,LINEAR", list(numbered("planar", channels)))
+    if channels % 8:  # HWC8 would pad the channels, and nobody says with what
+        return [planar]
+    last, tactics = _LAST[storage], list(numbered("channels_last", channels))
+    formats = (f"{last},{last},{of_offsets},{last}" for of_offsets in ("LINEAR", _LAST[moves]))
+    return [planar, *(trtp.AutoTuneCombination(types, f, tactics) for f in formats)]
+
+
+def _kernel(name: KernelName, raster: Any, other: Any, offsets: Any, sampling: str, number: int) -> Any:
+    channels = raster.shape[1]
+    layout: Layout = "planar" if raster.format == trt.TensorFormat.LINEAR else "channels_last"
+    tactic = numbered(layout, channels)[number]
+    spec = Spec(
+        name,
+        _STORAGE[raster.dtype],
+        _STORAGE[offsets.dtype],
+        channels,
+        standard=_is_standard(sampling),
+        pixel=0 if layout == "planar" else channels,
+        offsets_pixel=_offsets_pixel(offsets),
+        tactic=tactic,
+    )
+    compiled = compile_ptx(spec, architecture or current_architecture())
+    sizes = trtp.SymIntExprs(4)
+    for index, expression in enumerate((*_size(raster), *_size(other))):
+        sizes[index] = trtp.SymInt32(expression)
+    return (
+        compiled.name,
+        compiled.ptx,
+        _launch(raster, tactic, channels, compiled.threads, compiled.shared_bytes),
+        sizes,
+    )
+
+
+def _is_standard(sampling: str) -> bool:
+    """A C++ string may come with the zero at its end; what is neither must not pass for the other convention."""
+    name = sampling.rstrip("\0")
+    if name not in {"standard", "published"}:
+        raise ValueError(f"sampling is {sampling!r}; expected 'standard' or 'published'")
+    return name == "standard"
+
+
+def _launch(raster: Any, tactic: Tactic, channels: int, threads: int, shared_bytes: int) -> Any:
+    """As Tactic.grid, on symbolic sizes: the batch and the raster are known when the engine runs."""
+    height, width = _size(raster)
+    launch = trtp.KernelLaunchParams()
+    launch.grid_x = trtp.cdiv(height * width, tactic.block_p)
+    launch.grid_y = tactic.grid(1, channels, 1)[1]
+    launch.grid_z = raster.shape_expr[0]
+    launch.block_x = threads
+    launch.shared_mem = shared_bytes
+    return launch
+
+
+def _size(desc: Any) -> tuple[Any, Any]:
+    return desc.shape_expr[2], desc.shape_expr[3]
+
+
+def _offsets_pixel(offsets: Any) -> int:
+    """Elements from pixel to pixel: HWC8 pads the channels to eight."""
+    channels: int = offsets.shape[1]
+    if offsets.format == trt.TensorFormat.LINEAR:
+        return 0
+    return channels if offsets.format == trt.TensorFormat.HWC else -(-channels // 8) * 8
+
+
+def current_architecture() -> int:
+    """Of the current CUDA device, e.g. 90 for sm_90."""
+    from cuda.bindings import runtime  # noqa: PLC0415
+
+    error, device = runtime.cudaGetDevice()
+    if error != runtime.cudaError_t.cudaSuccess:
+        raise RuntimeError(f"no CUDA device to compile the plugin for: {error.name}")
+    _, properties = runtime.cudaGetDeviceProperties(device)
+    return int(properties.major * 10 + properties.minor)

@@ -1,0 +1,1 @@
+"""Which requests are accepted: by count, bytes, pixels and latency."""

@@ -1,0 +1,1 @@
+"""The queue before the engines: batches of one shape, cut late; one bad image fails alone."""

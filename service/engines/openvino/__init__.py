@@ -1,0 +1,1 @@
+"""OpenVINO on the CPU: the graph rewrites, int8 and the compile cache."""

@@ -1,0 +1,1 @@
+"""TensorRT engines: one plan a bucket, two lanes, CUDA graphs."""

@@ -1,0 +1,1 @@
+"""One image from bytes to response; which model serves it; load, reload, drain."""

@@ -1,0 +1,1 @@
+"""Class map to JSON, PNG, overlays, RLE, polygons and archives."""

@@ -1,0 +1,1 @@
+"""The request record as a log line, Prometheus metrics and OpenTelemetry spans."""

@@ -1,0 +1,94 @@
+"""OpenTelemetry traces, when its own environment variables ask for them; otherwise nothing of it is imported.
+
+Spans are made from the finished record of a request, with the times noted in it: the road itself carries no
+tracing code and pays nothing. Configured as OpenTelemetry says: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, ...
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from service.telemetry.request_record import Record
+
+log = logging.getLogger("alignseg.tracing")
+_ASKING: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PROPAGATED: Final = (b"traceparent", b"tracestate")
+
+
+class Tracer:
+    """Sends one server span a request, with a child span a stage."""
+
+    def __init__(self, provider: Any) -> None:
+        """provider: an opentelemetry.sdk.trace.TracerProvider."""
+        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415 - an optional extra
+            TraceContextTextMapPropagator,
+        )
+
+        self._provider = provider
+        self._tracer = provider.get_tracer("alignseg")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def export(self, record: Record, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """Hand the finished request over; returns its trace id in hex. A caller's traceparent becomes the parent."""
+        from opentelemetry import trace  # noqa: PLC0415
+
+        carrier = {name.decode(): value.decode("latin-1") for name, value in headers if name in _PROPAGATED}
+        to_epoch_ns = time.time_ns() - time.monotonic_ns()
+        span = self._tracer.start_span(
+            f"{record.method} {record.route}",
+            context=self._propagator.extract(carrier),
+            kind=trace.SpanKind.SERVER,
+            attributes=_attributes(record),
+            start_time=to_epoch_ns + _ns(record.began),
+        )
+        if record.status >= 500:
+            span.set_status(trace.StatusCode.ERROR)
+        inside = trace.set_span_in_context(span)
+        for stage in record.stages:
+            began = to_epoch_ns + _ns(stage.began)
+            child = self._tracer.start_span(stage.name, context=inside, start_time=began)
+            child.end(began + _ns(stage.seconds))
+        span.end()
+        return trace.format_trace_id(span.get_span_context().trace_id)
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Tracer | None:
+    """A tracer when an OTLP endpoint is named and OTEL_SDK_DISABLED is not true; else None."""
+    disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if disabled or not any(environment.get(name) for name in _ASKING):
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    except ImportError as error:
+        log.error("no traces: %s. Install them with: pip install -e '.[otel]'", error)
+        return None
+    name = environment.get("OTEL_SERVICE_NAME", "alignseg-serve")
+    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return Tracer(provider)
+
+
+def _attributes(record: Record) -> dict[str, str | int]:
+    attributes: dict[str, str | int] = {
+        "http.request.method": record.method,
+        "http.route": record.route,
+        "url.path": record.path,
+        "http.response.status_code": record.status,
+        "http.response.body.size": record.bytes_out,
+        "alignseg.request_id": record.request_id,
+    }
+    optional = {"alignseg.model": record.model, "alignseg.refused": record.refused}
+    return attributes | {name: value for name, value in optional.items() if value is not None}
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)

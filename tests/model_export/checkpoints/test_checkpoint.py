@@ -1,0 +1,157 @@
+"""Checkpoints load strictly or not at all."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from model_export.alignseg import AlignSeg
+from model_export.checkpoints import checkpoint, published_weights
+from model_export.checkpoints.checkpoint import CheckpointError
+from tests.model_export.checkpoints.published_state import published_state
+
+State = dict[str, torch.Tensor]
+
+
+def small_published_state(**changes: object) -> State:
+    """A published ResNet-50 state dict, made from this project's network by its published names."""
+    network = AlignSeg("resnet50", 5, channels=8, sampling="published")
+    return {published_weights.name_of(key): value for key, value in network.state_dict().items()} | changes  # type: ignore[operator]
+
+
+def save(state: object, folder: Path) -> Path:
+    path = folder / "weights.pth"
+    torch.save(state, path)
+    return path
+
+
+def assert_same(left: AlignSeg, right: AlignSeg) -> None:
+    for key, value in left.state_dict().items():
+        assert torch.equal(value, right.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("aux_head", [True, False])
+def test_own_safetensors_round_trip(tmp_path: Path, aux_head: bool) -> None:
+    network = AlignSeg("lite", 3, channels=8, sampling="published", aux_head=aux_head)
+    checkpoint.save(tmp_path / "a.safetensors", network, metadata={"note": "hello"})
+    loaded = checkpoint.load(tmp_path / "a.safetensors")
+    assert loaded.architecture == network.architecture
+    assert not loaded.training
+    assert_same(network, loaded)
+    assert checkpoint.read_metadata(tmp_path / "a.safetensors")["note"] == "hello"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_checkpoints_written_before_the_ablations_switches_load_with_both_modules(tmp_path: Path) -> None:
+    network = AlignSeg("lite", 3, channels=8)
+    checkpoint.save(tmp_path / "a.safetensors", network)
+    metadata = checkpoint.read_metadata(tmp_path / "a.safetensors")
+    fields = json.loads(metadata["architecture"])
+    del fields["align_fa"], fields["align_cm"]
+    state = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    save_file(state, tmp_path / "old.safetensors", {**metadata, "architecture": json.dumps(fields)})
+    loaded = checkpoint.load(tmp_path / "old.safetensors")
+    assert loaded.architecture == network.architecture
+    assert_same(network, loaded)
+
+
+def test_half_stores_kernels_rounded_and_norms_whole(tmp_path: Path) -> None:
+    network = AlignSeg("lite", 3, channels=8)
+    checkpoint.save(tmp_path / "whole.safetensors", network)
+    checkpoint.save(tmp_path / "half.safetensors", network, half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.55 * (tmp_path / "whole.safetensors").stat().st_size
+    loaded = checkpoint.load(tmp_path / "half.safetensors").state_dict()
+    for key, value in network.state_dict().items():
+        assert loaded[key].dtype == value.dtype
+        torch.testing.assert_close(loaded[key], value, rtol=1e-3 if value.ndim > 1 else 0, atol=1e-6 * (value.ndim > 1))
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["bare", "in state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("counters", [True, False])
+@pytest.mark.parametrize("dsn", [True, False])
+def test_published_variants(tmp_path: Path, wrap: bool, prefix: str, counters: bool, dsn: bool) -> None:
+    state = small_published_state()
+    kept = {
+        prefix + key: value
+        for key, value in state.items()
+        if (counters or not key.endswith("num_batches_tracked")) and (dsn or not key.startswith("dsn."))
+    }
+    network = checkpoint.load(save({"state_dict": kept, "epoch": 3} if wrap else kept, tmp_path))
+    architecture = network.architecture
+    assert (architecture.backbone, architecture.num_classes, architecture.aux_head) == ("resnet50", 5, dsn)
+    assert torch.equal(network.head[3].weight, state["head.3.weight"])
+
+
+def test_inplace_abn_becomes_batch_norm_of_equal_effect(tmp_path: Path) -> None:
+    weight = torch.linspace(-1, 1, 8)
+    network = checkpoint.load(save(small_published_state(**{"RRB1a.norm.weight": weight}), tmp_path))
+    torch.testing.assert_close(network.refine_a["1"].norm[0].weight, weight.abs() + 1e-5)
+
+
+def test_every_published_name_is_covered() -> None:
+    network = AlignSeg("resnet101", 19, sampling="published")
+    assert {published_weights.name_of(key) for key in network.state_dict()} == set(published_state())
+
+
+def test_a_mismatch_lists_every_missing_unexpected_and_misshapen_key(tmp_path: Path) -> None:
+    state = small_published_state(surplus=torch.zeros(1), **{"bn1.bias": torch.zeros(7)})
+    del state["RRB3b.norm.weight"], state["CAM.adapt.0.weight"]
+    with pytest.raises(CheckpointError) as raised:
+        checkpoint.load(save(state, tmp_path))
+    message = str(raised.value)
+    assert "2 missing:\n    CAM.adapt.0.weight\n    RRB3b.norm.weight" in message
+    assert "1 unexpected:\n    surplus" in message
+    assert "bn1.bias: got (7,), expected (64,)" in message
+
+
+class Payload:
+    """Runs when unpickled by a loader that is not weights-only."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.marker,))
+
+
+def test_a_pickle_that_holds_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "was-run"
+    torch.save({"head.3.weight": Payload(marker)}, tmp_path / "evil.pth")
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Payload(marker), protocol=2))
+    for name in ("evil.pth", "bare.pth"):
+        with pytest.raises(CheckpointError, match="more than tensors and is not run"):
+            checkpoint.load(tmp_path / name)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["damaged.pth", "damaged.safetensors"])
+def test_damaged_files_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x02 not a checkpoint at all")
+    with pytest.raises(CheckpointError):
+        checkpoint.load(tmp_path / name)
+
+
+def test_an_unknown_backbone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(path, AlignSeg("lite", 3, channels=8))
+    metadata = checkpoint.read_metadata(path)
+    fields = json.loads(metadata["architecture"]) | {"backbone": "vgg16"}
+    save_file({"a": torch.zeros(1)}, path, {**metadata, "architecture": json.dumps(fields)})
+    with pytest.raises(CheckpointError, match="no backbone 'vgg16'"):
+        checkpoint.load(path)
+
+
+def test_other_state_dicts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"not an AlignSeg state dict: key 'head.3.weight' is missing"):
+        checkpoint.load(save({"fc.weight": torch.zeros(2, 2)}, tmp_path))
+    with pytest.raises(CheckpointError, match="holds a list, expected a state dict"):
+        checkpoint.load(save([torch.zeros(2)], tmp_path))
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        checkpoint.load(tmp_path / "absent.pth")

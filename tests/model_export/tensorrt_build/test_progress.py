@@ -1,0 +1,67 @@
+"""How far a build is, from what TensorRT tells; that Ctrl-C ends it, and that one waits for the other."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from model_export.files import alone
+from model_export.tensorrt_build import library as trt_library
+from model_export.tensorrt_build.library import NoTensorRTError
+from model_export.tensorrt_build.progress import Progress, following
+
+
+def test_the_share_of_nested_phases() -> None:
+    now, told = [0.0], []
+    progress = Progress(told.append, lambda: now[0])
+    progress.start("Building engine", 4)
+    progress.step("Building engine", 0)
+    assert progress.share == 0.25
+    progress.start("Timing tactics", 2)
+    assert progress.step("Timing tactics", 0)
+    assert progress.share == pytest.approx(0.25 + 0.25 / 2)
+    assert told == []
+    now[0] = 6.0
+    progress.step("Timing tactics", 1)
+    assert told == ["50 %, 6 s: timing tactics"]
+    progress.finish("Timing tactics")
+    progress.step("Building engine", 1)
+    assert progress.share == 0.5
+    progress.stopped = True
+    assert not progress.step("Building engine", 2)
+
+
+def test_ctrl_c_ends_a_build() -> None:
+    try:
+        library = trt_library.load("tensorrt_rtx")
+    except NoTensorRTError as error:
+        pytest.skip(str(error))
+    config = library.trt.Builder(library.logger).create_builder_config()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), following(library, config, lambda text: None):
+        assert config.progress_monitor.step_complete("a phase", 0)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not config.progress_monitor.step_complete("a phase", 1)
+        raise RuntimeError("TensorRT could not build the engine")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_one_build_waits_for_the_other(tmp_path: Path) -> None:
+    told: list[str] = []
+    entered, leave = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with alone(tmp_path / "engines" / ".building", lambda: told.append("first waits")):
+            entered.set()
+            assert leave.wait(10)
+            told.append("first is done")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(10)
+    with alone(tmp_path / "engines" / ".building", lambda: (told.append("second waits"), leave.set())):
+        told.append("second works")
+    thread.join()
+    assert told == ["second waits", "first is done", "second works"]

@@ -1,0 +1,36 @@
+"""What `serve deploy` builds in tests: the fleet as it is shipped, with engines that take their time."""
+
+import time
+from typing import Any
+
+from ray import serve
+
+from service.engines.selection import open_engines
+from service.model_folder.manifest import Manifest
+from service.ray_serve.application import Fleet, application
+from service.settings import Settings
+from service.types import Engine, Inference, UInt8Array
+
+ENGINE_S = 0.1
+
+
+class Waiting:
+    """One picture at a time, each after ENGINE_S."""
+
+    max_batch = 1
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name, self.has_confidence, self.close = engine.name, engine.has_confidence, engine.close
+
+    def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
+        time.sleep(ENGINE_S)
+        return self._engine.infer(batch, with_confidence)
+
+
+def opened(settings: Settings, manifest: Manifest) -> list[Any]:
+    return [Waiting(engine) for engine in open_engines(settings, manifest)]
+
+
+def build(args: Fleet) -> serve.Application:
+    return application(Settings(**args.settings), args, opened)

@@ -1,0 +1,108 @@
+"""`alignseg serve --ray` and `segment --ray` as they are typed."""
+
+import json
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from alignseg_serve import cli
+from tests.support import tiny_model
+from tests.support.fake_engine import encoded, striped
+from tests.support.server_process import running, serve
+
+PNG = encoded(striped(70, 90))
+
+
+def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "service.telemetry.logs.configure", lambda log: None
+    )  # it would keep the runner's stderr, which is closed
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in [name for name in sys.modules if name.startswith(("service.ray_serve", "alignseg_serve.ray_job"))]:
+        monkeypatch.delitem(sys.modules, name)
+    for command in (["serve", "--ray"], ["segment", str(tmp_path), "-o", str(tmp_path / "out"), "--ray"]):
+        result = CliRunner().invoke(cli.app, command)
+        assert result.exit_code == cli.UNUSABLE
+        assert "pip install -e '.[ray]'" in " ".join(result.output.split())
+
+
+def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
+    for more, told in ((["--ray", "--overlay"], "one SOURCE"), (["--masks", "rle"], "needs --ray")):
+        result = CliRunner().invoke(cli.app, ["segment", str(tmp_path), "-o", str(tmp_path / "out"), *more])
+        assert result.exit_code == cli.UNUSABLE
+        assert told in " ".join(result.output.split())
+
+
+def test_served_by_ray_it_answers_and_ends_as_the_single_server(
+    ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        admin = found.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
+    tiny_model.write(tmp_path / "model")
+    settings = {"engine": "onnxruntime-cpu", "log": "json", "admin_port": admin}  # opened by the way in
+    statuses: list[int] = []
+    with running([*serve(tmp_path / "model"), "--ray"], **settings) as process:
+        (url,) = (url for url in process.urls if not url.endswith(f":{admin}"))
+
+        def client() -> None:
+            with httpx.Client(base_url=url) as http:
+                while (status := http.post("/segment", content=PNG).status_code) == 200:
+                    statuses.append(status)
+                statuses.append(status)
+
+        threads = [threading.Thread(target=client) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        while len(statuses) < 20 and any(thread.is_alive() for thread in threads):
+            threads[0].join(0.01)
+        assert _answer(f"http://127.0.0.1:{admin}/healthz/ready").json()["status"] == "ready"
+        assert 'alignseg_batch_size_count{model="tiny"}' in httpx.get(f"http://127.0.0.1:{admin}/metrics").text
+        assert httpx.get(f"{url}/metrics").status_code == 404
+        process.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(30)
+        assert process.wait() == 0, "".join(process.log)
+    told = [json.loads(line[line.index("{") :]) for line in process.log]  # after a process's name; nothing else
+    assert {"alignseg.server", "alignseg.app", "alignseg.access"} <= {one["logger"] for one in told}
+    assert len(statuses) > 20
+    assert set(statuses) == {200, 503}, statuses
+
+
+def _answer(url: str) -> httpx.Response:
+    for _ in range(200):
+        try:
+            return httpx.get(url)
+        except httpx.ConnectError:
+            time.sleep(0.05)
+    raise AssertionError(f"nobody listens at {url}")
+
+
+def test_segment_as_it_is_typed(ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which is connected to the cluster; the masks are those that it makes without Ray."""
+    pictures = tmp_path / "in"
+    for number in range(5):
+        (pictures / f"{number}" / "a.png").parent.mkdir(parents=True)
+        (pictures / f"{number}" / "a.png").write_bytes(encoded(striped(40 + number, 50)))
+    tiny_model.write(tmp_path / "model")
+    common = ["--model", str(tmp_path / "model"), "--engine", "onnxruntime-cpu"]
+    for out, more in (("one", []), ("fleet", ["--ray"])):
+        result = CliRunner().invoke(cli.app, ["segment", str(pictures), "-o", str(tmp_path / out), *common, *more])
+        assert result.exit_code == 0, result.output
+    assert "5 written to" in " ".join(result.output.split())
+    for number in range(5):
+        expected = (tmp_path / "one" / f"{number}" / "a.png").read_bytes()
+        assert (tmp_path / "fleet" / "masks" / f"{number}" / "a.png.png").read_bytes() == expected
+    again = CliRunner().invoke(
+        cli.app, ["segment", str(pictures), "-o", str(tmp_path / "fleet"), *common, "--ray", "--masks", "rle"]
+    )
+    assert again.exit_code == cli.UNUSABLE
+    assert "the results of another job (masks: png then, rle now)" in " ".join(again.output.split())

@@ -1,0 +1,206 @@
+"""The fleet on a real Ray cluster of several nodes, over real HTTP: the single server's answers, and none lost."""
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Generator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.admission.controller import PATIENCE_S
+from service.app import create_app
+from service.engines.selection import open_engines
+from service.model_folder.manifest import FILE_NAME, Manifest
+from service.settings import Settings
+from service.types import Engine
+from tests.ray.load import PNG, under_load, until
+from tests.support import tiny_model
+from tests.support.background import meanwhile
+from tests.support.fake_engine import encoded, serving_app, striped
+
+pytest.importorskip("ray")
+
+
+def noting(settings: Settings, manifest: Manifest) -> list[Engine]:
+    """Opens real engines, and notes which process on which node did."""
+    import ray
+
+    engines: list[Engine] = list(open_engines(settings, manifest))
+    notes = settings.model.parent / "replicas"
+    notes.mkdir(exist_ok=True)
+    (notes / str(os.getpid())).write_text(ray.get_runtime_context().get_node_id())
+    return engines
+
+
+@dataclass
+class Fleet:
+    url: str
+    settings: Settings
+    cluster: Any
+
+    def replicas(self) -> dict[int, str]:
+        """Living engine processes and their nodes."""
+        notes = (self.settings.model.parent / "replicas").iterdir()
+        return {int(note.name): note.read_text() for note in notes if _lives(int(note.name))}
+
+    def wait_for_engines(self, count: int) -> None:
+        for _ in range(300):
+            if f"alignseg_engines_working {count}.0" in httpx.get(f"{self.url}/metrics").text:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"never {count} engines")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # dead, and not yet buried
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def fleet(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Generator[Fleet, None, None]:
+    from ray import serve
+
+    from service.ray_serve import application as fleets
+
+    folder = tmp_path_factory.mktemp("fleet") / "model"
+    tiny_model.write(folder)
+    settings = Settings(model=folder, engine="onnxruntime-cpu", model_poll_s=0.1, drain_timeout_s=5)
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(
+            fleets.application(settings, fleets.Fleet(engines=2, way_in_on={"head": 1}), noting),
+            name=fleets.NAME,
+            route_prefix="/",
+        )
+        yield Fleet(f"http://127.0.0.1:{port}", settings, ray_cluster)
+    finally:
+        serve.shutdown()
+
+
+REQUESTS = [
+    ("POST", "/segment", {"Accept": "image/png"}, PNG),
+    ("POST", "/segment", {"Accept": "application/x-npy"}, encoded(striped(48, 300), "JPEG")),
+    ("POST", "/segment?masks=rle&confidence=true", {}, PNG),
+    ("POST", "/segment?tile=true", {"Accept": "image/webp"}, encoded(striped(200, 300))),
+    ("POST", "/segment?classes=nothing", {}, PNG),
+    ("POST", "/segment", {"Accept": "text/html"}, PNG),
+    ("POST", "/segment", {}, b"no picture"),
+    ("POST", "/segment", {}, PNG[:-40]),
+    ("POST", "/segment", {"X-Request-Timeout-Ms": "soon"}, PNG),
+    ("GET", "/segment", {}, b""),
+    ("GET", "/nowhere", {}, b""),
+    ("GET", "/classes", {}, b""),
+    ("GET", "/healthz/ready", {}, b""),
+    ("GET", "/v2/models/tiny", {}, b""),
+]
+OWN = {"date", "server", "server-timing", "x-request-id", "content-length"}  # of one request, or of the HTTP server
+
+
+async def test_the_same_answers_as_the_single_server(fleet: Fleet) -> None:
+    async with serving_app(create_app(fleet.settings)) as single, httpx.AsyncClient(base_url=fleet.url) as http:
+        for method, path, headers, body in REQUESTS:
+            one = await single.request(method, path, headers=headers, content=body)
+            other = await http.request(method, path, headers=headers, content=body)
+            assert _comparable(one) == _comparable(other), path
+
+
+def _comparable(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
+    headers = {name: value for name, value in answer.headers.items() if name not in OWN}
+    assert len(answer.headers.get_list("x-request-id")) == 1
+    if not answer.headers["content-type"].endswith("json"):
+        return answer.status_code, headers, answer.content
+    told = json.loads(answer.content)
+    return answer.status_code, headers, {k: v for k, v in told.items() if k not in {"timing_ms", "request_id"}}
+
+
+def test_metrics_know_the_engines(fleet: Fleet) -> None:
+    httpx.post(f"{fleet.url}/segment", content=PNG)
+    fleet.wait_for_engines(2)
+    page = httpx.get(f"{fleet.url}/metrics").text
+    assert 'alignseg_model_serving{engine="onnxruntime-cpu",model="tiny",version="1"} 1.0' in page
+    assert 'alignseg_batch_size_count{model="tiny"}' in page
+    assert 'alignseg_requests_total{route="/segment",status="200"}' in page
+
+
+def going_on(uploads: list[socket.socket]) -> AbstractContextManager[None]:
+    """While inside, each brings 16 kB a second."""
+
+    def send() -> None:
+        for one in uploads:
+            one.sendall(b"x" * 4000)
+
+    return meanwhile(send, 0.25)
+
+
+def test_a_full_house_says_when_to_come_back(fleet: Fleet) -> None:
+    """Uploads that never end take all places, and keep them as long as they go on."""
+    most = fleet.settings.max_in_flight
+    host, _, port = fleet.url.removeprefix("http://").partition(":")
+    head = b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 2000000\r\n\r\n"
+    held = [socket.create_connection((host, int(port))) for _ in range(most)]
+    try:
+        for one in held:
+            one.sendall(head)
+        with going_on(held):
+            until(lambda: f"alignseg_in_flight {most}.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
+            refused = httpx.post(f"{fleet.url}/segment", content=PNG)
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert refused.json()["type"].endswith("queue-full")
+        time.sleep(PATIENCE_S + 0.5)
+        assert httpx.post(f"{fleet.url}/segment", content=PNG).status_code == 200
+        gone, _, _ = select.select(held, [], [], 10)
+        assert [one.recv(4096)[:12] for one in gone] == [b"HTTP/1.1 408"]
+    finally:
+        for one in held:
+            one.close()
+    until(lambda: "alignseg_in_flight 0.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
+
+
+def test_a_new_model_under_load_loses_nothing(fleet: Fleet) -> None:
+    path = fleet.settings.model / FILE_NAME
+    with under_load(fleet.url) as found:
+        told = json.loads(path.read_text())
+        (part := path.with_suffix(".part")).write_text(json.dumps(told | {"version": "2"}))
+        part.replace(path)
+        until(lambda: "2" in found.versions[-4:])
+        until(lambda: found.versions[-20:] == ["2"] * 20)
+    assert not found.failures, found.told
+    assert set(found.versions) == {"1", "2"}
+
+
+def test_a_killed_replica_costs_no_answer(fleet: Fleet) -> None:
+    fleet.wait_for_engines(2)
+    with under_load(fleet.url) as found:
+        killed = min(fleet.replicas())
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: len(fleet.replicas()) == 2 and killed not in fleet.replicas())  # Serve made another
+        before = found.statuses.total()
+        until(lambda: found.statuses.total() > before + 20)
+    assert not found.failures, found.told
+    assert set(found.statuses) == {200}
+
+
+def test_a_killed_node_costs_no_answer(fleet: Fleet) -> None:
+    fleet.wait_for_engines(2)
+    with under_load(fleet.url) as found:
+        gone = fleet.replicas()[min(fleet.replicas())]
+        node = next(node for node in fleet.cluster.worker_nodes if node.node_id == gone)
+        fleet.cluster.remove_node(node, allow_graceful=False)
+        until(lambda: len(fleet.replicas()) == 2 and gone not in fleet.replicas().values())
+        before = found.statuses.total()
+        until(lambda: found.statuses.total() > before + 20)
+    assert not found.failures, found.told
+    assert set(found.statuses) == {200}

@@ -1,0 +1,193 @@
+"""The two sides of a fleet without Ray between them: a handle that calls replicas of this process."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ray")
+
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from service.errors import DeadlineExceeded, EngineError, EngineLost
+from service.model_folder.manifest import FILE_NAME, Manifest
+from service.ray_serve.engine_replica import Replica
+from service.ray_serve.messages import tag
+from service.ray_serve.remote_batcher import RemoteBatcher
+from service.settings import Settings
+from service.types import Engine, UInt8Array
+from tests.support.fake_engine import FakeEngine, Gate, manifest
+
+PIXELS = np.zeros((16, 24, 3), dtype=np.uint8)
+
+
+class Answer:
+    """As much of Serve's DeploymentResponse as is used."""
+
+    def __init__(self, work: Any) -> None:
+        self.task = asyncio.ensure_future(work)
+
+    def __await__(self) -> Any:
+        return asyncio.shield(self.task).__await__()
+
+    def cancel(self) -> None:
+        self.task.cancel()
+
+
+class Handle:
+    """Asks the replicas in turn; before: may raise what Ray raises."""
+
+    def __init__(self, *replicas: Replica, before: Callable[[int], object] = lambda call: None) -> None:
+        self.replicas, self.before, self.calls = replicas, before, 0
+        self.answers: list[Answer] = []
+        self.infer = self
+
+    def remote(self, *arguments: Any) -> Answer:
+        self.answers.append(Answer(self._call(self.calls, *arguments)))
+        self.calls += 1
+        return self.answers[-1]
+
+    async def _call(self, call: int, *arguments: Any) -> Any:
+        self.before(call)
+        return await self.replicas[call % len(self.replicas)].infer(*arguments)
+
+
+@asynccontextmanager
+async def replica(folder: Path, *engines: FakeEngine, **settings: Any) -> AsyncGenerator[Replica, None]:
+    """engines: opened one after the other, as models come."""
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240
+    (folder / FILE_NAME).write_text(manifest().model_dump_json())
+    left = list(engines or [FakeEngine()])
+
+    def opener(_settings: Settings, _manifest: Manifest) -> list[Engine]:
+        return [left.pop(0)]
+
+    made = Replica(Settings(**{"model": folder, "model_poll_s": 0.01, "drain_timeout_s": 0.2, **settings}), opener)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+    assert all(engine.closed for engine in engines[: len(engines) - len(left)])
+
+
+async def remote(handle: Handle, on_call: Any = lambda size, error: None) -> RemoteBatcher:
+    return RemoteBatcher(handle, manifest(), await handle.replicas[0].describe(), on_call)  # type: ignore[arg-type]
+
+
+async def test_pictures_meet_at_the_replica(tmp_path: Path) -> None:
+    gate, calls = Gate(), []
+    engine = FakeEngine(max_batch=4, before=lambda batch: gate(batch) if len(engine.batches) == 3 else None)
+    async with replica(tmp_path, engine) as one:
+        batcher = await remote(Handle(one), lambda size, error: calls.append((size, error)))
+        first = asyncio.ensure_future(batcher.submit(PIXELS))
+        await asyncio.to_thread(gate.entered.wait, 5)
+        others = [asyncio.ensure_future(batcher.submit(PIXELS + 1, with_confidence=n > 3)) for n in range(6)]
+        await asyncio.sleep(0.05)
+        gate.opened.set()
+        found = await asyncio.gather(first, *others)
+    assert [one.batch_size for one in found] == [1, 4, 4, 4, 4, 2, 2]
+    assert (found[1].ids == 1).all()
+    assert found[1].confidence is None
+    assert found[-1].confidence is not None
+    assert sum(size for size, _ in calls) == 7 + 2  # and one a bucket to warm up
+
+
+async def test_a_replica_that_is_gone_costs_no_answer(tmp_path: Path) -> None:
+    def gone(call: int) -> None:
+        if call == 0:
+            raise ActorDiedError()
+        if call == 1:
+            raise ActorUnavailableError("no word from it", None)
+
+    async with replica(tmp_path) as one:
+        batcher = await remote(handle := Handle(one, before=gone))
+        await batcher.submit(PIXELS)
+    assert handle.calls == 3
+    assert batcher.last_error is None
+
+
+async def test_a_lost_engine_sends_its_pictures_elsewhere_and_asks_to_be_replaced(tmp_path: Path) -> None:
+    def lose(batch: UInt8Array) -> None:
+        if len(bad.batches) > 2:
+            raise EngineLost("it fell off the bus")
+
+    bad = FakeEngine(before=lose)
+    async with replica(tmp_path / "a", bad) as one, replica(tmp_path / "b") as other:
+        batcher = await remote(Handle(one, other))
+        await batcher.submit(PIXELS)
+        with pytest.raises(RuntimeError, match="fell off the bus"):
+            await one.check_health()
+        await other.check_health()
+
+
+async def test_an_error_of_the_picture_is_told_and_counted(tmp_path: Path) -> None:
+    def fail(batch: UInt8Array) -> None:
+        if batch.any():
+            raise EngineError("not this one")
+
+    calls: list[Any] = []
+    async with replica(tmp_path, FakeEngine(before=fail)) as one:
+        batcher = await remote(handle := Handle(one), lambda size, error: calls.append(error))
+        with pytest.raises(EngineError, match="not this one"):
+            await batcher.submit(PIXELS + 1)
+        assert batcher.last_error is not None
+        await batcher.submit(PIXELS)
+        assert batcher.last_error is None
+    assert handle.calls == 2
+    assert [type(error) for error in calls].count(EngineError) == 1
+
+
+async def test_a_deadline_passes_here_or_there(tmp_path: Path) -> None:
+    gate = Gate()
+    engine = FakeEngine(before=lambda batch: gate(batch) if len(engine.batches) > 2 else None)
+    async with replica(tmp_path, engine) as one:
+        batcher = await remote(handle := Handle(one))
+        busy = asyncio.ensure_future(batcher.submit(PIXELS))
+        await asyncio.to_thread(gate.entered.wait, 5)
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit(PIXELS, time.monotonic() + 0.05)
+        with pytest.raises(DeadlineExceeded):
+            await batcher.submit(PIXELS, time.monotonic() - 1)
+        left = asyncio.ensure_future(batcher.submit(PIXELS))
+        await asyncio.sleep(0.02)
+        left.cancel()
+        await asyncio.wait([left])
+        gate.opened.set()
+        await busy
+        await asyncio.wait([answer.task for answer in handle.answers])
+    assert handle.answers[-1].task.cancelled()
+    assert len(engine.batches) == 3  # what was late, or left alone, was not computed
+
+
+async def test_a_new_model_is_served_beside_the_old_until_nobody_asks_for_that(tmp_path: Path) -> None:
+    async with replica(tmp_path, FakeEngine(), FakeEngine()) as one:
+        old = await remote(Handle(one))
+        told = json.loads((tmp_path / FILE_NAME).read_text()) | {"version": "2"}
+        (tmp_path / FILE_NAME).write_text(json.dumps(told))
+        newer = Manifest.model_validate(told)
+        new = RemoteBatcher(Handle(one), newer, await one.describe(), lambda size, error: None)  # type: ignore[arg-type]
+        await new.submit(PIXELS, time.monotonic() + 10)  # waits until it is there
+        for _ in range(10):
+            await old.submit(PIXELS)
+            await asyncio.sleep(0.05)
+        assert (await one.describe()).models == (tag(manifest()), tag(newer))
+        await asyncio.sleep(0.5)
+        assert (await one.describe()).models == (tag(newer),)
+        with pytest.raises(DeadlineExceeded):
+            await old.submit(PIXELS, time.monotonic() + 0.05)
+        assert "not fake 1" in str(old.last_error)
+
+
+async def test_a_broken_model_is_refused_and_told(tmp_path: Path) -> None:
+    async with replica(tmp_path) as one:
+        (tmp_path / FILE_NAME).write_text("{")
+        while (await one.describe()).refused is None:  # noqa: ASYNC110 - it looks by itself
+            await asyncio.sleep(0.01)
+        await (await remote(Handle(one))).submit(PIXELS)

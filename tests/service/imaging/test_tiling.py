@@ -1,0 +1,63 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from service.errors import TooManyPixels
+from service.imaging.model_input import PictureLimits, Whole, open_picture
+from service.imaging.tiling import Tiled, how_many, spans
+from tests.support.fake_engine import encoded
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 7, 16, 360])
+def test_spans_cover_overlap_and_part_in_the_middle(window: int) -> None:
+    for length in (1, 2, window, window + 1, 2 * window, 5 * window + 3, 1031):
+        found = spans(length, window)
+        assert len(found) == how_many(length, window)
+        assert [i for s in found for i in range(s.first, s.last)] == list(range(length))
+        assert found[0].start == 0
+        assert found[-1].stop == length
+        for left, right in pairwise(found):
+            assert left.stop - right.start >= window // 3
+            assert abs((left.stop - left.last) - (right.first - right.start)) <= 1
+        for s in found:
+            assert s.stop - s.start == min(window, length)
+            assert s.start <= s.first <= s.last <= s.stop
+
+
+@pytest.mark.parametrize("size", [(40, 60), (41, 24), (16, 25), (10, 100), (97, 16), (64, 64)])
+def test_what_each_tile_says_of_itself_is_put_together_again(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    tiled = Tiled(pixels, [(16, 24), (24, 16)], max_tiles=100)
+    tensors = [tiled.tensor(i) for i in range(tiled.count)]
+    assert len({t.shape for t in tensors}) == 1
+    assert all(t.flags.c_contiguous for t in tensors)
+    np.testing.assert_array_equal(tiled.assemble([t[..., 0] for t in tensors]), pixels[..., 0])
+
+
+def test_each_pixel_comes_from_the_tile_in_whose_middle_it_lies_most() -> None:
+    tiled = Tiled(np.zeros((16, 56, 3), dtype=np.uint8), [(16, 24)], max_tiles=9)
+    numbered = [np.full((16, 24), i, dtype=np.uint8) for i in range(tiled.count)]
+    centres = np.array([s.start + 12 for s in spans(56, 24)])
+    nearest = np.abs(np.arange(56)[:, None] + 0.5 - centres).argmin(axis=1)
+    np.testing.assert_array_equal(tiled.assemble(numbered), np.broadcast_to(nearest, (16, 56)))
+
+
+def test_the_bucket_with_the_fewest_tiles() -> None:
+    assert Tiled(np.zeros((48, 16, 3), np.uint8), [(16, 24), (24, 16)], 9).tensor(0).shape == (24, 16, 3)
+
+
+def test_too_many_tiles_says_how_many() -> None:
+    with pytest.raises(TooManyPixels, match=r"100x10, 12 tiles of 12x10; at most 11 .*ALIGNSEG_MAX_TILES"):
+        Tiled(np.zeros((10, 100, 3), np.uint8), [(10, 12)], max_tiles=11)
+    with pytest.raises(TooManyPixels):
+        Tiled(np.zeros((1, 1_000_000, 3), np.uint8), [(4, 4)], max_tiles=64)  # and says so at once
+
+
+def test_a_picture_that_fits_is_seen_whole() -> None:
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    for data in (pixels, encoded(pixels)):
+        for buckets, tile, kind in (([(16, 24)], True, Whole), ([(8, 8)], False, Whole), ([(8, 8)], True, Tiled)):
+            seen_pixels, seen = open_picture(data, buckets, PictureLimits(10**6, 50), tile=tile)
+            assert isinstance(seen, kind)
+            assert seen_pixels is None

@@ -1,0 +1,34 @@
+import asyncio
+import threading
+
+import pytest
+
+from service.inference.thread_pool import Pool
+
+
+async def test_runs_and_raises() -> None:
+    pool = Pool("test", 1)
+    assert await pool.run(lambda a, b: a + b, 1, 2) == 3
+    with pytest.raises(ZeroDivisionError):
+        await pool.run(lambda: 1 / 0)
+    pool.close()
+
+
+async def test_cancelled_work_ends_with_its_thread_and_waiting_work_at_once() -> None:
+    pool, started, go = Pool("test", 1), threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        assert go.wait(10)
+
+    running, waiting = asyncio.create_task(pool.run(work)), asyncio.create_task(pool.run(work))
+    await asyncio.to_thread(started.wait, 10)
+    running.cancel()
+    waiting.cancel()
+    await asyncio.wait([waiting], timeout=5)
+    assert waiting.cancelled()
+    assert not running.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    pool.close()

@@ -1,0 +1,174 @@
+import io
+import json
+import logging
+import time
+from collections.abc import Generator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.telemetry import logs
+from service.telemetry.logs import AccessLog
+from service.telemetry.request_record import Record
+from tests.support.fake_engine import FakeEngine, encoded, serving, striped
+
+PNG = encoded(striped())
+
+
+@pytest.fixture
+def log() -> Generator[io.StringIO, None, None]:
+    stream = io.StringIO()
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    logs.configure("json", stream)
+    yield stream
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def lines(log: io.StringIO, logger: str = "alignseg.access") -> list[dict[str, object]]:
+    logging.getLogger().handlers[0].flush()
+    found = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [line for line in found if line["logger"] == logger]
+
+
+def figures(page: str) -> dict[tuple[str, ...], float]:
+    """{(name, label values in order of their names...): value}"""
+    families = text_string_to_metric_families(page)
+    return {(s.name, *dict(sorted(s.labels.items())).values()): s.value for family in families for s in family.samples}
+
+
+async def test_a_line_a_request_with_its_id_and_stages(log: io.StringIO) -> None:
+    async with serving() as (client, _):
+        await client.post("/segment", content=PNG, headers={"X-Request-Id": "abc-1"})
+        await client.post("/segment", content=b"no picture", headers={"X-Request-Id": "abc-2"})
+        await client.get("/healthz/ready")
+    good, bad = lines(log)
+    assert {k: good[k] for k in ("level", "message", "request_id", "method", "path", "status", "model")} == {
+        "level": "info", "message": "request", "request_id": "abc-1", "method": "POST", "path": "/segment",
+        "status": 200, "model": "fake",
+    }  # fmt: skip
+    assert list(good["stages_ms"]) == ["decode", "queue", "infer", "encode"]  # type: ignore[call-overload]
+    assert good["ms"] > 0  # type: ignore[operator]
+    assert good["bytes_out"] > 100  # type: ignore[operator]
+    assert str(good["time"]).endswith("Z")
+    assert (bad["request_id"], bad["status"], bad["refused"]) == ("abc-2", 415, "not-an-image")
+
+
+async def test_a_bug_is_a_500_with_its_traceback_in_the_log(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.inference.pipeline.Pipeline.answer", lambda *args, **options: 1 / 0)
+    async with serving() as (client, _):
+        response = await client.post("/segment", content=PNG, headers={"X-Request-Id": "bug"})
+    assert (response.status_code, response.headers["x-request-id"]) == (500, "bug")
+    assert [line["status"] for line in lines(log)] == [500]
+    assert "ZeroDivisionError" in str(lines(log, "alignseg.http")[0]["exception"])
+
+
+def test_text_for_people() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.TextFormatter())
+    record = logging.LogRecord("alignseg.access", logging.INFO, "", 0, "request", (), None)
+    record.fields = {"status": 200, "ms": 1.5}
+    handler.emit(record)
+    assert stream.getvalue().endswith("INFO alignseg.access: request status=200 ms=1.5\n")
+
+
+def test_lines_of_requests_are_written_together_and_before_what_is_told_later(log: io.StringIO) -> None:
+    access = AccessLog()
+    for name in ("a", "b"):
+        access.write(Record(name, status=200))
+    assert log.getvalue() == ""
+    logging.getLogger("alignseg.app").info("later")
+    found = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line.get("request_id", line["message"]) for line in found] == ["a", "b", "later"]
+
+
+def test_a_line_that_nothing_follows_is_written_too(log: io.StringIO) -> None:
+    AccessLog().write(Record("a", status=200))
+    until = time.monotonic() + 10
+    while not log.getvalue() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert '"request_id":"a"' in log.getvalue()
+
+
+def test_a_flood_of_refusals_does_not_flood_the_log(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("service.telemetry.logs.time.monotonic", lambda: now[0])
+    access = AccessLog()
+    for _ in range(500):
+        access.write(Record("x", status=429, refused="queue-full-time"))
+    access.write(Record("y", status=200))
+    now[0] += 1
+    access.write(Record("z", status=429, refused="queue-full-time"))
+    found = lines(log)
+    assert len(found) == 12
+    assert found[-1]["suppressed"] == 490
+
+
+def test_nor_does_a_flood_of_what_is_no_http(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("service.telemetry.logs.time.monotonic", lambda: now[0])
+    uvicorns = logging.getLogger("uvicorn.error")
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)  # tests with uvicorn's own settings stop that
+    for _ in range(500):
+        uvicorns.warning("Invalid HTTP request received.")
+    uvicorns.error("told in any case")
+    now[0] += 1
+    uvicorns.warning("Invalid HTTP request received.")
+    found = lines(log, "uvicorn.error")
+    assert len(found) == 12
+    assert found[-1]["suppressed"] == 490
+
+
+async def test_metrics_tell_stages_batches_and_refusals() -> None:
+    async with serving() as (client, _):
+        for body in (PNG, PNG, b"no picture"):
+            await client.post("/segment", content=body)
+        await client.get("/nowhere/at/all")
+        response = await client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    got = figures(response.text)
+    assert got["alignseg_requests_total", "/segment", "200"] == 2
+    assert got["alignseg_requests_total", "/segment", "415"] == 1
+    assert got["alignseg_requests_total", "other", "404"] == 1
+    assert got["alignseg_rejected_total", "not-an-image"] == 1
+    for stage in ("decode", "queue", "infer", "encode"):
+        assert got["alignseg_stage_seconds_count", "fake", stage] == 2
+    assert got["alignseg_batch_size_count", "fake"] == 4  # two to warm up
+    assert got["alignseg_model_serving", "fake", "fake", "1"] == 1
+    assert got["alignseg_in_flight",] == 0
+    assert got["alignseg_model_swaps_total", "refused"] == 0
+    assert got["process_resident_memory_bytes",] > 1e6
+
+
+async def test_metrics_count_failures_of_the_engine_by_kind() -> None:
+    engine = FakeEngine()
+    async with serving(engine) as (client, _):
+        engine.before = lambda batch: 1 / 0
+        assert (await client.post("/segment", content=PNG)).status_code == 500
+        got = figures((await client.get("/metrics")).text)
+    assert got["alignseg_engine_failures_total", "EngineError", "fake"] == 1
+    assert got["alignseg_rejected_total", "inference-failed"] == 1
+
+
+async def test_labels_are_bounded_whatever_clients_ask_for() -> None:
+    async with serving() as (client, _):
+        for i in range(50):
+            await client.get(f"/nowhere/{i}")
+            await client.request(f"METHOD{i}", "/segment")
+            await client.get(f"/page/{i}.js")
+        page = (await client.get("/metrics")).text
+    routes = {line.partition('route="')[2].partition('"')[0] for line in page.splitlines() if 'route="' in line}
+    assert routes <= {"other", "/page/{name}", "/metrics"}
+
+
+async def test_documents_may_do_nothing_they_do_not_need() -> None:
+    async with serving() as (client, _):
+        for path in ("/", "/docs", "/healthz/ready", "/nowhere"):
+            headers = (await client.get(path)).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert "default-src 'self'" in headers["content-security-policy"]
+            assert "unsafe-eval" not in headers["content-security-policy"]
+            assert "server" not in headers

@@ -1,0 +1,82 @@
+"""A server in a process of its own, for tests."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Process:
+    """A server on a port that the system chose. settings: ALIGNSEG_* in small letters."""
+
+    def __init__(self, command: Sequence[str], **settings: object) -> None:
+        environment = {**os.environ, **{f"ALIGNSEG_{k.upper()}": str(v) for k, v in settings.items()}}
+        self.process = subprocess.Popen(  # noqa: S603
+            command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        self.log: list[str] = []
+        self.urls: list[str] = []
+        self._running = threading.Event()
+        self._ports = 2 if "admin_port" in settings else 1
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        assert self._running.wait(60), "".join(self.log)
+        assert self.urls, "".join(self.log)
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            if match := re.search(r"running on (http://127\.0\.0\.1:\d+)", line):
+                self.urls.append(match[1])
+                if len(self.urls) == self._ports:
+                    self._running.set()
+        self._running.set()
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        self.process.send_signal(sig)
+        return self.wait()
+
+    def wait(self) -> int:
+        code = self.process.wait(30)
+        self._reader.join(5)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+@contextmanager
+def running(command: Sequence[str], **settings: object) -> Generator[Process, None, None]:
+    process = Process(command, **settings)
+    try:
+        yield process
+    finally:
+        if process.process.poll() is None:
+            process.process.kill()
+        process.wait()
+
+
+def serve(model: Path) -> list[str]:
+    return [sys.executable, "-m", "alignseg_serve", "serve", "--model", str(model), "--port", "0"]
+
+
+def stand_in(infer_ms: float, max_batch: int = 1, warm_ms: float | None = None) -> list[str]:
+    """warm_ms: of the first call, which warms up; as the others if not given."""
+    options = ["--infer-ms", str(infer_ms), "--max-batch", str(max_batch)]
+    options += [] if warm_ms is None else ["--warm-ms", str(warm_ms)]
+    return [sys.executable, "-m", "benchmarks.server.fake_engine_server", *options]

@@ -1,0 +1,107 @@
+"""Offsets are read from the real generators, turned into pixels of the picture, and drawn."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model_export.alignseg import AlignSeg
+from model_export.alignseg.sampling import sample
+from model_export.checkpoints import checkpoint
+from training.figures.flow_colors import colours, wheel
+from training.figures.offset_fields import Field
+from training.visualize_offsets import fields, in_picture_pixels, main
+
+
+def network(**choices) -> AlignSeg:
+    torch.manual_seed(0)
+    made = AlignSeg("lite", 5, channels=8, **choices).eval()
+    for name, parameter in made.named_parameters():
+        if name.endswith("_offsets.2.weight"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def picture(height=64, width=96):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_every_generator_gives_a_field():
+    made = network()
+    ids, found = fields(made, picture())
+    assert ids.shape == (64, 96)
+    shapes = {field.module: field.pixels.shape for field in found}
+    assert shapes == {
+        "align_cm.context_offsets": (2, 3, 4),
+        **{f"align_fa.{n}.{side}_offsets": (2, 17, 25) for n in (2, 3, 4, 5) for side in ("high", "low")},
+    }
+    assert not any(module._forward_hooks for module in made.modules())
+
+
+@pytest.mark.parametrize("sampling", ["standard", "published"])
+@pytest.mark.parametrize("source", [(5, 9), (3, 3)], ids=["as large as the raster", "AlignCM's regions"])
+def test_pixels_are_how_far_sampling_really_moves(sampling, source):
+    """A ramp along x, sampled with and without an offset, differs by what the offset moves, in shares of the width."""
+    raw = np.zeros((2, 5, 9), np.float32)
+    raw[0] = 0.25
+    share = (torch.arange(source[1]) + (0.0 if sampling == "standard" else 0.5)) / (
+        source[1] - (1 if sampling == "standard" else 0)
+    )
+    ramp = share.expand(1, 1, *source).contiguous()
+    moved, still = (sample(ramp, torch.tensor(offsets)[None], sampling)[0, 0, 2, 4] for offsets in (raw, 0 * raw))
+    extent = 101
+    pixels = in_picture_pixels(raw, sampling, source, (51, extent))
+    expected = float(moved - still) * (extent - 1 if sampling == "standard" else extent)
+    assert pixels[0, 2, 4] == pytest.approx(expected, rel=1e-4)
+    assert not pixels[1].any()
+
+
+def test_the_wheel_has_the_benchmarks_colours():
+    """Right red, down yellow, left cyan, up between blue and magenta; white in the middle, darker beyond full."""
+    flow = np.array([[[1, 0, -1, 0, 0, 2]], [[0, 1, 0, -1, 0, 0]]], float)
+    right, down, left, up, none, beyond = colours(flow, 1.0)[0].tolist()
+    assert right == [255, 0, 0]
+    assert down[0] == 255
+    assert down[1] > 220
+    assert left[0] == 0
+    assert left[1] > 190
+    assert left[2] == 255
+    assert up[2] == 255
+    assert up[1] == 0
+    assert none == [255, 255, 255]
+    assert beyond == [191, 0, 0]
+    assert (wheel(31)[0, 0] == 255).all()
+    assert (wheel(31)[15, 15] == 255).all()
+
+
+def test_titles_say_what_is_moved():
+    field = np.zeros((2, 4, 4), np.float32)
+    assert Field("align_fa.2.high_offsets", field).title == "AlignFA 2, high: stage 2, 1/8"
+    assert Field("align_fa.5.high_offsets", field).title == "AlignFA 5, high: AlignCM's context, 1/32"
+    assert Field("align_fa.3.low_offsets", field).title == "AlignFA 3, low: decoder map d2, 1/4"
+
+
+@pytest.mark.parametrize("switches", [{}, {"align_cm": False}, {"align_fa": False}])
+def test_a_figure_from_the_command_line(tmp_path, switches):
+    checkpoint.save(tmp_path / "x.safetensors", network(**switches))
+    Image.fromarray(picture()).save(tmp_path / "street.png")
+    out = tmp_path / "offsets.png"
+    assert main([str(tmp_path / "street.png"), "-o", str(out), "--model", str(tmp_path / "x.safetensors")]) == 0
+    with Image.open(out) as drawn:
+        assert drawn.width > 1000
+
+
+def test_what_cannot_be_drawn_is_told(tmp_path, capsys):
+    plain, text = tmp_path / "plain.safetensors", tmp_path / "street.png"
+    checkpoint.save(plain, network(align_fa=False, align_cm=False))
+    text.write_text("no picture")
+    flags = ["-o", str(tmp_path / "out.png"), "--model"]
+    assert main([str(text), *flags, str(plain)]) == 2
+    assert main([str(tmp_path / "none.png"), *flags, str(plain)]) == 2
+    Image.fromarray(picture()).save(text)
+    assert main([str(text), *flags, str(plain)]) == 2
+    assert main([str(text), *flags, str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("error:") == 4
+    assert "it has no offsets to show" in told
+    assert not (tmp_path / "out.png").exists()

@@ -1,0 +1,1 @@
+"""Metrics, predictors and reports."""

@@ -1,0 +1,62 @@
+"""How good a class map is: intersection over union by class, their mean, and pixel accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.datasets import IGNORED
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass
+class Confusion:
+    """Counts of labelled pixels by true and predicted class: counts[true, predicted], int64 (C, C)."""
+
+    num_classes: int
+    counts: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros((self.num_classes, self.num_classes), np.int64)
+
+    def add(self, predicted: Bytes, truth: Bytes) -> None:
+        """Count the pixels of one picture or batch; both uint8 of one shape, truth may hold IGNORED.
+
+        Raises ValueError when the shapes differ or a prediction is no class id.
+        """
+        if predicted.shape != truth.shape:
+            raise ValueError(f"got a class map of shape {predicted.shape}, expected {truth.shape}, as the labels")
+        labelled = truth != IGNORED
+        guesses = predicted[labelled].astype(np.int64)
+        if guesses.size and guesses.max() >= self.num_classes:
+            raise ValueError(f"got class id {guesses.max()}, expected 0..{self.num_classes - 1}")
+        cells = truth[labelled].astype(np.int64) * self.num_classes + guesses
+        self.counts += np.bincount(cells, minlength=self.num_classes**2).reshape(self.counts.shape)
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """(C,) intersection over union by class; nan for a class in neither the labels nor the predictions."""
+        hits = np.diag(self.counts)
+        union = self.counts.sum(0) + self.counts.sum(1) - hits
+        iou: NDArray[np.float64] = np.divide(hits, union, out=np.full(self.num_classes, np.nan), where=union > 0)
+        return iou
+
+    @property
+    def miou(self) -> float:
+        """The mean of the classes' IoU, each over all pixels of all pictures together (not picture by picture).
+
+        IoU of a class = true positives / (true positives + false positives + false negatives). Ignored (void) pixels
+        count nowhere. A class in neither the labels nor the predictions has no IoU and is left out of the mean; nan
+        when no class has one.
+        """
+        known = self.iou[~np.isnan(self.iou)]
+        return float(known.mean()) if known.size else float("nan")
+
+    @property
+    def accuracy(self) -> float:
+        """The share of labelled pixels whose class is right; nan if no pixel is labelled."""
+        total = int(self.counts.sum())
+        return float(np.diag(self.counts).sum() / total) if total else float("nan")

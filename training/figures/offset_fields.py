@@ -1,0 +1,95 @@
+"""The figure of `alignseg offsets`: the picture, its class map, the wheel, and a panel for each offset field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from training.data.datasets import DATASETS
+from training.figures.flow_colors import colours, wheel
+
+Bytes = NDArray[np.uint8]
+COLUMNS = 4
+FULL = 99  # the percentile of a field's lengths that has full colour; its few longest vectors would pale all others
+
+
+@dataclass(frozen=True)
+class Field:
+    """One generator's offsets. module: its name in the network. pixels: (2, H, W) as (x, y), in picture pixels."""
+
+    module: str
+    pixels: NDArray[np.float32]
+
+    @property
+    def full(self) -> float:
+        """The length that is drawn in full colour, in picture pixels."""
+        return float(np.percentile(np.hypot(*self.pixels), FULL))
+
+    @property
+    def title(self) -> str:
+        """As "AlignFA 2, high: stage 2 (1/8)"."""
+        module, *rest = self.module.split(".")
+        if module == "align_cm":
+            return "AlignCM: context of 3x3 regions"
+        n, side = int(rest[0]), rest[1].removesuffix("_offsets")
+        coarse = f"stage {n}, 1/{2 ** (n + 1)}" if n < 5 else "AlignCM's context, 1/32"
+        return f"AlignFA {n}, {side}: {coarse if side == 'high' else f'decoder map d{n - 1}, 1/4'}"
+
+
+def draw(picture: Bytes, class_map: Bytes, fields: Sequence[Field], path: Path) -> None:
+    """picture: uint8 (H, W, 3); class_map: its classes in colours, the same shape. Writes a PNG.
+
+    The first row has the picture, the class map, AlignCM and the wheel; then come AlignFA's high maps, then its low.
+    """
+    fields = sorted(fields, key=_place)
+    context = [field for field in fields if field.module.startswith("align_cm")]
+    aligned = [field for field in fields if field not in context]
+    rows = 1 + -(-len(aligned) // COLUMNS)
+    ratio = picture.shape[0] / picture.shape[1]
+    figure = Figure(figsize=(4 * COLUMNS, rows * (4 * ratio + 0.55)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axes in grid:
+        axes.set_axis_off()
+    _panel(grid[0], picture, "picture")
+    _panel(grid[1], class_map, "class map")
+    _wheel(grid[3])
+    for axes, field in zip((grid[2:3] if context else []) + grid[COLUMNS:], [*context, *aligned], strict=False):
+        shown = colours(field.pixels, field.full)
+        _panel(axes, shown, f"{field.title}\nfull colour: {field.full:.1f} px", picture.shape[:2])
+    figure.savefig(path, dpi=100)
+
+
+def _place(field: Field) -> tuple[bool, str]:
+    """High before low, then by number."""
+    return field.module.endswith("low_offsets"), field.module
+
+
+def _panel(axes: Any, pixels: Bytes, title: str, size: tuple[int, ...] | None = None) -> None:
+    """size: (height, width) to stretch to; a map of 1/32 stays visibly coarse."""
+    height, width = size or pixels.shape[:2]
+    axes.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest")
+    axes.set_title(title, fontsize=11)
+
+
+def painted(ids: Bytes, num_classes: int) -> Bytes:
+    """uint8 (H, W) -> (H, W, 3): in the colours of the data set with so many classes, else in greys."""
+    known = [dataset.classes for dataset in DATASETS.values() if dataset.num_classes == num_classes]
+    if not known:
+        return np.repeat(np.linspace(40, 255, num_classes).astype(np.uint8)[ids][..., None], 3, axis=2)
+    return np.array([entry.color for entry in known[0]], np.uint8)[ids]
+
+
+def _wheel(axes: Any) -> None:
+    axes.imshow(wheel(256), extent=(-1, 1, 1, -1))
+    axes.set(xlim=(-1.6, 1.6), ylim=(1.25, -1.25))
+    axes.set_title("where a pixel reads its feature,\nseen from the pixel", fontsize=11)
+    for x, y, side in ((0, -1.13, "above"), (0, 1.13, "below"), (-1.32, 0, "left"), (1.32, 0, "right")):
+        axes.text(x, y, side, ha="center", va="center", fontsize=10)

@@ -1,0 +1,1 @@
+"""One resumable training run."""

@@ -1,0 +1,6 @@
+"""Draws a street and its labels: python -m training.synthetic scene.png."""
+
+from training.synthetic.render import main
+
+if __name__ == "__main__":
+    main()
