@@ -17,7 +17,7 @@ from service.manifest import Manifest
 from service.metrics import Metrics
 from service.routes import classes, docs, health, huggingface, metrics, openapi, page, problems, segment, tensor_v2
 from service.routes.door import Door
-from service.routes.guard import GuardMiddleware, cors_options
+from service.routes.guard import EntryRule, GuardMiddleware, cors_options
 from service.routes.observe import ObserveMiddleware
 from service.settings import Settings
 from service.swap import Look
@@ -94,14 +94,16 @@ def create_admin_app(app: FastAPI) -> FastAPI:
 def _add_layers(app: FastAPI, settings: Settings, figures: Metrics, tracer: Tracer | None) -> None:
     """From the inside out."""
     access_log, cors = AccessLog(), bool(settings.cors_origins.strip())
-    app.add_middleware(GuardMiddleware, keys=(known := keys.load(settings)))
+    known = keys.load(settings)
+    rule = EntryRule(known, app.routes)
+    app.add_middleware(GuardMiddleware, rule=rule)
     if known:
         openapi.declare_keys(app)
     if cors:
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
     app.add_middleware(ObserveMiddleware, metrics=figures, log=access_log, tracer=tracer)
     if not cors and tracer is None:  # these two need every answer to pass through them
-        app.state.door = Door(app.state, figures, access_log)
+        app.state.door = Door(app.state, figures, access_log, rule)
 
 
 def _add_health(app: FastAPI) -> None:
