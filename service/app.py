@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.engines.selection import open_engines
 from service.http import auth, problems
-from service.http.middleware.early_rejection import GuardMiddleware, cors_options
+from service.http.middleware.early_rejection import EntryRule, GuardMiddleware, cors_options
 from service.http.middleware.observability import ObserveMiddleware
 from service.http.openapi import segment as openapi
 from service.http.routes import classes, docs, health, huggingface, kserve, metrics, segment, web
@@ -18,7 +18,6 @@ from service.inference import lifespan
 from service.inference.lifespan import Opener, Reach
 from service.inference.model_reload import Look
 from service.model_folder.manifest import Manifest
-from service.server.fast_reject import Door
 from service.settings import Settings
 from service.telemetry import tracing
 from service.telemetry.logs import AccessLog
@@ -97,14 +96,17 @@ def create_admin_app(app: FastAPI) -> FastAPI:
 def _add_layers(app: FastAPI, settings: Settings, figures: Metrics, tracer: Tracer | None) -> None:
     """From the inside out."""
     access_log, cors = AccessLog(), bool(settings.cors_origins.strip())
-    app.add_middleware(GuardMiddleware, keys=(known := auth.load(settings)))
+    known = auth.load(settings)
+    rule = EntryRule(known, app.routes)
+    app.add_middleware(GuardMiddleware, rule=rule)
     if known:
         openapi.declare_keys(app)
     if cors:
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
     app.add_middleware(ObserveMiddleware, metrics=figures, log=access_log, tracer=tracer)
-    if not cors and tracer is None:  # these two need every answer to pass through them
-        app.state.door = Door(app.state, figures, access_log)
+    app.state.access_log = access_log
+    if not cors and tracer is None:  # these two need every response to pass through the application
+        app.state.entry_rule = rule
 
 
 def _add_health(app: FastAPI) -> None:

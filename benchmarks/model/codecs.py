@@ -18,13 +18,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import report
-from service.http.query_params import Wishes
 from service.imaging.decode import decode
 from service.imaging.letterbox import prepare, restore
 from service.imaging.model_input import PictureLimits, open_picture
 from service.model_folder.manifest import ClassEntry, Manifest
 from service.rendering import formats, images, media_types
 from service.rendering.class_stats import summarize
+from service.rendering.options import Wishes
 from service.rendering.polygons import trace
 from service.rendering.rle import encode_rle
 from service.rendering.segmentation import Segmentation

@@ -1,7 +1,7 @@
 """The server table: our server beside what users would pick instead, the same load generator, one server at a time.
 
     python -m benchmarks.server.compare_servers closed            # 1, 4, 16 and 64 clients; a stand-in engine of 0.3 ms
-    python -m benchmarks.server.compare_servers open              # Poisson arrivals, 0.5 to 4 times each server's own capacity
+    python -m benchmarks.server.compare_servers open              # Poisson arrivals at 0.5 to 4 times the capacity
     python -m benchmarks.server.compare_servers closed --shipped  # the shipped model, and its baseline without HTTP
     python -m benchmarks.server.compare_servers open --shipped
 

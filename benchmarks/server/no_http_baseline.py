@@ -16,10 +16,10 @@ from typing import Any
 from benchmarks.harness import ROOT, SCENE, percentiles
 from benchmarks.server.fake_engine_server import StandInEngine, manifest
 from service.engines.selection import open_engines
-from service.http.query_params import Wishes
 from service.imaging.model_input import PictureLimits, open_picture
 from service.model_folder import manifest as manifests
 from service.rendering import formats, media_types
+from service.rendering.options import Wishes
 from service.rendering.segmentation import Segmentation
 from service.settings import Settings
 

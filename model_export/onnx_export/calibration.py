@@ -1,8 +1,9 @@
 """How far the inputs of convolutions reach on typical pictures: all that OpenVINO needs to compute them in int8.
 
 The table, a few kilobytes, lies beside the ONNX file; service/engines/openvino/quantization.py writes it into the
-graph when that is loaded. Ranges go all the way, for outliers carry classes (see trt_eight_bit.py). What reads the picture, what a
-position or a class comes from directly, and the pooled regions stay out: their errors are positions and classes.
+graph when that is loaded. Ranges go all the way, for outliers carry classes (see tensorrt_build/quantization.py). What
+reads the image, what a position or a class comes from directly, and the pooled regions stay out: their errors are
+positions and classes.
 """
 
 import json

@@ -1,5 +1,7 @@
 """API keys: optional, compared in constant time, never logged."""
 
+import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -28,6 +30,11 @@ class ApiKeys:
             found |= hmac.compare_digest(known, digest)
         return found
 
+    def authorise(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Return whether one of these headers carries a known key; names are in lower case. True if no keys are set."""
+        keys = (_key_in(name, value) for name, value in headers)
+        return not self or any(self.know(key) for key in keys if key is not None)
+
 
 def load(settings: Settings) -> ApiKeys:
     """Keys from ALIGNSEG_API_KEYS (separated by commas) and ALIGNSEG_API_KEYS_FILE (one a line; a # at its start or
@@ -53,3 +60,22 @@ def load(settings: Settings) -> ApiKeys:
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _key_in(name: bytes, value: bytes) -> str | None:
+    """The key that a header carries. Basic (the key as password) lets a browser ask for it."""
+    if name == b"x-api-key":
+        return value.decode("utf-8", "surrogateescape")
+    if name != b"authorization":
+        return None
+    scheme, _, credentials = value.decode("utf-8", "surrogateescape").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    return _password(credentials) if scheme.lower() == "basic" else None
+
+
+def _password(credentials: str) -> str | None:
+    try:
+        return base64.b64decode(credentials, validate=True).decode("utf-8").partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return None

@@ -6,24 +6,10 @@ from typing import Any, Final
 
 from service.errors import BadRequest
 from service.rendering import media_types
-from service.rendering.images import OVERLAY_ALPHA
+from service.rendering.options import INCLUDE, MASKS, OVERLAY_ALPHA, Wishes
 
-INCLUDE: Final = ("overlay", "class_masks", "class_overlays")
-MASKS: Final = ("png", "rle", "polygons", "none")
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """Query parameters, parsed; see PARAMETERS. classes: as asked for, empty for all."""
-
-    include: frozenset[str] = frozenset()
-    masks: str = "png"
-    classes: tuple[str, ...] = ()
-    alpha: float = OVERLAY_ALPHA
-    confidence: bool = False
-    tile: bool = False
 
 
 @dataclass(frozen=True, slots=True)

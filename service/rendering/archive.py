@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from service.http.query_params import Wishes
 from service.rendering import images, media_types
 from service.rendering.json_response import describe, dumped, mask_png
+from service.rendering.options import Wishes
 from service.rendering.segmentation import Segmentation
 
 # New with every process, so that nobody can put it into a picture beforehand (RFC 2046, section 5.1.1).

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from service.http.query_params import Wishes
 from service.rendering import archive, images, media_types
 from service.rendering.class_stats import check_ids
 from service.rendering.json_response import mask_png, render_json
+from service.rendering.options import Wishes
 from service.rendering.segmentation import Segmentation, find_classes
 from service.types import UInt8Array
 

@@ -15,10 +15,10 @@ from PIL import Image
 from service.errors import NotAcceptable
 from service.rendering import png
 from service.rendering.class_stats import check_ids
+from service.rendering.options import OVERLAY_ALPHA
 from service.rendering.segmentation import UNSELECTED
 from service.types import UInt8Array
 
-OVERLAY_ALPHA: Final = 0.5
 _PNG: Final = {"compress_level": 1, "compress_type": 3}  # Z_RLE; see png.py
 # Overlays are for the eye. Quality 85 with 4:2:0 takes half the time of 4:4:4. WebP's other methods take two to
 # four times as long as method 0 and save a fifth of the bytes.

@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
-from service.http.query_params import Wishes
 from service.rendering import images
 from service.rendering.class_stats import ClassSummary, summarize
+from service.rendering.options import Wishes
 from service.rendering.polygons import trace
 from service.rendering.rle import encode_rle
 from service.rendering.segmentation import UNSELECTED, Segmentation, find_classes

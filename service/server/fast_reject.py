@@ -1,8 +1,8 @@
 """The cheapest refusal: while the house is full, a POST is answered from its first bytes, before parser and ASGI.
 
 At four times the capacity three refusals come with every answer, and what they cost is taken from the answers: here
-a fifth of what they would cost through the application. Same answer, same figures, same log as by that road, and
-whatever is not the plainest of requests takes that road.
+a fifth of what they would cost through the application. Same response, metrics and log as through the application:
+guard.EntryRule decides for both, and whatever is not the plainest of requests goes to the application.
 """
 
 import math
@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from fastapi import FastAPI
 from starlette.datastructures import State
 
 from service.admission.controller import Admission
 from service.errors import RequestError
+from service.http.middleware.early_rejection import MAX_HEADERS, EntryRule
+from service.http.middleware.observability import request_id_in
 from service.http.problems import TYPE_PREFIX, written
 from service.http.security_headers import HEADERS
 from service.inference.pipeline import Pipeline
@@ -27,10 +30,9 @@ from service.telemetry.request_record import Record
 _FIXED: Final = b"".join(b"%s: %s\r\n" % header for header in HEADERS.items())
 _PHRASES: Final = {429: b"Too Many Requests", 503: b"Service Unavailable"}
 _REQUEST: Final = re.compile(
-    rb"POST (/[!->@-~]*)(?:\?[!-~]*)? HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+\r\n"
+    rb"POST (/[!\"$&->@-~]*)(?:\?[!-~]*)? HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+\r\n"
 )
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
-_ID: Final = re.compile(rb"\r\nx-request-id:[ \t]*([\w.:-]{1,128})[ \t]*\r\n", re.IGNORECASE | re.ASCII)
 _HOST: Final = re.compile(rb"\r\nhost:", re.IGNORECASE)
 # What changes how a message is framed, or how long its connection lives.
 _UNUSUAL: Final = re.compile(
@@ -47,9 +49,14 @@ _TEMPLATES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class PlainPost:
-    """A POST in HTTP/1.1 with a Content-Length and nothing unusual. size: bytes of the whole message."""
+    """A POST in HTTP/1.1 with a Content-Length and nothing unusual.
+
+    path: without escapes, so that the application reads the same. headers: as in an ASGI scope, names in lower case.
+    size: bytes of the whole message.
+    """
 
     path: str
+    headers: tuple[tuple[bytes, bytes], ...]
     request_id: str | None
     body_size: int
     size: int
@@ -66,16 +73,24 @@ def _parse(head: bytes) -> PlainPost | None:
     request, length = _REQUEST.fullmatch(head), _LENGTH.search(head)
     if request is None or length is None or _UNUSUAL.search(head) or len(_HOST.findall(head)) != 1:
         return None
-    given, body_size = _ID.search(head), int(length[1])
-    request_id = given[1].decode() if given is not None else None
-    return PlainPost(request[1].decode(), request_id, body_size, len(head) + body_size)
+    headers = tuple(_header(line) for line in head[:-4].split(b"\r\n")[1:])
+    if len(headers) > MAX_HEADERS:
+        return None
+    body_size = int(length[1])
+    return PlainPost(request[1].decode(), headers, request_id_in(headers), body_size, len(head) + body_size)
+
+
+def _header(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(b" \t")
 
 
 class Door:
-    """Asked with the first bytes of each message. state: the application's."""
+    """Asked with the first bytes of each message. state: the application's. rule: the one that it uses."""
 
-    def __init__(self, state: State, metrics: Metrics, log: AccessLog) -> None:
+    def __init__(self, state: State, metrics: Metrics, log: AccessLog, rule: EntryRule) -> None:
         self._state = state
+        self._rule = rule
         self._metrics = metrics
         self._log = log
         self._templates: dict[tuple[str, str], _Made] = {}
@@ -86,6 +101,8 @@ class Door:
         if pipeline is None or not pipeline.admission.may_refuse or (post := read_head(data)) is None:
             return None
         if post.body_size > pipeline.settings.max_body_bytes or len(data) > post.size:
+            return None
+        if not self._rule.takes_post(post.path) or not self._rule.has_access(post.path, post.headers):
             return None
         admission = pipeline.admission
         what = admission.turns_away(post.body_size)
@@ -115,6 +132,12 @@ class Door:
             refusal = admission.refused(what, post.body_size)
             made = self._templates[key] = _Made(now, refusal, _render(refusal, _ANY_ID.decode(), post.path))
         return made
+
+
+def for_app(app: FastAPI) -> Door | None:
+    """The early rejection of an application; None when its CORS headers or traces need every response."""
+    rule: EntryRule | None = getattr(app.state, "entry_rule", None)
+    return None if rule is None else Door(app.state, app.state.metrics, app.state.access_log, rule)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from service.admission.controller import Admission
 from service.app import create_admin_app
 from service.inference.pipeline import Pipeline
+from service.server import fast_reject
 from service.server.process import few_arenas, settle
 from service.server.protocol import options
 from service.settings import Settings
@@ -35,7 +36,7 @@ class Server(uvicorn.Server):
     """Keeps its sockets open while it drains, so that load balancers and late clients read a 503 instead of a reset."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        door = getattr(app.state, "door", None)
+        door = fast_reject.for_app(app)
         common = options(None if door is None else door.refuse, app.state.metrics.mishap)
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=LAST_BYTES_S, **common))
         self.exit_code = 0

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from typing import Any, Final, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import orjson
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from service.http.openapi.segment import SegmentAnswer, SeveralAnswers
-from service.http.query_params import INCLUDE, MASKS
 from service.rendering import media_types
+from service.rendering.options import INCLUDE, MASKS
 from tests.e2e.test_server import Process, colours, serving
 from tests.support import tiny_model
 from tests.support.fake_engine import encoded, opened

@@ -1,6 +1,7 @@
 """AlignFA's and AlignCM's nodes for OpenVINO, which does not read the function bodies that the ONNX file carries.
 
-Built from OpenVINO's own operations when a model is read; the algebra is model_export/onnx_export/custom_ops.py's. Nodes are
+Built from OpenVINO's own operations when a model is read; the algebra is that of
+model_export/onnx_export/custom_ops.py. Nodes are
 alignseg.AlignedAggregate(low, high, offsets) and alignseg.AlignedContext(local, context, offsets); their attribute
 `sampling` names one of the two conventions of model_export/alignseg/sampling.py.
 

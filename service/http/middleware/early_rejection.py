@@ -1,13 +1,14 @@
 """The door: what can be refused by a request's head alone is, before anything is spent on it.
 
-Limits on the head, API keys, and, while the house is full, every POST: the cheapest answer is the one given here.
+Limits on the head, then API keys, then, while the server is full, every POST to a path that takes one.
 """
 
-import base64
-import binascii
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from starlette.requests import Request
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import HeadersTooLarge, RequestError, Unauthorized, UriTooLong
@@ -20,14 +21,37 @@ from service.inference.pipeline import Pipeline
 MAX_HEADERS: Final = 100
 MAX_HEADER_BYTES: Final = 32 * 1024
 MAX_QUERY_BYTES: Final = 8 * 1024
+_PATHS: Final = 256  # remembered, whether they take a POST; clients invent paths
+
+
+class EntryRule:
+    """Which requests the capacity check applies to. GuardMiddleware and Door both use it, so that they agree.
+
+    A request without a valid key (401), or to a path that takes no POST (404, 405), never reaches the capacity check:
+    it gets the same response at any load and cannot prolong an overload.
+    keys: empty for a server that needs none. routes: the application's; those added later count too.
+    """
+
+    def __init__(self, keys: ApiKeys, routes: Sequence[BaseRoute]) -> None:
+        self._keys = keys
+        self._routes = routes
+        self.takes_post = lru_cache(_PATHS)(self._takes_post)  # searching the routes takes up to 50 us
+
+    def has_access(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Return whether the headers carry a valid API key, or this path needs none."""
+        return path in PROBES or self._keys.authorise(headers)
+
+    def _takes_post(self, path: str, root_path: str = "") -> bool:
+        scope = {"type": "http", "method": "POST", "path": path, "root_path": root_path, "headers": []}
+        return any(route.matches(scope)[0] is Match.FULL for route in self._routes)
 
 
 class GuardMiddleware:
-    """Plain ASGI. keys: empty for a house without a lock."""
+    """Plain ASGI. Answers what `rule` and the limits on the head refuse."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+    def __init__(self, app: ASGIApp, rule: EntryRule) -> None:
         self._app = app
-        self._keys = keys
+        self._rule = rule
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it here."""
@@ -38,16 +62,13 @@ class GuardMiddleware:
             await problems.answer_to(Request(scope), refusal)(scope, receive, send)
 
     def _judge(self, scope: Scope) -> RequestError | None:
-        refusal = _head_too_large(scope)
-        if refusal is None and self._keys and scope["path"] not in PROBES and not self._has_key(scope):
-            refusal = Unauthorized("send one of the server's keys as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
-        if refusal is None and scope["method"] == "POST":
-            refusal = _no_room(scope)
-        return refusal
-
-    def _has_key(self, scope: Scope) -> bool:
-        given = (_key_in(name, value) for name, value in scope["headers"])
-        return any(self._keys.know(key) for key in given if key is not None)
+        if (refusal := _head_too_large(scope)) is not None:
+            return refusal
+        if not self._rule.has_access(scope["path"], scope["headers"]):
+            return Unauthorized("send one of the server's keys as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
+        if scope["method"] == "POST" and self._rule.takes_post(scope["path"], scope.get("root_path", "")):
+            return _no_room(scope)
+        return None
 
 
 def _head_too_large(scope: Scope) -> RequestError | None:
@@ -68,25 +89,6 @@ def _no_room(scope: Scope) -> RequestError | None:
         return None
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"").decode("latin-1")
     return pipeline.admission.refusal(announced_bytes(length, pipeline.settings.max_body_bytes))
-
-
-def _key_in(name: bytes, value: bytes) -> str | None:
-    """The key that a header carries. Basic (the key as password) lets a browser ask for it."""
-    if name == b"x-api-key":
-        return value.decode("utf-8", "surrogateescape")
-    if name != b"authorization":
-        return None
-    scheme, _, credentials = value.decode("utf-8", "surrogateescape").partition(" ")
-    if scheme.lower() == "bearer":
-        return credentials.strip()
-    return _password(credentials) if scheme.lower() == "basic" else None
-
-
-def _password(credentials: str) -> str | None:
-    try:
-        return base64.b64decode(credentials, validate=True).decode("utf-8").partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError, ValueError):
-        return None
 
 
 def cors_options(origins: str) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import QueueFull
-from service.http.query_params import PARAMETERS, Parameter, Wishes
+from service.http.query_params import PARAMETERS, Parameter
 from service.http.security_headers import PROBES
 from service.model_folder.manifest import ClassEntry, Manifest
 from service.rendering import media_types
 from service.rendering.json_response import render_json
+from service.rendering.options import Wishes
 from service.rendering.segmentation import Segmentation
 
 

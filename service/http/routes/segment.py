@@ -12,11 +12,11 @@ from service.http import query_params
 from service.http.content_negotiation import choose
 from service.http.multi_image import answer_all
 from service.http.openapi import segment as openapi
-from service.http.query_params import Wishes
 from service.http.request_lifecycle import exchange
 from service.http.uploads import read_pictures
 from service.inference.pipeline import Answer, Pipeline
 from service.rendering import formats, media_types
+from service.rendering.options import Wishes
 from service.rendering.segmentation import find_classes
 
 router = APIRouter(tags=["segmentation"])
@@ -94,6 +94,5 @@ def _require_json(media_type: str, pictures: int) -> None:
     if media_type != media_types.JSON:
         raise BadRequest(
             f"got {pictures} pictures and Accept asks for {media_type}; several images need "
-            f"{media_types.JSON}. 
-            "Accept that, or send one picture a request."
+            f"{media_types.JSON}. Accept that, or send one picture a request."
         )

@@ -1,8 +1,9 @@
 import pytest
 
 from service.errors import BadRequest
-from service.http.query_params import PARAMETERS, Wishes, parse
+from service.http.query_params import PARAMETERS, parse
 from service.rendering import media_types
+from service.rendering.options import Wishes
 from service.rendering.segmentation import find_classes
 from tests.support.fake_engine import manifest
 

@@ -18,10 +18,11 @@ from service.server.flood import REST_S, Flood
 from service.server.protocol import HEAD_TIMEOUT_S, BoundedProtocol
 
 HEAD = b"POST /segment?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nX-Request-Id: abc-1\r\n\r\n"
+HEADERS = ((b"host", b"x"), (b"content-length", b"5"), (b"x-request-id", b"abc-1"))
 
 
 def test_a_plain_post() -> None:
-    assert read_head(HEAD + b"12345") == PlainPost("/segment", "abc-1", 5, len(HEAD) + 5)
+    assert read_head(HEAD + b"12345") == PlainPost("/segment", HEADERS, "abc-1", 5, len(HEAD) + 5)
     assert read_head(HEAD) is not None  # the body comes later
 
 
@@ -50,7 +51,8 @@ def test_what_changes_the_framing_goes_by_the_road(line: bytes) -> None:
     [b"", b"POST", HEAD[:-1], b"GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", HEAD.replace(b"1.1", b"1.0"),
      b"POST /segment HTTP/1.1\r\nHost: x\r\n\r\n", HEAD.replace(b"Length: 5", b"Length: -5"),
      HEAD.replace(b"Length: 5", b"Length: 5, 5"), HEAD.replace(b"/segment", b"http://x/segment"),
-     HEAD.replace(b"Host: x", b"Host: " + b"x" * 9000)],
+     HEAD.replace(b"Host: x", b"Host: " + b"x" * 9000), HEAD.replace(b"/segment", b"/%73egment"),
+     HEAD.replace(b"/segment", b"/segment#x"), HEAD.replace(b"Host: x", b"Host: x" + b"\r\nA: b" * 98)],
 )  # fmt: skip
 def test_everything_else_goes_by_the_road(data: bytes) -> None:
     assert read_head(data) is None
@@ -61,6 +63,7 @@ class Parsed:
 
     def __init__(self, data: bytes) -> None:
         self.headers: dict[bytes, bytes] = {}
+        self.lines: list[tuple[bytes, bytes]] = []
         self.complete = False
         self.url = b""
         self.parser = httptools.HttpRequestParser(self)
@@ -74,6 +77,7 @@ class Parsed:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.lower()] = value
+        self.lines.append((name.lower(), value.rstrip(b" \t")))  # as malformed.py does
 
     def on_headers_complete(self) -> None:
         self.complete = True
@@ -84,7 +88,7 @@ LINES = st.lists(
         [b"Host: x", b"Content-Length: 5", b"content-length:7", b"Content-Length: 5\t", b"Content-Length : 5",
          b"Transfer-Encoding: chunked", b"Connection: close", b"Connection: keep-alive", b"X-Request-Id: a", b" folded",
          b"X: \x80", b"X: a\nContent-Length: 9", b"X: a\rb", b"Y", b":", b"Content-Length: 05", b"X: Content-Length: 3",
-         b"Upgrade: h2c", b"Expect: 100-continue"]
+         b"Upgrade: h2c", b"Expect: 100-continue", b"X-API-Key:\t a \t", b"X:  "]
     ),
     max_size=6,
 )  # fmt: skip
@@ -98,6 +102,7 @@ def test_what_is_read_here_is_read_the_same_by_the_parser(lines: list[bytes], en
     parsed = Parsed(data)
     assert parsed.complete
     assert int(parsed.headers[b"content-length"]) == post.body_size
+    assert parsed.lines == list(post.headers)
     assert parsed.parser.should_keep_alive()
     assert b"transfer-encoding" not in parsed.headers
     assert parsed.url.partition(b"?")[0] == post.path.encode()
