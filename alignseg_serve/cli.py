@@ -60,7 +60,7 @@ def serve(
     from service.app import create_app
     from service.engines.selection import open_engines
     from service.errors import AlignSegError
-    from service.inference.model_reload import look
+    from service.inference.model_reload import snapshot
     from service.model_folder import manifest as manifests
     from service.server.server import Server
     from service.settings import misspelt
@@ -71,7 +71,7 @@ def serve(
     for line in misspelt(os.environ):
         logging.getLogger("alignseg.settings").warning("%s", line)
     try:  # here rather than in the lifespan: a missing model deserves a sentence, not a traceback
-        seen = look(settings.model)
+        seen = snapshot(settings.model)
         manifest = manifests.load(settings.model)
         if ray:
             raise typer.Exit(ray_commands.serve(settings))

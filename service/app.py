@@ -15,8 +15,8 @@ from service.http.middleware.observability import ObserveMiddleware
 from service.http.openapi import segment as openapi
 from service.http.routes import classes, docs, health, huggingface, kserve, metrics, segment, web
 from service.inference import lifespan
-from service.inference.lifespan import Opener, Reach
-from service.inference.model_reload import Look
+from service.inference.lifespan import EngineFactory, RemoteModelFactory
+from service.inference.model_reload import FolderSnapshot
 from service.model_folder.manifest import Manifest
 from service.settings import Settings
 from service.telemetry import tracing
@@ -30,10 +30,10 @@ def create_app(
     settings: Settings | None = None,
     engines: Sequence[Engine] | None = None,
     manifest: Manifest | None = None,
-    opener: Opener = open_engines,
+    engine_factory: EngineFactory = open_engines,
     tracer: Tracer | None = None,
-    seen: Look | None = None,
-    reach: Reach | None = None,
+    seen: FolderSnapshot | None = None,
+    reach: RemoteModelFactory | None = None,
 ) -> FastAPI:
     """Build the ASGI application. What is not given is read from the environment and the model folder.
 
@@ -51,7 +51,7 @@ def create_app(
     @asynccontextmanager
     async def while_serving(app: FastAPI) -> AsyncGenerator[None, None]:
         try:
-            async with lifespan.serving(settings, figures, opener, engines, manifest, seen, reach) as served:
+            async with lifespan.serving(settings, figures, engine_factory, engines, manifest, seen, reach) as served:
                 app.state.pipeline, app.state.watch = served.pipeline, served.watch
                 yield
         finally:

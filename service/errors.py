@@ -5,21 +5,21 @@ AlignSegError
 ├── ManifestError              the model folder is missing, damaged or not ours
 ├── EngineError                the runtime failed on a batch
 │   ├── EngineOutOfMemory      ... for want of memory: a smaller batch may pass
-│   └── EngineLost             ... for good (sticky device error): the process must end
+│   └── DeviceLost             ... for good (sticky device error): the process must end
 ├── EngineUnavailable          the runtime asked for is not installed or has no device
 └── RequestError               has an HTTP status and an RFC 9457 problem type
     ├── BadRequest             400  malformed request or parameter
     ├── Unauthorized           401  no API key, or a wrong one
     ├── UnsupportedMediaType   415  a body that is neither a form nor a picture
-    ├── NotAnImage             415  the bytes are no picture of a format we read
-    ├── DamagedImage           400  a picture that ends early or does not decode
+    ├── UnsupportedImage             415  the bytes are no picture of a format we read
+    ├── CorruptImage           400  a picture that ends early or does not decode
     ├── UploadTooSlow          408  by its deadline, or while others wanted its place
-    ├── TooManyBytes           413
-    ├── TooManyPixels          413
+    ├── PayloadTooLarge           413
+    ├── ImageTooLarge          413
     ├── UriTooLong             414  a query that is longer than any real one
     ├── HeadersTooLarge        431
     ├── NotAcceptable          406  no media type that the client accepts
-    ├── QueueFull              429  with Retry-After
+    ├── Overloaded              429  with Retry-After
     ├── NotReady               503  loading, draining or broken, with Retry-After
     ├── DeadlineExceeded       504
     └── InferenceFailed        500  the engine failed on this picture
@@ -48,7 +48,7 @@ class EngineOutOfMemory(EngineError):
     """The runtime ran out of memory; a smaller batch may pass."""
 
 
-class EngineLost(EngineError):
+class DeviceLost(EngineError):
     """The device does not answer any more; only a new process helps."""
 
 
@@ -106,18 +106,18 @@ class UnsupportedMediaType(RequestError):
     title = "Unsupported media type"
 
 
-class NotAnImage(RequestError):
+class UnsupportedImage(RequestError):
     """415: the bytes are not a picture of a format that is read."""
 
     status = 415
-    slug = "not-an-image"
+    slug = "unsupported-image"
     title = "Not a picture of a supported format"
 
 
-class DamagedImage(RequestError):
+class CorruptImage(RequestError):
     """400: the picture is truncated or does not decode."""
 
-    slug = "damaged-image"
+    slug = "corrupt-image"
     title = "The picture is damaged"
 
 
@@ -129,19 +129,19 @@ class UploadTooSlow(RequestError):
     title = "The upload is too slow"
 
 
-class TooManyBytes(RequestError):
+class PayloadTooLarge(RequestError):
     """413: the body is larger than ALIGNSEG_MAX_BODY_BYTES."""
 
     status = 413
-    slug = "too-many-bytes"
+    slug = "payload-too-large"
     title = "The body is too large"
 
 
-class TooManyPixels(RequestError):
+class ImageTooLarge(RequestError):
     """413: the picture has more pixels than ALIGNSEG_MAX_PIXELS."""
 
     status = 413
-    slug = "too-many-pixels"
+    slug = "image-too-large"
     title = "The picture has too many pixels"
 
 
@@ -153,14 +153,14 @@ class NotAcceptable(RequestError):
     title = "No acceptable media type"
 
 
-class QueueFull(RequestError):
+class Overloaded(RequestError):
     """429: no room; `retry_after_s` says when it is worth coming back.
 
     what: that there is too much of: count, bytes, pixels, time; or deadline, when the client's own can't be kept.
     """
 
     status = 429
-    slug = "queue-full"
+    slug = "overloaded"
     title = "The server is at capacity"
 
     def __init__(self, message: str, retry_after_s: float, what: str = "count") -> None:
@@ -170,7 +170,7 @@ class QueueFull(RequestError):
 
     @property
     def reason(self) -> str:
-        """E.g. queue-full-time."""
+        """E.g. overloaded-time."""
         return f"{self.slug}-{self.what}"
 
 

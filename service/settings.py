@@ -33,11 +33,11 @@ class Settings(BaseSettings):
     max_in_flight: requests inside the house at once, uploads included; one more is answered 429.
     max_bytes_in_flight: of all their bodies together; a body without Content-Length counts as the largest.
     max_pixels_in_flight: of all pictures that are decoded at one time.
-    crowded_latency_ms: how long accepted requests may take while others have to be turned away.
+    overload_latency_ms: how long accepted requests may take while others have to be turned away.
     max_queue_delay_ms: how long the oldest waiting picture may wait for company; 0 never idles.
     max_pixels: width times height of one picture, checked before it is decoded.
     max_tiles: how many tiles ?tile=true may cut a picture into.
-    max_pictures: how many pictures one request may bring.
+    max_images: how many pictures one request may bring.
     request_timeout_ms: from the head of a request to its answer; late work is not computed.
     engine_hang_s: how long one call of the engine may take before liveness fails.
     drain_timeout_s: how long SIGTERM waits for accepted work.
@@ -63,12 +63,12 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=64, ge=1)
     max_bytes_in_flight: int = Field(default=256 * 1024 * 1024, ge=1)
     max_pixels_in_flight: int = Field(default=80_000_000, ge=1)
-    crowded_latency_ms: float = Field(default=60.0, gt=0)
+    overload_latency_ms: float = Field(default=60.0, gt=0)
     max_queue_delay_ms: float = Field(default=0.0, ge=0)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
     max_pixels: int = Field(default=40_000_000, ge=1)
     max_tiles: int = Field(default=192, ge=1)
-    max_pictures: int = Field(default=16, ge=1)
+    max_images: int = Field(default=16, ge=1)
 
     request_timeout_ms: float = Field(default=30_000.0, gt=0)
     engine_hang_s: float = Field(default=120.0, gt=0)

@@ -14,7 +14,7 @@ from training.config import RECIPES, add_arguments, from_arguments, recipe_text,
 from training.data.datasets import DATASETS
 from training.figures.learning_curves import draw
 from training.interruption import Stop, stopping
-from training.loop.distributed import Team
+from training.loop.distributed import ProcessGroup
 from training.loop.progress import CurveLog, Progressing, progressing
 from training.loop.trainer import Trainer
 
@@ -61,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Train. The exit status: 0 done, 1 diverged, 2 a mistake in the flags or the data, 130 asked to stop."""
     arguments = parser().parse_args(argv)
-    team = Team.join(arguments.device)
-    console, errors = (Console(quiet=not team.leads, stderr=stderr) for stderr in (False, True))
+    team = ProcessGroup.join(arguments.device)
+    console, errors = (Console(quiet=not team.is_main, stderr=stderr) for stderr in (False, True))
     try:
         trainer = _start(arguments, team, console)
         with stopping() as stop:
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if finished else 130
 
 
-def _start(arguments: argparse.Namespace, team: Team, console: Console) -> Trainer:
+def _start(arguments: argparse.Namespace, team: ProcessGroup, console: Console) -> Trainer:
     """The trainer of a new run or of the one to go on with, and its folder."""
     out: Path = arguments.out
     state = out / "state.pt"
@@ -91,7 +91,7 @@ def _start(arguments: argparse.Namespace, team: Team, console: Console) -> Train
         fit = trainer.start_from(Path(config.init_from))
         console.print(f"{len(fit.fitting)} tensors from {config.init_from}{fit}", highlight=False, markup=False)
     out.mkdir(parents=True, exist_ok=True)
-    if team.leads:
+    if team.is_main:
         config.save(out / "config.json")
     return trainer
 
@@ -101,7 +101,7 @@ def run(trainer: Trainer, out: Path, console: Console, stop: Stop) -> bool:
 
     Raises FloatingPointError when the training diverges; the state of the last epoch is kept.
     """
-    curve = CurveLog(out / "log.csv", trainer.step, writes=trainer.team.leads)
+    curve = CurveLog(out / "log.csv", trainer.step, writes=trainer.team.is_main)
     with progressing(console, trainer.steps, trainer.step) as progress:
         for pictures, labels in trainer.batches():
             if trainer.step >= trainer.steps or trainer.team.any(stop.wanted):
@@ -114,7 +114,7 @@ def run(trainer: Trainer, out: Path, console: Console, stop: Stop) -> bool:
     if not finished:
         trainer.save(out / "state.pt")
         console.print(f"stopped at step {trainer.step}; go on with: python -m training.train --out {out} --resume")
-    if trainer.team.leads and curve.rows(curve.path):
+    if trainer.team.is_main and curve.rows(curve.path):
         draw([out], out / "curves.png")
     return finished
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import httpx
 
 from alignseg_serve.client.errors import ClientError
-from alignseg_serve.client.retries import Attempts
+from alignseg_serve.client.retries import RetryPolicy
 from alignseg_serve.client.schemas import (
     ClassEntry,
     ClassShare,
@@ -108,7 +108,7 @@ class Client:
         self.close()
 
     def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        attempts = Attempts(self._timeout_s)
+        attempts = RetryPolicy(self._timeout_s)
         while True:
             request = attempts.prepare(self._http.build_request(method, url, **options))
             try:
@@ -172,7 +172,7 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        attempts = Attempts(self._timeout_s)
+        attempts = RetryPolicy(self._timeout_s)
         while True:
             request = attempts.prepare(self._http.build_request(method, url, **options))
             try:

@@ -1,14 +1,14 @@
 """Everything that can go wrong between a client and a server.
 
 ClientError
-├── Unreachable         nobody answered
-├── BadAnswer           somebody did, but not as AlignSeg's server does
+├── ConnectionFailed         nobody answered
+├── UnexpectedResponse           somebody did, but not as AlignSeg's server does
 └── ServerProblem       the server said no, as RFC 9457's problem: status, type, title, detail, request_id
-    ├── PictureRefused  400, 413, 415, 422  no picture, damaged, too large; the same again gets the same answer
-    ├── NotAllowed      401, 403            the API key is missing or wrong
+    ├── InvalidImageError  400, 413, 415, 422  no picture, damaged, too large; the same again gets the same answer
+    ├── AuthenticationError      401, 403            the API key is missing or wrong
     ├── Busy            429, 503            no room, and waiting longer would have passed the deadline
-    ├── TooLate         408, 504            the deadline passed at the server, or the upload was too slow
-    └── ServerFailed    500 and the rest
+    ├── ServerTimeout         408, 504            the deadline passed at the server, or the upload was too slow
+    └── ServerError    500 and the rest
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ class ClientError(Exception):
     """Base of all that the client raises."""
 
 
-class Unreachable(ClientError):
+class ConnectionFailed(ClientError):
     """No connection, or it broke, or no answer came in time."""
 
 
-class BadAnswer(ClientError):
+class UnexpectedResponse(ClientError):
     """An answer that is not AlignSeg's: another server, or another version."""
 
 
@@ -50,34 +50,34 @@ class ServerProblem(ClientError):
         self.problem = problem
 
 
-class PictureRefused(ServerProblem):
+class InvalidImageError(ServerProblem):
     """Only another picture, or other parameters, can help."""
 
 
-class NotAllowed(ServerProblem):
+class AuthenticationError(ServerProblem):
     """The server wants an API key, or another one."""
 
 
-class Busy(ServerProblem):
+class Overloaded(ServerProblem):
     """The server had no room until the deadline, or is not ready."""
 
 
-class TooLate(ServerProblem):
+class ServerTimeout(ServerProblem):
     """The server gave up: the deadline passed, or the picture came too slowly."""
 
 
-class ServerFailed(ServerProblem):
+class ServerError(ServerProblem):
     """A fault of the server."""
 
 
 BY_STATUS: Mapping[int, type[ServerProblem]] = {
-    **dict.fromkeys((400, 413, 415, 422), PictureRefused),
-    **dict.fromkeys((401, 403), NotAllowed),
-    **dict.fromkeys((429, 503), Busy),
-    **dict.fromkeys((408, 504), TooLate),
+    **dict.fromkeys((400, 413, 415, 422), InvalidImageError),
+    **dict.fromkeys((401, 403), AuthenticationError),
+    **dict.fromkeys((429, 503), Overloaded),
+    **dict.fromkeys((408, 504), ServerTimeout),
 }
 
 
 def error_of(problem: Problem) -> ServerProblem:
     """The exception that belongs to a problem."""
-    return BY_STATUS.get(problem.status, ServerFailed)(problem)
+    return BY_STATUS.get(problem.status, ServerError)(problem)

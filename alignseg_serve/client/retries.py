@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from alignseg_serve.client.errors import Busy, Unreachable, error_of
+from alignseg_serve.client.errors import ConnectionFailed, Overloaded, error_of
 from alignseg_serve.client.schemas import problem_of
 
 _UNTOLD_S: Final = 1.0  # waited where a full server does not say how long
@@ -21,7 +21,7 @@ _OF_A_PROXY: Final = (500, 502)  # what proxies say when they lose the server be
 _PROBLEM: Final = "application/problem+json"  # and what they don't: that is the server itself
 
 
-class Attempts:
+class RetryPolicy:
     """One request's time: what is left of it, and whether a refusal or a loss leaves enough to come back."""
 
     def __init__(self, timeout_s: float) -> None:
@@ -45,12 +45,12 @@ class Attempts:
         if response.status_code in _OF_A_PROXY and not response.headers.get("content-type", "").startswith(_PROBLEM):
             return self._once_more(error)
         told_s = error.problem.retry_after_s
-        return self._wait(_UNTOLD_S if told_s is None else told_s, error, again=isinstance(error, Busy))
+        return self._wait(_UNTOLD_S if told_s is None else told_s, error, again=isinstance(error, Overloaded))
 
     def after_loss(self, request: httpx.Request, error: httpx.RequestError) -> float:
-        """How many seconds to wait before the next attempt. Raises Unreachable when there should be none."""
+        """How many seconds to wait before the next attempt. Raises ConnectionFailed when there should be none."""
         reason = "it took too long" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
-        told = Unreachable(f"{request.method} {request.url} failed: {reason}. Is the server running there?")
+        told = ConnectionFailed(f"{request.method} {request.url} failed: {reason}. Is the server running there?")
         if not isinstance(error, _BROKEN):
             raise told from error
         return self._once_more(told)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from alignseg_serve.client.errors import BadAnswer, Problem
+from alignseg_serve.client.errors import Problem, UnexpectedResponse
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 _PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
@@ -105,7 +105,7 @@ def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:
 
 
 def segmentation_of(response: httpx.Response) -> Segmentation:
-    """Read the JSON of POST /segment. Raises BadAnswer."""
+    """Read the JSON of POST /segment. Raises UnexpectedResponse."""
     try:
         told = response.json()
         return Segmentation(
@@ -124,7 +124,7 @@ def segmentation_of(response: httpx.Response) -> Segmentation:
 
 
 def class_table_of(response: httpx.Response) -> ClassTable:
-    """Read the JSON of GET /classes. Raises BadAnswer."""
+    """Read the JSON of GET /classes. Raises UnexpectedResponse."""
     try:
         told = response.json()
         entries = tuple(ClassEntry(e["id"], e["name"], (*e["color"],)) for e in told["classes"])
@@ -187,8 +187,8 @@ def _share(entry: dict[str, Any]) -> ClassShare:
     )
 
 
-def _bad(response: httpx.Response, error: Exception) -> BadAnswer:
-    return BadAnswer(
+def _bad(response: httpx.Response, error: Exception) -> UnexpectedResponse:
+    return UnexpectedResponse(
         f"{response.request.url} answered {response.status_code} with {len(response.content)} bytes that are not as "
         f"expected ({error!r}). Is it an AlignSeg server of this version?"
     )

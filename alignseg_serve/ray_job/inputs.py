@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignseg_serve.ray_job.storage import Place, place
+from alignseg_serve.ray_job.storage import StoragePath, place
 from alignseg_serve.segment.files import SUFFIXES
 from service.errors import AlignSegError
 
@@ -39,7 +39,7 @@ def parts(source: str) -> list[Row]:
     return [row for path in tables for row in _row_groups(source, root / path, path)]
 
 
-def pictures(part: Row, apart: Place, wanted: Callable[[str], bool]) -> Iterator[Row]:
+def pictures(part: Row, apart: StoragePath, wanted: Callable[[str], bool]) -> Iterator[Row]:
     """The pictures of a part that are wanted, as rows: key, uri, data; a file has no data yet, a table's row no uri.
 
     apart: where results go; what lies there is no picture.
@@ -59,7 +59,7 @@ def read(row: Row) -> bytes:
     return data if data is not None else (place(row["source"]) / row["key"]).read()
 
 
-def _row_groups(source: str, table: Place, path: str) -> Iterator[Row]:
+def _row_groups(source: str, table: StoragePath, path: str) -> Iterator[Row]:
     with table.system.open_input_file(table.path) as file:
         opened = pq.ParquetFile(file)
         _column(opened.schema_arrow, table.path)
@@ -67,7 +67,7 @@ def _row_groups(source: str, table: Place, path: str) -> Iterator[Row]:
             yield {"source": source, "file": path, "group": group}
 
 
-def _of_table(table: Place, part: Row, wanted: Callable[[str], bool]) -> Iterator[Row]:
+def _of_table(table: StoragePath, part: Row, wanted: Callable[[str], bool]) -> Iterator[Row]:
     name = part["file"] or table.path.rsplit("/", 1)[-1]
     with table.system.open_input_file(table.path) as file:
         opened = pq.ParquetFile(file)

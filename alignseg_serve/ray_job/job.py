@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from alignseg_serve.ray_job import inputs, results
-from alignseg_serve.ray_job.stages import Encode, Masks, Opener, Read, Segment, Write
+from alignseg_serve.ray_job.stages import Encode, EngineFactory, Masks, Read, Segment, Write
 from alignseg_serve.ray_job.storage import absolute, place
 from alignseg_serve.segment.files import INTERRUPTED, SOME_FAILED
 from service.engines.selection import open_engine
@@ -41,7 +41,7 @@ def run(
     *,
     masks: Masks = "png",
     overwrite: bool = False,
-    opener: Opener = open_engine,
+    engine_factory: EngineFactory = open_engine,
     manifest: Manifest | None = None,
 ) -> int:
     """Segment every picture of `source` that is not done yet; returns the exit code.
@@ -61,7 +61,7 @@ def run(
     tally = _Tally(manifest)
     try:
         with cluster.joined(quiet=True):
-            _follow(_stream(parts, out, settings, manifest, masks, opener, done), tally, console)
+            _follow(_stream(parts, out, settings, manifest, masks, engine_factory, done), tally, console)
     except KeyboardInterrupt:
         written = sum(1 for _ in results.keys(place(out)))  # more than came back
         console.print(f"interrupted: {written} are done; the same command goes on from here")
@@ -78,7 +78,7 @@ def _stream(
     settings: Settings,
     manifest: Manifest,
     masks: Masks,
-    opener: Opener,
+    engine_factory: EngineFactory,
     done: results.Hashes,
 ) -> Iterator[dict[str, Any]]:
     """Rows of stages.TOLD as they come. Ray Data holds back a stage whose results are not taken yet."""
@@ -102,7 +102,7 @@ def _stream(
         .repartition(target_num_rows_per_block=AT_ONCE)
         .map_batches(_Called(Read(manifest, settings.max_pixels)), batch_size=AT_ONCE, **arrow)
         .map_batches(
-            Segment, fn_constructor_args=(settings, manifest, opener), batch_size=AT_ONCE, **arrow,
+            Segment, fn_constructor_args=(settings, manifest, engine_factory), batch_size=AT_ONCE, **arrow,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=engines), num_gpus=1 if cluster.gpus() else 0,
         )
         .map_batches(_Called(Encode(manifest, masks)), batch_size=AT_ONCE, **arrow)

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignseg_serve.ray_job.storage import Place
+from alignseg_serve.ray_job.storage import StoragePath
 from service.errors import AlignSegError
 
 PICTURES: Final = "pictures"
@@ -36,7 +36,7 @@ def hash_of(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
 
 
-def begin(out: Place, job: dict[str, Any], *, overwrite: bool) -> Hashes:
+def begin(out: StoragePath, job: dict[str, Any], *, overwrite: bool) -> Hashes:
     """Make OUT ready for a run of `job`. Returns what is done already: sorted hashes of keys, 8 bytes a picture.
 
     Raises AlignSegError when another job's results lie there.
@@ -64,7 +64,7 @@ def is_done(done: Hashes, key: str) -> bool:
     return index < len(done) and bool(done[index] == wanted)
 
 
-def keys(out: Place) -> Iterator[str]:
+def keys(out: StoragePath) -> Iterator[str]:
     """Of every picture that is done."""
     folder = out / PICTURES
     for name in folder.files():
@@ -73,7 +73,7 @@ def keys(out: Place) -> Iterator[str]:
                 yield from pq.read_table(file, columns=["picture"]).column(0).to_pylist()
 
 
-def record(out: Place, done: Sequence[dict[str, Any]], failed: Sequence[dict[str, str]]) -> None:
+def record(out: StoragePath, done: Sequence[dict[str, Any]], failed: Sequence[dict[str, str]]) -> None:
     """Write both lists; the masks of `done` are there already."""
     for folder, rows, schema in ((PICTURES, done, PICTURE_SCHEMA), (FAILED, failed, FAILED_SCHEMA)):
         if rows:

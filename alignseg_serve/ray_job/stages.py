@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from alignseg_serve.ray_job import inputs, results
 from alignseg_serve.ray_job.storage import place
-from service.batching.fault_isolation import Attempts
+from service.batching.fault_isolation import FaultIsolatingEngine
 from service.errors import AlignSegError, EngineError
 from service.imaging.letterbox import restore
-from service.imaging.model_input import PictureLimits, Whole, open_picture
+from service.imaging.model_input import ImageLimits, SingleInput, open_image
 from service.model_folder.manifest import Manifest
 from service.rendering import images
 from service.rendering.class_stats import summarize
@@ -24,7 +24,7 @@ from service.settings import Settings
 from service.types import Engine, PreparedImage, UInt8Array
 
 Masks = Literal["png", "rle"]
-Opener = Callable[[Settings, Manifest], Engine]
+EngineFactory = Callable[[Settings, Manifest], Engine]
 Row = dict[str, Any]
 _SIZES: Final = ("bucket", "content", "original")
 _PAIR: Final = pa.list_(pa.int32(), 2)
@@ -42,7 +42,7 @@ class Read:
 
     def __init__(self, manifest: Manifest, max_pixels: int) -> None:
         self._buckets = manifest.input.buckets
-        self._limits = PictureLimits(max_pixels)
+        self._limits = ImageLimits(max_pixels)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """key, source, data -> SEEN."""
@@ -50,10 +50,10 @@ class Read:
 
     def _one(self, row: Row) -> Row:
         try:
-            _, view = open_picture(inputs.read(row), self._buckets, self._limits)
+            _, view = open_image(inputs.read(row), self._buckets, self._limits)
         except (AlignSegError, OSError) as error:
             return {"key": row["key"], "error": str(error)}
-        assert isinstance(view, Whole)  # noqa: S101 - others come of tile=True alone
+        assert isinstance(view, SingleInput)  # noqa: S101 - others come of tile=True alone
         prepared = view.prepared
         sizes = {name: getattr(prepared, name) for name in _SIZES}
         return {"key": row["key"], "pixels": prepared.pixels.tobytes(), **sizes}
@@ -62,12 +62,12 @@ class Read:
 class Segment:
     """Pictures -> class ids, all in their buckets. An actor that owns an engine."""
 
-    def __init__(self, settings: Settings, manifest: Manifest, opener: Opener) -> None:
-        self._engine = opener(settings, manifest)
-        self._attempts = Attempts(self._engine)
+    def __init__(self, settings: Settings, manifest: Manifest, engine_factory: EngineFactory) -> None:
+        self._engine = engine_factory(settings, manifest)
+        self._attempts = FaultIsolatingEngine(self._engine)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """SEEN -> SEEN, with ids for pixels. Raises EngineLost, which ends the job: no picture is at fault."""
+        """SEEN -> SEEN, with ids for pixels. Raises DeviceLost, which ends the job: no picture is at fault."""
         table = rows.to_pylist()
         by_bucket: dict[tuple[int, ...], list[Row]] = defaultdict(list)
         for row in table:

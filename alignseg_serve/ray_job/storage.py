@@ -17,14 +17,14 @@ _LOCAL: Final = {"local", "py::fsspec+('file', 'local')"}  # filesystems where a
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StoragePath:
     """A folder or file. system: pyarrow's. path: as that system names it."""
 
     system: Any
     path: str
 
-    def __truediv__(self, inside: str) -> "Place":
-        return Place(self.system, f"{self.path.rstrip('/')}/{inside}")
+    def __truediv__(self, inside: str) -> "StoragePath":
+        return StoragePath(self.system, f"{self.path.rstrip('/')}/{inside}")
 
     @property
     def is_folder(self) -> bool:
@@ -76,12 +76,12 @@ def absolute(name: str) -> str:
 
 
 @cache
-def place(name: str) -> Place:
+def place(name: str) -> StoragePath:
     """A path, or a URI such as s3://bucket/folder. Raises AlignSegError."""
     if "://" not in name:
-        return Place(arrow_fs.LocalFileSystem(), absolute(name))
+        return StoragePath(arrow_fs.LocalFileSystem(), absolute(name))
     try:
-        return Place(*arrow_fs.FileSystem.from_uri(name))
+        return StoragePath(*arrow_fs.FileSystem.from_uri(name))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         pass  # not one of pyarrow's own
     except OSError as error:
@@ -92,4 +92,4 @@ def place(name: str) -> Place:
         raise AlignSegError(
             f"{name} can't be reached: {error}. fsspec needs a package for this kind of storage."
         ) from error
-    return Place(arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(system)), path)
+    return StoragePath(arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(system)), path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alignseg_serve.segment.files import Masks, PictureFailed, Segmenter
 from service.errors import EngineError, RequestError
-from service.imaging.model_input import PictureLimits, open_picture
+from service.imaging.model_input import ImageLimits, open_image
 from service.model_folder.manifest import Manifest
 from service.rendering import images
 from service.types import Engine
@@ -23,7 +23,7 @@ def locally(manifest: Manifest, engine: Engine, max_pixels: int) -> Segmenter:
 
 
 def _segment(data: bytes, manifest: Manifest, engine: Engine, max_pixels: int, overlay: bool) -> Masks:
-    pixels, seen = open_picture(data, manifest.input.buckets, PictureLimits(max_pixels), with_pixels=overlay)
+    pixels, seen = open_image(data, manifest.input.buckets, ImageLimits(max_pixels), with_pixels=overlay)
     ids = seen.assemble([engine.infer(seen.tensor(0)[None]).ids[0]])
     drawn = None if pixels is None else images.overlay_png(pixels, ids, manifest.palette)
     return Masks(images.indexed_png(ids, manifest.palette, names=manifest.names), drawn)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from alignseg_serve.client import Client
-from alignseg_serve.client.errors import PictureRefused, ServerFailed, TooLate
+from alignseg_serve.client.errors import InvalidImageError, ServerError, ServerTimeout
 from alignseg_serve.segment.files import Masks, PictureFailed, Segmenter
 
 IN_FLIGHT: Final = 4  # keeps a server's decoder, engine and encoder busy while bytes travel
@@ -16,7 +16,7 @@ def remotely(client: Client) -> Segmenter:
     def segment(picture: Path, overlay: bool) -> Masks:
         try:
             found = client.segment(picture, overlay=overlay)
-        except (PictureRefused, ServerFailed, TooLate) as error:
+        except (InvalidImageError, ServerError, ServerTimeout) as error:
             raise PictureFailed(str(error)) from error
         return Masks(found.mask_png, found.overlay_png)
 

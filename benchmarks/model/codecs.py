@@ -20,11 +20,11 @@ from PIL import Image
 from benchmarks.harness import report
 from service.imaging.decode import decode
 from service.imaging.letterbox import prepare, restore
-from service.imaging.model_input import PictureLimits, open_picture
+from service.imaging.model_input import ImageLimits, open_image
 from service.model_folder.manifest import ClassEntry, Manifest
 from service.rendering import formats, images, media_types
 from service.rendering.class_stats import summarize
-from service.rendering.options import Wishes
+from service.rendering.options import RenderOptions
 from service.rendering.polygons import trace
 from service.rendering.rle import encode_rle
 from service.rendering.segmentation import Segmentation
@@ -57,14 +57,20 @@ def answer_forms(seg: Segmentation) -> dict[str, Work]:
     """Whole answers, as requests get them."""
     whole, seg = seg, replace(seg, confidence=None)
     forms: dict[str, Work] = {
-        f"{media_types.JSON} confidence": lambda: formats.render(media_types.JSON, Wishes(), whole)
+        f"{media_types.JSON} confidence": lambda: formats.render(media_types.JSON, RenderOptions(), whole)
     }
     for kind in media_types.ALL:
-        forms[kind] = partial(formats.render, kind, Wishes(), seg)
+        forms[kind] = partial(formats.render, kind, RenderOptions(), seg)
     for masks in ("rle", "polygons", "none"):
-        forms[f"{media_types.JSON} masks={masks}"] = partial(formats.render, media_types.JSON, Wishes(masks=masks), seg)
-    forms[f"{media_types.PNG} classes=1,5"] = lambda: formats.render(media_types.PNG, Wishes(classes=("1", "5")), seg)
-    forms[f"{media_types.JPEG} classes=1,5"] = lambda: formats.render(media_types.JPEG, Wishes(classes=("1", "5")), seg)
+        forms[f"{media_types.JSON} masks={masks}"] = partial(
+            formats.render, media_types.JSON, RenderOptions(masks=masks), seg
+        )
+    forms[f"{media_types.PNG} classes=1,5"] = lambda: formats.render(
+        media_types.PNG, RenderOptions(classes=("1", "5")), seg
+    )
+    forms[f"{media_types.JPEG} classes=1,5"] = lambda: formats.render(
+        media_types.JPEG, RenderOptions(classes=("1", "5")), seg
+    )
     return forms
 
 
@@ -77,7 +83,7 @@ def parts(seg: Segmentation) -> dict[str, Work]:
     assert seg.confidence is not None  # noqa: S101
     confidence = seg.confidence
     return {
-        "open a JPEG for the network": lambda: open_picture(jpeg, [BUCKET], PictureLimits(10**9)),
+        "open a JPEG for the network": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
         "restore": lambda: restore(small, prepared).ids,
         "figures": lambda: summarize(ids, seg.model),
         "figures with confidence": lambda: summarize(ids, seg.model, confidence),
@@ -97,7 +103,7 @@ def phone(seg: Segmentation) -> dict[str, Work]:
     pixels = np.asarray(Image.fromarray(seg.picture).resize(PHONE[::-1], Image.Resampling.BICUBIC))
     jpeg = encoded(pixels, "JPEG", quality=90)
     return {
-        "open a JPEG for the network": lambda: open_picture(jpeg, [BUCKET], PictureLimits(10**9)),
+        "open a JPEG for the network": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
         "instead: decode it": lambda: decode(jpeg, 10**9),
         "instead: prepare it": lambda: prepare(pixels, [BUCKET]),
     }

@@ -35,7 +35,7 @@ SIZE: Final = (120, 90)
 
 
 def waiting(settings: Settings, model: Manifest) -> StandInEngine:
-    """See stages.Opener."""
+    """See stages.EngineFactory."""
     return StandInEngine(0.001, max_batch=16, growth=0.0)
 
 
@@ -43,7 +43,7 @@ def job(source: Path, out: Path, masks: Any) -> int:
     """What the process does."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, it would ignore it
     console = Console(stderr=True, width=200)
-    return run(str(source), str(out), Settings(), console, masks=masks, opener=waiting, manifest=manifest())
+    return run(str(source), str(out), Settings(), console, masks=masks, engine_factory=waiting, manifest=manifest())
 
 
 def memory(count: int, masks: str) -> dict[str, Any]:

@@ -50,5 +50,5 @@ class waiting_engine:  # noqa: N801 - an opener, which travels with its argument
         self._infer_s = infer_s
 
     def __call__(self, settings: Settings, manifest: Manifest) -> list[Engine]:
-        """See lifespan.Opener."""
+        """See lifespan.EngineFactory."""
         return [StandInEngine(self._infer_s)]

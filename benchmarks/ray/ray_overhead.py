@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.harness import load, percentiles, report, serving, stand_in
 from benchmarks.ray.local_cluster import model_folder, nodes, waiting_engine
-from service.ray_serve.application import NAME, Fleet, application
+from service.ray_serve.application import NAME, RayServeConfig, application
 from service.settings import Settings
 
 from ray import serve  # isort: skip
@@ -27,7 +27,7 @@ def run(seconds: float) -> dict[str, Any]:
     with nodes(1, 1), model_folder() as folder, serving(stand_in(ENGINE_MS)) as single:
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
         try:
-            fleet = Fleet(engines=1, way_in_on={"head": 1})
+            fleet = RayServeConfig(engines=1, ingress_resources={"head": 1})
             app = application(Settings(model=folder), fleet, waiting_engine(ENGINE_MS / 1e3))
             serve.run(app, name=NAME, route_prefix="/")
             load(port, clients=4, seconds=3.0)

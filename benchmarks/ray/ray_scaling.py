@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.harness import load, percentiles, report
 from benchmarks.ray.local_cluster import model_folder, nodes, waiting_engine
-from service.ray_serve.application import NAME, Fleet, application
+from service.ray_serve.application import NAME, RayServeConfig, application
 from service.settings import Settings
 
 from ray import serve  # isort: skip
@@ -38,7 +38,7 @@ def run(infer_ms: float, counts: list[int], seconds: float) -> dict[str, Any]:
 
 
 def _row(port: int, settings: Settings, infer_ms: float, count: int, seconds: float) -> dict[str, Any]:
-    fleet = Fleet(engines=count, way_in_on={"head": 1})
+    fleet = RayServeConfig(engines=count, ingress_resources={"head": 1})
     serve.run(application(settings, fleet, waiting_engine(infer_ms / 1e3)), name=NAME, route_prefix="/")
     clients = CLIENTS * count
     result = load(port, clients=clients, seconds=seconds)

@@ -16,10 +16,10 @@ from typing import Any
 from benchmarks.harness import ROOT, SCENE, percentiles
 from benchmarks.server.fake_engine_server import StandInEngine, manifest
 from service.engines.selection import open_engines
-from service.imaging.model_input import PictureLimits, open_picture
+from service.imaging.model_input import ImageLimits, open_image
 from service.model_folder import manifest as manifests
 from service.rendering import formats, media_types
-from service.rendering.options import Wishes
+from service.rendering.options import RenderOptions
 from service.rendering.segmentation import Segmentation
 from service.settings import Settings
 
@@ -38,12 +38,12 @@ class Bare:
     def one_picture(self) -> tuple[float, float]:
         """Milliseconds in the engine, and in all."""
         began = time.perf_counter()
-        _, seen = open_picture(self._data, self._model.input.buckets, PictureLimits(10**9))
+        _, seen = open_image(self._data, self._model.input.buckets, ImageLimits(10**9))
         pixels, before = seen.tensor(0)[None], time.perf_counter()
         ids = self._engine.infer(pixels).ids
         engine_s = time.perf_counter() - before
         seg = Segmentation(self._model, None, seen.assemble(list(ids)), {}, began)
-        formats.render(media_types.PNG, Wishes(), seg)
+        formats.render(media_types.PNG, RenderOptions(), seg)
         return engine_s * 1e3, (time.perf_counter() - began) * 1e3
 
     def run(self, seconds: float) -> dict[str, Any]:

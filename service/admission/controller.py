@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from service.admission.throughput import DrainRate
-from service.errors import NotReady, QueueFull, RequestError
+from service.admission.throughput import ThroughputMeter
+from service.errors import NotReady, Overloaded, RequestError
 
 CLOSED: Final = "closed"
 _CROWDED_S: Final = 1.0  # without a refusal, after which the crowd is over
@@ -44,17 +44,17 @@ class Permit:
 
     size: bytes announced. arrived: bytes that came. stalls_at: when, on the clock, its upload has stalled unless more
     comes; a byte puts that off by the time it may take at SLOWEST_BYTES_S, so one now and then does not help.
-    on_taken_back: called when the place was given to somebody else.
+    on_preempted: called when the place was given to somebody else.
     """
 
-    def __init__(self, admission: "Admission", size: int, now: float) -> None:
+    def __init__(self, admission: "AdmissionController", size: int, now: float) -> None:
         self.size = size
         self.arrived = 0
         self.entered = now
         self.stalls_at = now + PATIENCE_S
-        self.on_taken_back: Callable[[], object] = lambda: None
-        self.taken_back = False
-        self._admission: Admission | None = admission
+        self.on_preempted: Callable[[], object] = lambda: None
+        self.preempted = False
+        self._admission: AdmissionController | None = admission
 
     def received(self, size: int) -> None:
         """So many bytes more have come."""
@@ -63,11 +63,11 @@ class Permit:
             self.arrived += size
             self.stalls_at = min(max(self.stalls_at, now) + size / SLOWEST_BYTES_S, now + PATIENCE_S)
 
-    def take_back(self) -> None:
+    def preempt(self) -> None:
         """Give the place to somebody else: its upload has stalled."""
-        self.taken_back = True
+        self.preempted = True
         self.release()
-        self.on_taken_back()
+        self.on_preempted()
 
     def body_read(self) -> None:
         """The upload is over: from here on it is work."""
@@ -81,7 +81,7 @@ class Permit:
             admission.left(self)
 
 
-class Admission:
+class AdmissionController:
     """Counts the places taken and measures how fast they become free.
 
     in_flight: all that is in the house. work: without slow uploads.
@@ -93,7 +93,7 @@ class Admission:
         self.bytes = 0
         self.closed_because: str | None = None
         self.clock = clock
-        self._rate = DrainRate(clock)
+        self._rate = ThroughputMeter(clock)
         self._uploading: dict[Permit, None] = {}  # in order of arrival, slow ones taken out
         self._slow: set[Permit] = set()
         self._refused_at = float("-inf")
@@ -106,12 +106,12 @@ class Admission:
     def enter(self, size: int = 0, deadline: float = float("inf")) -> Permit:
         """Take a place, if need be that of a stalled upload.
 
-        size: bytes of the body. deadline: on the clock. Raises QueueFull, or NotReady when the house is closed.
+        size: bytes of the body. deadline: on the clock. Raises Overloaded, or NotReady when the house is closed.
         """
         if (refusal := self.refusal(size, deadline)) is not None:
             raise refusal
         for stalled in self._in_the_way(size, self.clock())[1]:
-            stalled.take_back()
+            stalled.preempt()
         permit = Permit(self, size, self.clock())
         self._rate.begins(self.work)
         self._uploading[permit] = None
@@ -121,20 +121,20 @@ class Admission:
 
     def refusal(self, size: int = 0, deadline: float = float("inf")) -> RequestError | None:
         """Why such a request can't come in now; None when it can."""
-        if (what := self.turns_away(size)) is not None:
+        if (what := self.rejection_reason(size)) is not None:
             return self.refused(what, size)
         if (late := self._too_late(deadline, self.clock())) is not None:
-            return QueueFull(f"{late} Come back after Retry-After.", self.drain_s(), "deadline")
+            return Overloaded(f"{late} Come back after Retry-After.", self.estimated_drain_s(), "deadline")
         return None
 
     def refused(self, what: str, size: int) -> RequestError:
-        """The words for what `turns_away` said of a request of that size."""
+        """The words for what `rejection_reason` said of a request of that size."""
         if what == CLOSED:
             return NotReady(f"{self.closed_because}; send the request to another replica, or come back.")
-        return QueueFull(f"{self._told(what, size)} Come back after Retry-After.", self.drain_s(), what)
+        return Overloaded(f"{self._told(what, size)} Come back after Retry-After.", self.estimated_drain_s(), what)
 
-    def turns_away(self, size: int) -> str | None:
-        """CLOSED, or what there is too much of for one more (see QueueFull); None: come in. Cheap: asked in floods."""
+    def rejection_reason(self, size: int) -> str | None:
+        """CLOSED, or what there is too much of for one more (see Overloaded); None: come in. Cheap: asked in floods."""
         if self.closed_because is not None:
             return CLOSED
         now = self.clock()
@@ -152,12 +152,12 @@ class Admission:
         """Let nobody in any more."""
         self.closed_because = because
 
-    def take_back_stalled(self) -> None:
+    def preempt_stalled(self) -> None:
         """Wait for no upload that has stalled: the house is to be left."""
         for stalled in self._stalled(self.clock()):
-            stalled.take_back()
+            stalled.preempt()
 
-    def drain_s(self) -> float:
+    def estimated_drain_s(self) -> float:
         """Seconds until all work that is in the house now is done, from the measured rate."""
         return self._rate.seconds_for(self.work)
 

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from service.errors import QueueFull
+from service.errors import Overloaded
 
-Take = Callable[[int], None]
+ReservePixels = Callable[[int], None]
 
 
 class PixelBudget:
@@ -19,8 +19,8 @@ class PixelBudget:
         self._lock = threading.Lock()
 
     @contextmanager
-    def share(self) -> Generator[Take, None, None]:
-        """Hands out a function that takes pixels, or raises QueueFull; they are given back on the way out."""
+    def share(self) -> Generator[ReservePixels, None, None]:
+        """Hands out a function that takes pixels, or raises Overloaded; they are given back on the way out."""
         mine = 0
 
         def take(pixels: int) -> None:
@@ -37,7 +37,7 @@ class PixelBudget:
     def _take(self, pixels: int) -> None:
         with self._lock:
             if self.taken and self.taken + pixels > self.limit:  # a single picture always fits: max_pixels bounds it
-                raise QueueFull(
+                raise Overloaded(
                     f"{self.taken} pixels are decoded at the moment and this picture has {pixels}; "
                     f"at most {self.limit} fit (ALIGNSEG_MAX_PIXELS_IN_FLIGHT). Come back after Retry-After.",
                     self._retry_after_s(),

@@ -8,7 +8,7 @@ _MEMORY: Final = 0.98  # what was done 50 places ago counts a third
 _UNKNOWN_S: Final = 1.0  # said before anything has been measured
 
 
-class DrainRate:
+class ThroughputMeter:
     """Places that become free per second, idle time left out."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from service.batching.fault_isolation import Attempts, OnCall, Outcome
-from service.batching.queue import Inferred, Item, Waiting
-from service.errors import DeadlineExceeded, EngineError, EngineLost, NotReady
+from service.batching.fault_isolation import FaultIsolatingEngine, OnCall, Outcome
+from service.batching.queue import BatchQueue, Inferred, QueuedImage
+from service.errors import DeadlineExceeded, DeviceLost, EngineError, NotReady
 from service.types import Engine, UInt8Array
 
 log = logging.getLogger("alignseg.batcher")
@@ -26,7 +26,7 @@ class _Worker:
 
     number: int
     engine: Engine
-    attempts: Attempts
+    attempts: FaultIsolatingEngine
     busy_since: float | None = None
     ended: bool = False
 
@@ -44,10 +44,10 @@ class Batcher:
     ) -> None:
         self._delay_s = max_queue_delay_s
         self._clock = clock
-        self._waiting = Waiting()
+        self._waiting = BatchQueue()
         self._draining = False
         self._changed = threading.Condition()
-        self._workers = [_Worker(n, engine, Attempts(engine, on_call)) for n, engine in enumerate(engines)]
+        self._workers = [_Worker(n, engine, FaultIsolatingEngine(engine, on_call)) for n, engine in enumerate(engines)]
         self._threads = [
             threading.Thread(target=self._run, args=(worker,), name=f"engine {worker.engine.name}", daemon=True)
             for worker in self._workers
@@ -66,7 +66,7 @@ class Batcher:
         return all(worker.engine.has_confidence for worker in self._workers)
 
     @property
-    def batch_in_all(self) -> int:
+    def total_batch_size(self) -> int:
         """How many pictures all engines take at once."""
         return sum(worker.engine.max_batch for worker in self._workers)
 
@@ -76,7 +76,7 @@ class Batcher:
         return [worker.number for worker in self._workers if worker.attempts.lost is None]
 
     @property
-    def lost(self) -> EngineLost | None:
+    def lost(self) -> DeviceLost | None:
         """Why all engines are gone for good, if they are: only a new process helps."""
         return None if self.working else self._workers[-1].attempts.lost
 
@@ -106,7 +106,7 @@ class Batcher:
         the engine has it already, ends when the engine is done with it.
         """
         answer = asyncio.get_running_loop().create_future()
-        item = Item(pixels, with_confidence, worker, self._clock(), deadline, answer)
+        item = QueuedImage(pixels, with_confidence, worker, self._clock(), deadline, answer)
         self._enqueue(item)
         try:
             return await asyncio.shield(item.answer)
@@ -126,11 +126,11 @@ class Batcher:
             await asyncio.to_thread(thread.join, max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _enqueue(self, item: Item) -> None:
+    def _enqueue(self, item: QueuedImage) -> None:
         with self._changed:
             lost = self.lost if item.worker is None else self._workers[item.worker].attempts.lost
             if lost is not None:
-                raise EngineLost(str(lost))  # afresh: a raised exception keeps every traceback it went through
+                raise DeviceLost(str(lost))  # afresh: a raised exception keeps every traceback it went through
             if self._draining:
                 raise NotReady("the server is shutting down; send the request to another replica.")
             self._waiting.add(item)
@@ -139,10 +139,10 @@ class Batcher:
             else:
                 self._changed.notify_all()  # one alone might be another worker
 
-    def _withdraw(self, item: Item) -> bool:
+    def _withdraw(self, item: QueuedImage) -> bool:
         """Take an item out of the queue; False when an engine has it."""
         with self._changed:
-            if not self._waiting.withdraw(item):
+            if not self._waiting.cancel(item):
                 return False
         item.answer.cancel()
         return True
@@ -155,21 +155,21 @@ class Batcher:
                 self._compute_or_tell(worker, batch)
         except Exception as error:
             log.exception("the engine's thread failed")
-            worker.attempts.lost = EngineLost(f"the engine's thread failed: {error!r}")
+            worker.attempts.lost = DeviceLost(f"the engine's thread failed: {error!r}")
         finally:
             self._leave(worker)
             worker.engine.close()
 
-    def _compute_or_tell(self, worker: _Worker, batch: list[Item]) -> None:
+    def _compute_or_tell(self, worker: _Worker, batch: list[QueuedImage]) -> None:
         """Whatever goes wrong, nobody of the batch is left without an answer."""
         try:
             self._compute(worker, batch)
         except Exception as error:
             log.exception("the engine's thread failed")
-            worker.attempts.lost = lost = EngineLost(f"the engine's thread failed: {error!r}")
+            worker.attempts.lost = lost = DeviceLost(f"the engine's thread failed: {error!r}")
             _settle(batch, [lost] * len(batch))
 
-    def _next_batch(self, worker: _Worker) -> list[Item]:
+    def _next_batch(self, worker: _Worker) -> list[QueuedImage]:
         """Wait for a batch that is worth computing; empty when drained."""
         with self._changed:
             while True:
@@ -177,7 +177,7 @@ class Batcher:
                 if self._draining and not self._waiting.has_work_for(worker.number):
                     return []
                 delay_s = 0.0 if self._draining else self._delay_s
-                batch, wait_s = self._waiting.cut(worker.number, worker.engine.max_batch, self._clock(), delay_s)
+                batch, wait_s = self._waiting.next_batch(worker.number, worker.engine.max_batch, self._clock(), delay_s)
                 if batch:
                     return batch
                 self._changed.wait(wait_s)
@@ -187,26 +187,26 @@ class Batcher:
         late = DeadlineExceeded("the deadline passed in the queue; the picture was not computed. Come back later.")
         _settle(expired, [late] * len(expired))
 
-    def _compute(self, worker: _Worker, batch: list[Item]) -> None:
+    def _compute(self, worker: _Worker, batch: list[QueuedImage]) -> None:
         began = worker.busy_since = self._clock()
         outcomes = worker.attempts.infer([item.pixels for item in batch], batch[0].with_confidence)
         infer_s, worker.busy_since = self._clock() - began, None
         if worker.attempts.lost is not None and self._hand_over(batch):
             return
 
-        def answer(item: Item, found: Outcome) -> Inferred | EngineError:
+        def answer(item: QueuedImage, found: Outcome) -> Inferred | EngineError:
             if isinstance(found, EngineError):
                 return found
             return Inferred(found.ids, found.confidence, began - item.arrived, infer_s, len(batch))
 
         _settle(batch, [answer(item, found) for item, found in zip(batch, outcomes, strict=True)])
 
-    def _hand_over(self, batch: list[Item]) -> bool:
+    def _hand_over(self, batch: list[QueuedImage]) -> bool:
         """Let the other engines do what a lost one had begun; False when there is none, or they may not."""
         with self._changed:
             if batch[0].worker is not None or all(other.ended or other.attempts.lost for other in self._workers):
                 return False
-            self._waiting.put_back(batch)
+            self._waiting.requeue(batch)
             self._changed.notify_all()
             return True
 
@@ -223,7 +223,7 @@ class Batcher:
         _settle(left, [lost or EngineError("the engine was closed")] * len(left))
 
 
-def _settle(items: Sequence[Item], outcomes: Sequence[Inferred | Exception]) -> None:
+def _settle(items: Sequence[QueuedImage], outcomes: Sequence[Inferred | Exception]) -> None:
     """Hand the outcomes over to the event loop: one hop for all of a batch."""
     if not items:
         return
@@ -231,7 +231,7 @@ def _settle(items: Sequence[Item], outcomes: Sequence[Inferred | Exception]) -> 
         items[0].answer.get_loop().call_soon_threadsafe(_set, list(zip(items, outcomes, strict=True)))
 
 
-def _set(outcomes: Sequence[tuple[Item, Inferred | Exception]]) -> None:
+def _set(outcomes: Sequence[tuple[QueuedImage, Inferred | Exception]]) -> None:
     for item, outcome in outcomes:
         if item.answer.done():
             continue

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from service.errors import EngineError, EngineLost, EngineOutOfMemory
+from service.errors import DeviceLost, EngineError, EngineOutOfMemory
 from service.types import Engine, Inference, UInt8Array
 
 log = logging.getLogger("alignseg.engine")
@@ -21,7 +21,7 @@ def _ignore(size: int, error: EngineError | None) -> None:
     """Nobody wants to know."""
 
 
-class Attempts:
+class FaultIsolatingEngine:
     """An engine whose failures are outcomes.
 
     lost: why the engine is gone for good, if it is: only a new process helps.
@@ -29,7 +29,7 @@ class Attempts:
     """
 
     def __init__(self, engine: Engine, on_call: OnCall = _ignore) -> None:
-        self.lost: EngineLost | None = None
+        self.lost: DeviceLost | None = None
         self.last_error: EngineError | None = None
         self._engine = engine
         self._on_call = on_call
@@ -40,7 +40,7 @@ class Attempts:
             return [self.lost] * len(pictures)
         try:
             inference = self._call(pictures, with_confidence)
-        except EngineLost as error:
+        except DeviceLost as error:
             self.lost = error
             return [error] * len(pictures)
         except EngineError as error:

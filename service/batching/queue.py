@@ -23,7 +23,7 @@ class Inferred:
 
 
 @dataclass(eq=False, slots=True)
-class Item:
+class QueuedImage:
     """A picture that waits. worker: the only one that may compute it. `answer` is touched on the event loop alone."""
 
     pixels: UInt8Array
@@ -42,21 +42,21 @@ class Item:
 Bucket = tuple[tuple[int, ...], bool, int | None]
 
 
-class Waiting:
+class BatchQueue:
     """The queue, and which batch is cut from it next."""
 
     def __init__(self) -> None:
-        self._queues: dict[Bucket, deque[Item]] = {}  # none empty
+        self._queues: dict[Bucket, deque[QueuedImage]] = {}  # none empty
 
-    def add(self, item: Item) -> None:
+    def add(self, item: QueuedImage) -> None:
         """The latest."""
         self._queues.setdefault(item.bucket, deque()).append(item)
 
-    def put_back(self, batch: list[Item]) -> None:
+    def requeue(self, batch: list[QueuedImage]) -> None:
         """A batch that was cut and could not be computed; it is the first again."""
         self._queues.setdefault(batch[0].bucket, deque()).extendleft(reversed(batch))
 
-    def withdraw(self, item: Item) -> bool:
+    def cancel(self, item: QueuedImage) -> bool:
         """Take an item out; False when it does not wait here."""
         queue = self._queues.get(item.bucket, deque())
         if item not in queue:
@@ -64,11 +64,11 @@ class Waiting:
         self._remove([item])
         return True
 
-    def take_expired(self, now: float) -> list[Item]:
+    def take_expired(self, now: float) -> list[QueuedImage]:
         """All whose deadline has passed."""
         return self._remove([item for item in self._all() if item.deadline <= now])
 
-    def take_all(self, worker: int | None = None) -> list[Item]:
+    def take_all(self, worker: int | None = None) -> list[QueuedImage]:
         """All that wait, or all that wait for that worker alone."""
         return self._remove([item for item in self._all() if worker is None or item.worker == worker])
 
@@ -76,7 +76,7 @@ class Waiting:
         """Whether anything waits that this worker may compute."""
         return bool(self._open_to(worker))
 
-    def cut(self, worker: int, most: int, now: float, delay_s: float) -> tuple[list[Item], float | None]:
+    def next_batch(self, worker: int, most: int, now: float, delay_s: float) -> tuple[list[QueuedImage], float | None]:
         """The next batch of at most `most`, or how long to wait for one; None: until something arrives.
 
         The bucket whose head is oldest goes first, so none starves; while that one may still wait for
@@ -93,13 +93,13 @@ class Waiting:
         self._forget_empty()
         return batch, None
 
-    def _all(self) -> list[Item]:
+    def _all(self) -> list[QueuedImage]:
         return [item for queue in self._queues.values() for item in queue]
 
-    def _open_to(self, worker: int) -> list[deque[Item]]:
+    def _open_to(self, worker: int) -> list[deque[QueuedImage]]:
         return [queue for queue in self._queues.values() if queue[0].worker in {None, worker}]
 
-    def _remove(self, items: list[Item]) -> list[Item]:
+    def _remove(self, items: list[QueuedImage]) -> list[QueuedImage]:
         for item in items:
             self._queues[item.bucket].remove(item)
         self._forget_empty()

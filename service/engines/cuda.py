@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable
+from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable
 
 # After these the context of the process is lost: every later call fails as well (CUDA runtime API, cudaError_t).
 _STICKY: Final = frozenset(
@@ -67,7 +67,7 @@ def load() -> Any:
 def check(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
     """What a call returned beside its error code: nothing, one value, or a tuple.
 
-    Raises EngineOutOfMemory, EngineLost for errors that only a new process ends, or EngineError.
+    Raises EngineOutOfMemory, DeviceLost for errors that only a new process ends, or EngineError.
     """
     error, *values = result
     if error == runtime.cudaError_t.cudaSuccess:
@@ -75,7 +75,7 @@ def check(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
     message = f"{doing}: {error.name}"
     if error == runtime.cudaError_t.cudaErrorMemoryAllocation:
         raise EngineOutOfMemory(message)
-    raise (EngineLost if error.name in _STICKY else EngineError)(message)
+    raise (DeviceLost if error.name in _STICKY else EngineError)(message)
 
 
 def devices(runtime: Any) -> list[Device]:

@@ -16,7 +16,7 @@ from service.engines.openvino.engine import OpenVinoEngine, Precision
 from service.engines.reference_check import SelfTest
 from service.engines.tensorrt import background_build, library
 from service.engines.tensorrt import engine as tensorrt
-from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable, ManifestError
+from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
 from service.model_folder import engine_plan
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
@@ -62,7 +62,7 @@ def _best(settings: Settings, manifest: Manifest, onnx: Path, alone: bool) -> tu
     for name in _ON_GPU:
         try:
             return _open(name, settings, manifest, onnx, alone), "; ".join(["auto", *why])
-        except EngineLost:
+        except DeviceLost:
             raise
         except (EngineUnavailable, ManifestError, EngineError) as error:  # no reason not to serve
             why.append(f"not {name}: {error}")

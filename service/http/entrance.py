@@ -19,7 +19,7 @@ def enter(request: Request, also: Collection[str] = ()) -> tuple[Permit, float]:
 
     also: media types besides pictures' that the body may have.
     Returns the permit, to be released when the work ends, and the deadline on time.monotonic().
-    Raises RequestError: QueueFull, NotReady, TooManyBytes, UnsupportedMediaType, BadRequest.
+    Raises RequestError: Overloaded, NotReady, PayloadTooLarge, UnsupportedMediaType, BadRequest.
     """
     pipeline: Pipeline = request.app.state.pipeline
     settings = pipeline.settings

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, Field, StrictInt, ValidationError
 
-from service.errors import BadRequest, TooManyBytes, TooManyPixels
+from service.errors import BadRequest, ImageTooLarge, PayloadTooLarge
 from service.types import UInt8Array
 
 MAX_JSON_BYTES: Final = 8 * 1024 * 1024  # a list of numbers takes many times its text in memory
@@ -78,7 +78,7 @@ class Wanted:
 def parse(body: bytes, json_bytes: int | None, limits: Limits) -> Wanted:
     """Read a request. json_bytes: where its JSON ends, by the header; None: it is JSON alone.
 
-    Raises BadRequest, TooManyBytes or TooManyPixels.
+    Raises BadRequest, PayloadTooLarge or ImageTooLarge.
     """
     end = len(body) if json_bytes is None else json_bytes
     if end > min(len(body), MAX_JSON_BYTES):
@@ -129,10 +129,12 @@ def _parse_json(text: bytes) -> _Request:
         ) from None
 
 
-def _json_too_long(end: int, length: int) -> BadRequest | TooManyBytes:
+def _json_too_long(end: int, length: int) -> BadRequest | PayloadTooLarge:
     if end > length:
         return BadRequest(f"Inference-Header-Content-Length is {end}, but the body has {length} bytes.")
-    return TooManyBytes(f"the JSON has {end} bytes, at most {MAX_JSON_BYTES} are taken. Send tensors as binary data.")
+    return PayloadTooLarge(
+        f"the JSON has {end} bytes, at most {MAX_JSON_BYTES} are taken. Send tensors as binary data."
+    )
 
 
 def _share_out(tensors: Sequence[_Tensor], tail: memoryview) -> list[memoryview | None]:
@@ -159,7 +161,7 @@ def _arrays(tensor: _Tensor, raw: memoryview | None, limits: Limits) -> list[UIn
         )
     _check_count(shape[0], limits)
     if shape[1] * shape[2] > limits.pixels:
-        raise TooManyPixels(
+        raise ImageTooLarge(
             f"the pictures are {shape[2]}x{shape[1]}, {shape[1] * shape[2]} pixels; at most {limits.pixels} are taken. "
             "Scale them down, or raise ALIGNSEG_MAX_PIXELS."
         )
@@ -219,7 +221,7 @@ def _given(tensor: _Tensor) -> list[Any]:
 
 def _check_count(count: int, limits: Limits) -> None:
     if count > limits.pictures:
-        raise BadRequest(f"{count} pictures came; at most {limits.pictures} are taken (ALIGNSEG_MAX_PICTURES).")
+        raise BadRequest(f"{count} pictures came; at most {limits.pictures} are taken (ALIGNSEG_MAX_IMAGES).")
 
 
 def _outputs(request: _Request) -> dict[str, bool]:

@@ -13,7 +13,7 @@ from service.errors import DeadlineExceeded, NotReady, RequestError, UploadTooSl
 T = TypeVar("T")
 
 
-async def on_leash(
+async def run_until_disconnect_or_deadline(
     request: Request, work: Coroutine[Any, Any, T], body_read: asyncio.Event, permit: Permit, deadline: float
 ) -> T:
     """Await `work`, but no longer than the client listens nor past the deadline.
@@ -24,12 +24,12 @@ async def on_leash(
     """
     job = asyncio.ensure_future(work)
     job.add_done_callback(permit.release)
-    permit.on_taken_back = job.cancel
+    permit.on_preempted = job.cancel
     watch = asyncio.ensure_future(_gone(request, body_read))
     try:
         left_s = max(0.0, deadline - time.monotonic())
         done, _ = await asyncio.wait({job, watch}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        if permit.taken_back:
+        if permit.preempted:
             raise _stalled(_came(request, permit), request.app.state.pipeline.admission.closed_because)
         if job in done:
             return job.result()

@@ -13,8 +13,8 @@ from typing import TypeVar
 import orjson
 from starlette.requests import Request
 
-from service.admission.controller import Admission, Permit
-from service.errors import QueueFull, RequestError
+from service.admission.controller import AdmissionController, Permit
+from service.errors import Overloaded, RequestError
 from service.http.problems import describe
 from service.inference.pipeline import Answer
 
@@ -23,7 +23,7 @@ Answering = Callable[[bytes], Awaitable[Answer]]
 
 
 async def answer_all(
-    request: Request, admission: Admission, pictures: Sequence[bytes], answer_one: Answering
+    request: Request, admission: AdmissionController, pictures: Sequence[bytes], answer_one: Answering
 ) -> Answer:
     """Answer each picture as JSON: {"results": [...]}, in their order; {"problem": ...} for those that failed.
 
@@ -46,7 +46,7 @@ async def answer_all(
 
 
 async def for_each(
-    admission: Admission,
+    admission: AdmissionController,
     items: Sequence[T],
     work: Callable[[T], Awaitable[None]],
     failed: Callable[[T, RequestError], None] | None = None,
@@ -85,7 +85,7 @@ class _Companions:
         self._next_end = asyncio.Event()
 
     async def do(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Raises what the work raises; QueueFull for want of room for pixels only when no companion can make room."""
+        """Raises what the work raises; Overloaded for want of room for pixels only when no companion can make room."""
         while (end := await self._attempt(work)) is not None:
             await end.wait()
 
@@ -96,7 +96,7 @@ class _Companions:
         again = False
         try:
             await work()
-        except QueueFull as refusal:
+        except Overloaded as refusal:
             again = refusal.what == "pixels" and (self._under_way > 1 or end.is_set())
             if not again:
                 raise
@@ -108,7 +108,7 @@ class _Companions:
         return end if again else None
 
 
-def _further_places(admission: Admission, wanted: int) -> Iterator[Permit]:
+def _further_places(admission: AdmissionController, wanted: int) -> Iterator[Permit]:
     """From the half of the house that is free, so that others still find a place, and nobody is told it is full."""
     for _ in range(wanted):
         room = min(admission.places(), admission.limits.count // 2)

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from service.errors import RequestError, TooManyBytes, Unauthorized, UploadTooSlow
+from service.errors import PayloadTooLarge, RequestError, Unauthorized, UploadTooSlow
 from service.rendering import media_types
 from service.telemetry import request_record
 
@@ -44,7 +44,7 @@ def answer_to(request: Request, error: RequestError) -> Response:
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # whole seconds, says RFC 9110
         headers["Retry-After-Ms"] = str(math.ceil(error.retry_after_s * 1e3))  # for who can read it: a second is long
-    if isinstance(error, TooManyBytes | UploadTooSlow):
+    if isinstance(error, PayloadTooLarge | UploadTooSlow):
         headers["Connection"] = "close"  # the rest of that body is not worth reading, or waiting for
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s", _request_id(request), request.url.path, error)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from service.errors import BadRequest
 from service.rendering import media_types
-from service.rendering.options import INCLUDE, MASKS, OVERLAY_ALPHA, Wishes
+from service.rendering.options import INCLUDE, MASKS, OVERLAY_ALPHA, RenderOptions
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
@@ -27,7 +27,7 @@ class Parameter:
     parse: Callable[["Parameter", Sequence[str]], Any]
 
 
-def parse(query: Iterable[tuple[str, str]], media_type: str) -> Wishes:
+def parse(query: Iterable[tuple[str, str]], media_type: str) -> RenderOptions:
     """Read the query of a request whose answer is a `media_type`. ?a=x,y and ?a=x&a=y mean the same.
 
     Raises BadRequest for what is unknown, malformed, or of no meaning to such an answer and not its default.
@@ -43,10 +43,10 @@ def parse(query: Iterable[tuple[str, str]], media_type: str) -> Wishes:
             continue  # an HTML form sends its empty fields too
         parameter = PARAMETERS[name]
         wishes[name] = parameter.parse(parameter, texts)
-        if media_type not in parameter.goes_with and wishes[name] != getattr(Wishes(), name):
+        if media_type not in parameter.goes_with and wishes[name] != getattr(RenderOptions(), name):
             able = ", ".join(sorted(parameter.goes_with))
             raise BadRequest(f"{name} goes with {able}, but Accept asks for {media_type}. Leave one of them out.")
-    return Wishes(**wishes)
+    return RenderOptions(**wishes)
 
 
 def _listed(_parameter: Parameter, texts: Sequence[str]) -> tuple[str, ...]:

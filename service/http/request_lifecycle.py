@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from service.http.entrance import enter
-from service.http.leash import on_leash
+from service.http.leash import run_until_disconnect_or_deadline
 from service.http.uploads import Progress
 
 CLIENT_LEFT: Final = 499  # nginx's number; nobody reads it but the access log
@@ -33,6 +33,6 @@ async def exchange(
         return await work(body, deadline)
 
     try:
-        return await on_leash(request, read_and_work(), body_read, permit, deadline)
+        return await run_until_disconnect_or_deadline(request, read_and_work(), body_read, permit, deadline)
     except ClientDisconnect:
         return Response(status_code=CLIENT_LEFT)

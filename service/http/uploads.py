@@ -7,7 +7,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.errors import BadRequest, TooManyBytes, UnsupportedMediaType
+from service.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
 from service.http.query_params import PARAMETERS
 from service.settings import Settings
 
@@ -45,11 +45,11 @@ class _MemoryParser(MultiPartParser):
 def refuse_by_header(request: Request, max_body_bytes: int, also: Collection[str] = ()) -> None:
     """Judge the head of a request, before a byte of its body is read.
 
-    also: media types besides pictures' that the route takes. Raises TooManyBytes or UnsupportedMediaType.
+    also: media types besides pictures' that the route takes. Raises PayloadTooLarge or UnsupportedMediaType.
     """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_body_bytes:
-        raise TooManyBytes(_too_many(f"{length} bytes are announced", max_body_bytes))
+        raise PayloadTooLarge(_too_many(f"{length} bytes are announced", max_body_bytes))
     if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
         raise UnsupportedMediaType(
             f"Content-Encoding is {coding!r}; send the picture as it is, it is compressed already."
@@ -62,10 +62,10 @@ def refuse_by_header(request: Request, max_body_bytes: int, also: Collection[str
 async def read_pictures(request: Request, progress: Progress) -> list[bytes]:
     """The bytes of each picture, whichever way they were sent: at least one, and a lone one is not empty.
 
-    Raises BadRequest or TooManyBytes.
+    Raises BadRequest or PayloadTooLarge.
     """
     if media_type(request) == "multipart/form-data":
-        pictures = await _read_fields(request, progress, _settings(request).max_pictures)
+        pictures = await _read_fields(request, progress, _settings(request).max_images)
     else:
         pictures = [await read_body(request, progress)]
     if pictures == [b""]:
@@ -74,7 +74,7 @@ async def read_pictures(request: Request, progress: Progress) -> list[bytes]:
 
 
 async def read_body(request: Request, progress: Progress) -> bytes:
-    """The body as it is. Raises TooManyBytes."""
+    """The body as it is. Raises PayloadTooLarge."""
     return b"".join([chunk async for chunk in _counted(request, progress)])
 
 
@@ -94,7 +94,7 @@ async def _counted(request: Request, progress: Progress) -> AsyncGenerator[bytes
         total += len(chunk)
         progress(len(chunk))
         if total > max_body_bytes:
-            raise TooManyBytes(_too_many(f"more than {max_body_bytes} bytes came", max_body_bytes))
+            raise PayloadTooLarge(_too_many(f"more than {max_body_bytes} bytes came", max_body_bytes))
         yield chunk
 
 
@@ -102,30 +102,30 @@ def _too_many(found: str, max_body_bytes: int) -> str:
     return f"{found}, at most {max_body_bytes} are taken. Scale the picture down, or raise ALIGNSEG_MAX_BODY_BYTES."
 
 
-async def _read_fields(request: Request, progress: Progress, max_pictures: int) -> list[bytes]:
+async def _read_fields(request: Request, progress: Progress, max_images: int) -> list[bytes]:
     parser = _MemoryParser(
-        request.headers, _counted(request, progress), max_files=max_pictures + _OTHER_FILES, max_fields=32
+        request.headers, _counted(request, progress), max_files=max_images + _OTHER_FILES, max_fields=32
     )
     try:
         form = await parser.parse()
     except (MultiPartException, UnicodeError) as error:  # the latter of a charset that there is not
         raise BadRequest(f"the multipart body does not parse: {error} Send it with {HOW_TO}.") from error
     try:
-        return [await upload.read() for upload in _files(form, max_pictures)]
+        return [await upload.read() for upload in _files(form, max_images)]
     finally:
         await form.close()
 
 
-def _files(form: FormData, max_pictures: int) -> list[UploadFile]:
+def _files(form: FormData, max_images: int) -> list[UploadFile]:
     if misplaced := sorted(PARAMETERS.keys() & set(form)):
         raise BadRequest(
             f"the form has the field {misplaced[0]!r}; what is asked for goes into the URL: "
             f"/segment?{misplaced[0]}={str(form[misplaced[0]])[:50]}"
         )
     values = form.getlist(FIELD)
-    if not 1 <= len(values) <= max_pictures:
+    if not 1 <= len(values) <= max_images:
         found = f"{len(values)} fields {FIELD!r} among {sorted(set(form))}"
-        many = f" to {max_pictures} (ALIGNSEG_MAX_PICTURES)" if max_pictures > 1 else ""
+        many = f" to {max_images} (ALIGNSEG_MAX_IMAGES)" if max_images > 1 else ""
         raise BadRequest(f"the form has {found}; expected 1{many}: {HOW_TO}.")
     files = [value for value in values if isinstance(value, UploadFile)]
     if len(files) != len(values):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from service.errors import DamagedImage, NotAnImage, RequestError, TooManyPixels
+from service.errors import CorruptImage, ImageTooLarge, RequestError, UnsupportedImage
 from service.imaging import decode_limits, turbojpeg
 from service.types import UInt8Array
 
@@ -50,12 +50,12 @@ def decode(data: bytes, max_pixels: int, take: Callable[[int], None] = lambda pi
 
     Returns (H, W, 3) uint8 RGB, C-contiguous, upright after its EXIF orientation.
     Transparent pictures lie on white, as a browser shows them; 16-bit grey is scaled, not clipped.
-    Raises NotAnImage, DamagedImage or TooManyPixels, and nothing else, whatever the bytes are.
+    Raises UnsupportedImage, CorruptImage or ImageTooLarge, and nothing else, whatever the bytes are.
     """
-    return decode_enough(data, max_pixels, take, lambda size: size)[0]
+    return decode_downscaled(data, max_pixels, take, lambda size: size)[0]
 
 
-def decode_enough(
+def decode_downscaled(
     data: bytes, max_pixels: int, take: Callable[[int], None], enough: Callable[[Size], Size]
 ) -> tuple[UInt8Array, Size]:
     """Like `decode`, but a large JPEG at a half, a quarter or an eighth, where that is enough: a tenth of the work.
@@ -77,13 +77,13 @@ def decode_enough(
     except Exception as error:
         # Decoders fail in any way they like (struct.error, IndexError, ...): to the client all of these are one thing.
         reason = str(error) or type(error).__name__
-        raise DamagedImage(f"the picture does not decode: {reason}. Send a complete, undamaged file.") from error
+        raise CorruptImage(f"the picture does not decode: {reason}. Send a complete, undamaged file.") from error
 
 
 def accept(pixels: UInt8Array, max_pixels: int, take: Callable[[int], None]) -> UInt8Array:
     """Pixels that came as such, (H, W, 3) uint8 RGB: under the same limits, and contiguous.
 
-    Raises TooManyPixels, or what `take` raises.
+    Raises ImageTooLarge, or what `take` raises.
     """
     height, width = pixels.shape[:2]
     _check_size((width, height), max_pixels)
@@ -94,7 +94,7 @@ def accept(pixels: UInt8Array, max_pixels: int, take: Callable[[int], None]) -> 
 def _open(data: bytes) -> Image.Image:
     """Read the header alone."""
     if decode_limits.too_many(data):
-        raise DamagedImage(
+        raise CorruptImage(
             f"the file is in more than {decode_limits.MOST} pieces (segments, chunks or tags). Save it anew."
         )
     try:
@@ -102,12 +102,12 @@ def _open(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         kind = _sniff(data)
         if kind is not None:
-            raise DamagedImage(f"the {len(data)} bytes start as a {kind} whose header does not read.") from None
+            raise CorruptImage(f"the {len(data)} bytes start as a {kind} whose header does not read.") from None
         found, expected = _foreign(data), "expected a JPEG, PNG, WebP, BMP or TIFF"
         if found is not None:
-            raise NotAnImage(f"got {found}; {expected}. Convert it first.") from None
+            raise UnsupportedImage(f"got {found}; {expected}. Convert it first.") from None
         told = f"{len(data)} bytes that start with {_shown(data[:8])}" if data else "an empty file"
-        raise NotAnImage(f"got {told}; {expected}.") from None
+        raise UnsupportedImage(f"got {told}; {expected}.") from None
 
 
 def _sniff(data: bytes) -> str | None:
@@ -133,7 +133,7 @@ def _shown(begin: bytes) -> str:
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise TooManyPixels(
+        raise ImageTooLarge(
             f"the picture is {width}x{height}, {width * height} pixels; at most {max_pixels} are taken. "
             "Scale it down, or raise ALIGNSEG_MAX_PIXELS."
         )
@@ -150,7 +150,7 @@ def _tile_size(image: Image.Image) -> tuple[int, int]:
 def _check_scans(image: Image.Image, data: bytes) -> None:
     """A JPEG may hold any number of scans; each is a few bytes, and a pass over the whole picture."""
     if image.format in turbojpeg.FORMATS and (scans := turbojpeg.count_scans(data)) > _MAX_SCANS:
-        raise DamagedImage(f"the JPEG has {scans} scans, at most {_MAX_SCANS} are taken. Save it anew.")
+        raise CorruptImage(f"the JPEG has {scans} scans, at most {_MAX_SCANS} are taken. Save it anew.")
 
 
 def _shrink(image: Image.Image, enough: Callable[[Size], Size]) -> int:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.imaging.decode import accept, decode, decode_enough
+from service.imaging.decode import accept, decode, decode_downscaled
 from service.imaging.letterbox import Size, enough, prepare, restore
-from service.imaging.tiling import Tiled
+from service.imaging.tiling import TiledInput
 from service.types import UInt8Array
 
 
-class View(Protocol):
+class ModelInput(Protocol):
     """One picture as `count` tensors of one bucket."""
 
     count: int
@@ -24,7 +24,7 @@ class View(Protocol):
         ...
 
 
-class Whole:
+class SingleInput:
     """The whole picture at once, resized and padded."""
 
     count = 1
@@ -43,7 +43,7 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureLimits:
+class ImageLimits:
     """max_pixels: of one picture. max_tiles: of one picture. take: told the pixels before memory is spent on them."""
 
     max_pixels: int
@@ -51,14 +51,14 @@ class PictureLimits:
     take: Callable[[int], None] = lambda pixels: None
 
 
-def open_picture(
+def open_image(
     picture: bytes | UInt8Array,
     buckets: Sequence[Size],
-    limits: PictureLimits,
+    limits: ImageLimits,
     *,
     tile: bool = False,
     with_pixels: bool = False,
-) -> tuple[UInt8Array | None, View]:
+) -> tuple[UInt8Array | None, ModelInput]:
     """Read a picture and look at it.
 
     picture: a file's bytes, or (h, w, 3) uint8 RGB. tile: through tiles, where it takes more than one.
@@ -70,17 +70,17 @@ def open_picture(
         pixels = decode(picture, limits.max_pixels, limits.take)
     else:
         pixels = accept(picture, limits.max_pixels, limits.take)
-    tiled = Tiled(pixels, buckets, limits.max_tiles) if tile else None
-    seen = tiled if tiled is not None and tiled.count > 1 else Whole(pixels, buckets)
+    tiled = TiledInput(pixels, buckets, limits.max_tiles) if tile else None
+    seen = tiled if tiled is not None and tiled.count > 1 else SingleInput(pixels, buckets)
     return pixels if with_pixels else None, seen
 
 
 def _open_shrunk(
-    data: bytes, buckets: Sequence[Size], limits: PictureLimits, with_pixels: bool
-) -> tuple[UInt8Array | None, View]:
+    data: bytes, buckets: Sequence[Size], limits: ImageLimits, with_pixels: bool
+) -> tuple[UInt8Array | None, ModelInput]:
     """The network sees the same whether or not anybody else wants to: masks never depend on the answer's form."""
-    pixels, original = decode_enough(data, limits.max_pixels, limits.take, lambda size: enough(size, buckets))
-    seen = Whole(pixels, buckets, original)
+    pixels, original = decode_downscaled(data, limits.max_pixels, limits.take, lambda size: enough(size, buckets))
+    seen = SingleInput(pixels, buckets, original)
     if with_pixels and pixels.shape[:2] != original:
         pixels = decode(data, limits.max_pixels)  # again: a shrunk picture is had for less than shrinking costs
     return pixels if with_pixels else None, seen

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from service.errors import TooManyPixels
+from service.errors import ImageTooLarge
 from service.imaging.letterbox import Size, pad
 from service.types import UInt8Array
 
@@ -60,20 +60,20 @@ def how_many(length: int, window: int) -> int:
     return 1 + max(0, -(-(length - window) // stride))
 
 
-class Tiled:
+class TiledInput:
     """A picture seen through tiles; see views.View."""
 
     def __init__(self, pixels: UInt8Array, buckets: Sequence[Size], max_tiles: int) -> None:
         """pixels: (h, w, 3) uint8 RGB. buckets: the one with the fewest tiles is taken, the first among equals.
 
-        Raises TooManyPixels when that are more than `max_tiles`.
+        Raises ImageTooLarge when that are more than `max_tiles`.
         """
         self._pixels, self._size = pixels, (pixels.shape[0], pixels.shape[1])
         self._bucket = min(buckets, key=self._tiles_of)
         self.count = self._tiles_of(self._bucket)
         if self.count > max_tiles:
             (height, width), (bucket_height, bucket_width) = self._size, self._bucket
-            raise TooManyPixels(
+            raise ImageTooLarge(
                 f"the picture is {width}x{height}, {self.count} tiles of {bucket_width}x{bucket_height}; at most "
                 f"{max_tiles} are taken (ALIGNSEG_MAX_TILES). Leave tile=true out, or scale the picture down."
             )

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Final
 
-from service.admission.controller import Admission
+from service.admission.controller import AdmissionController
 from service.inference.served_model import ServedModel
 from service.settings import Settings
 
@@ -17,7 +17,7 @@ class Health:
     model: the one that answers at the moment.
     """
 
-    def __init__(self, settings: Settings, admission: Admission, model: ServedModel) -> None:
+    def __init__(self, settings: Settings, admission: AdmissionController, model: ServedModel) -> None:
         self.model = model
         self._settings = settings
         self._admission = admission

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from service.batching.batcher import Batcher
 from service.batching.fault_isolation import OnCall
 from service.errors import EngineError
-from service.inference.model_reload import Look, ModelWatch, look
+from service.inference.model_reload import FolderSnapshot, ModelWatcher, snapshot
 from service.inference.pipeline import Pipeline
 from service.inference.served_model import ServedModel
 from service.model_folder import manifest as manifests
@@ -19,8 +19,8 @@ from service.telemetry.metrics import Metrics
 from service.types import Engine
 
 log = logging.getLogger("alignseg.app")
-Opener = Callable[[Settings, Manifest], Sequence[Engine]]
-Reach = Callable[[Manifest, OnCall], ServedModel]  # a model whose engines are elsewhere
+EngineFactory = Callable[[Settings, Manifest], Sequence[Engine]]
+RemoteModelFactory = Callable[[Manifest, OnCall], ServedModel]  # a model whose engines are elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +28,18 @@ class Served:
     """What routes need while the application runs."""
 
     pipeline: Pipeline
-    watch: ModelWatch
+    watch: ModelWatcher
 
 
 @asynccontextmanager
 async def serving(
     settings: Settings,
     figures: Metrics,
-    opener: Opener,
+    engine_factory: EngineFactory,
     engines: Sequence[Engine] | None,
     manifest: Manifest | None,
-    seen: Look | None = None,
-    reach: Reach | None = None,
+    seen: FolderSnapshot | None = None,
+    reach: RemoteModelFactory | None = None,
 ) -> AsyncGenerator[Served, None]:
     """A warm pipeline; drained on the way out.
 
@@ -48,10 +48,10 @@ async def serving(
     reach: finds the engines of a model elsewhere; then none are opened here. Called in a thread.
     Raises ManifestError, EngineUnavailable or EngineError.
     """
-    seen = seen or look(settings.model)
+    seen = seen or snapshot(settings.model)
     described = manifest or manifests.load(settings.model)
     if reach is None:
-        model = _served(settings, figures, described, engines or opener(settings, described))
+        model = _served(settings, figures, described, engines or engine_factory(settings, described))
     else:
         model = await asyncio.to_thread(reach, described, _counting(figures, described.name))
     pipeline = Pipeline(settings, model)
@@ -59,7 +59,7 @@ async def serving(
         await model.warm_up()
         _announce(figures, model)
         _show(figures, pipeline)
-        async with _watching(pipeline, settings, figures, opener, seen, reach) as watch:
+        async with _watching(pipeline, settings, figures, engine_factory, seen, reach) as watch:
             yield Served(pipeline, watch)
     finally:
         if not await pipeline.drain():
@@ -68,21 +68,26 @@ async def serving(
 
 @asynccontextmanager
 async def _watching(
-    pipeline: Pipeline, settings: Settings, figures: Metrics, opener: Opener, seen: Look, reach: Reach | None
-) -> AsyncGenerator[ModelWatch, None]:
+    pipeline: Pipeline,
+    settings: Settings,
+    figures: Metrics,
+    engine_factory: EngineFactory,
+    seen: FolderSnapshot,
+    reach: RemoteModelFactory | None,
+) -> AsyncGenerator[ModelWatcher, None]:
     """While inside, a changed model folder is noticed."""
 
     def load(manifest: Manifest) -> ServedModel:
         if reach is not None:
             return reach(manifest, _counting(figures, manifest.name))
-        return _served(settings, figures, manifest, opener(settings, manifest))
+        return _served(settings, figures, manifest, engine_factory(settings, manifest))
 
     def on_outcome(outcome: str) -> None:
         figures.swap(outcome)
         if outcome == "swapped":
             _announce(figures, pipeline.model)
 
-    watch = ModelWatch(pipeline, settings.model, load, settings.model_poll_s, on_outcome, seen)
+    watch = ModelWatcher(pipeline, settings.model, load, settings.model_poll_s, on_outcome, seen)
     task = asyncio.create_task(watch.run())
     try:
         yield watch
@@ -112,9 +117,17 @@ def _announce(figures: Metrics, model: ServedModel) -> None:
 
 def _show(figures: Metrics, pipeline: Pipeline) -> None:
     admission = pipeline.admission
-    figures.watch("engines_working", "Engines that are not lost", lambda: len(pipeline.model.batcher.working))
-    figures.watch("in_flight", "Requests in the house, uploads included", lambda: admission.in_flight)
-    figures.watch("work", "Requests that ask for the engine and the codecs", lambda: admission.work)
-    figures.watch("places", "How much work is taken at the moment", admission.places)
-    figures.watch("drain_seconds", "How long the work in the house will take", admission.drain_s)
-    figures.watch("decoded_pixels", "Pixels of all pictures in the house", lambda: pipeline.pixels.taken)
+    figures.watch("engines_healthy", "Engines that are not lost", lambda: len(pipeline.model.batcher.working))
+    figures.watch("in_flight", "Requests accepted and not answered yet, uploads included", lambda: admission.in_flight)
+    figures.watch(
+        "active_requests",
+        "Requests that use the engine or the codecs; slow uploads are not counted",
+        lambda: admission.work,
+    )
+    figures.watch("admission_limit", "Active requests that are accepted at the moment", admission.places)
+    figures.watch(
+        "estimated_drain_seconds",
+        "Time until all active requests are answered, from the measured rate",
+        admission.estimated_drain_s,
+    )
+    figures.watch("decoded_pixels", "Pixels of all decoded images in memory", lambda: pipeline.pixels.taken)

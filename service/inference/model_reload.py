@@ -24,7 +24,7 @@ _Files = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FolderSnapshot:
     """The files of a folder at one moment, and those of its engines: name, time and size."""
 
     files: _Files
@@ -46,7 +46,7 @@ class Holder(Protocol):
         ...
 
 
-class ModelWatch:
+class ModelWatcher:
     """Looks at the folder every `poll_s` seconds, or when told to.
 
     load: opens an engine; called in a thread. on_outcome: told "swapped" or "refused".
@@ -61,7 +61,7 @@ class ModelWatch:
         load: Load,
         poll_s: float,
         on_outcome: Callable[[str], object],
-        seen: Look | None = None,
+        seen: FolderSnapshot | None = None,
     ) -> None:
         self.refused: str | None = None
         self.busy = False
@@ -70,11 +70,11 @@ class ModelWatch:
         self._load = load
         self._poll_s = poll_s
         self._on_outcome = on_outcome
-        self._tried = self._seen = seen or look(folder)
+        self._tried = self._seen = seen or snapshot(folder)
         self._plans = self._tried.engines
         self._told = asyncio.Event()
 
-    def look_now(self) -> None:
+    def check_now(self) -> None:
         """Try the folder as it is, without waiting for it to come to rest."""
         self._told.set()
 
@@ -86,13 +86,13 @@ class ModelWatch:
             if self._told.is_set() or self._has_come_to_rest():
                 self.busy = True
                 self._told.clear()
-                self._tried = self._seen = look(self._folder)
+                self._tried = self._seen = snapshot(self._folder)
                 await self._try()
                 self.busy = False
 
     def _has_come_to_rest(self) -> bool:
         """Whether the folder differs from what was tried, and does not change any more: copying takes its time."""
-        now, before = look(self._folder), self._seen
+        now, before = snapshot(self._folder), self._seen
         self._seen = now
         return now == before != self._tried
 
@@ -131,9 +131,9 @@ class ModelWatch:
         raise error
 
 
-def look(folder: Path) -> Look:
+def snapshot(folder: Path) -> FolderSnapshot:
     """A few stat calls."""
-    return Look(_files(folder), _plans(folder))
+    return FolderSnapshot(_files(folder), _plans(folder))
 
 
 def _files(folder: Path) -> _Files:

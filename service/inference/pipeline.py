@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from service.admission.controller import Admission, Limits
-from service.admission.pixel_budget import PixelBudget, Take
+from service.admission.controller import AdmissionController, Limits
+from service.admission.pixel_budget import PixelBudget, ReservePixels
 from service.batching.queue import Inferred
-from service.imaging.model_input import PictureLimits, View, open_picture
+from service.imaging.model_input import ImageLimits, ModelInput, open_image
 from service.inference.health import Health
 from service.inference.served_model import ServedModel
-from service.inference.thread_pool import Pool
-from service.inference.tile_deadline import Pace
+from service.inference.thread_pool import ThreadPool
+from service.inference.tile_deadline import TileDeadline
 from service.model_folder.manifest import Manifest
 from service.rendering.segmentation import Segmentation
 from service.settings import Settings
@@ -38,10 +38,12 @@ class Pipeline:
 
     def __init__(self, settings: Settings, model: ServedModel) -> None:
         self.settings = settings
-        self.admission = Admission(_limits(settings, model))
+        self.admission = AdmissionController(_limits(settings, model))
         self.health = Health(settings, self.admission, model)
-        self.pixels = PixelBudget(settings.max_pixels_in_flight, self.admission.drain_s)
-        self._codecs = Pool("codec", settings.codec_threads)  # one for both: more threads would wait for Python's lock
+        self.pixels = PixelBudget(settings.max_pixels_in_flight, self.admission.estimated_drain_s)
+        self._codecs = ThreadPool(
+            "codec", settings.codec_threads
+        )  # one for both: more threads would wait for Python's lock
         self._retiring: set[asyncio.Task[bool]] = set()
         self._drained_by: float | None = None
 
@@ -109,26 +111,26 @@ class Pipeline:
         return await self._codecs.run(partial(work, *args, **kwargs))
 
     def _open(
-        self, manifest: Manifest, picture: bytes | UInt8Array, tile: bool, with_pixels: bool, take: Take
-    ) -> tuple[UInt8Array | None, View]:
-        limits = PictureLimits(self.settings.max_pixels, self.settings.max_tiles, take)
-        return open_picture(picture, manifest.input.buckets, limits, tile=tile, with_pixels=with_pixels)
+        self, manifest: Manifest, picture: bytes | UInt8Array, tile: bool, with_pixels: bool, take: ReservePixels
+    ) -> tuple[UInt8Array | None, ModelInput]:
+        limits = ImageLimits(self.settings.max_pixels, self.settings.max_tiles, take)
+        return open_image(picture, manifest.input.buckets, limits, tile=tile, with_pixels=with_pixels)
 
     async def _infer_all(
-        self, model: ServedModel, seen: View, deadline: float, with_confidence: bool
+        self, model: ServedModel, seen: ModelInput, deadline: float, with_confidence: bool
     ) -> list[Inferred]:
         """All tensors of one picture, in order; the first failure ends the others."""
         if seen.count == 1:
             return [await model.infer(seen.tensor(0), deadline, with_confidence)]
         # Two batches' worth at a time keep the engine busy, and let other clients' pictures in between.
-        at_once = 2 * model.batch_in_all
-        places, pace = asyncio.Semaphore(at_once), Pace(seen.count, deadline, at_once)
+        at_once = 2 * model.total_batch_size
+        places, pace = asyncio.Semaphore(at_once), TileDeadline(seen.count, deadline, at_once)
 
         async def one(index: int) -> Inferred:
             async with places:
                 tensor = await self._codecs.run(seen.tensor, index)
                 inferred = await model.infer(tensor, deadline, with_confidence)
-            pace.one_done()
+            pace.tile_done()
             return inferred
 
         try:
@@ -156,8 +158,8 @@ def _limits(settings: Settings, model: ServedModel) -> Limits:
     # A batch in each engine and one before it, and a picture in each codec thread and three before that, some to be
     # decoded and some to be encoded: as the stages' times vary, fewer would leave some of them idle. And a rate
     # measured with too few stays too low: so it is a floor.
-    busy = 4 * settings.codec_threads + 2 * model.batch_in_all
-    return Limits(settings.max_in_flight, settings.max_bytes_in_flight, settings.crowded_latency_ms / 1e3, busy)
+    busy = 4 * settings.codec_threads + 2 * model.total_batch_size
+    return Limits(settings.max_in_flight, settings.max_bytes_in_flight, settings.overload_latency_ms / 1e3, busy)
 
 
 def _noted(stage: str, began: float) -> float:
@@ -179,7 +181,7 @@ def _queue_and_infer(began: float, inferred: Sequence[Inferred]) -> dict[str, fl
 def _close(
     manifest: Manifest,
     pixels: UInt8Array | None,
-    seen: View,
+    seen: ModelInput,
     inferred: Sequence[Inferred],
     timing_ms: dict[str, float],
     render: Callable[[Segmentation], bytes],

@@ -10,16 +10,16 @@ from typing import Protocol
 import numpy as np
 
 from service.batching.queue import Inferred
-from service.errors import BadRequest, EngineError, EngineLost, InferenceFailed, NotReady
+from service.errors import BadRequest, DeviceLost, EngineError, InferenceFailed, NotReady
 from service.model_folder.manifest import Manifest
 from service.types import UInt8Array
 
 
-class Queue(Protocol):
+class InferenceQueue(Protocol):
     """What stands in front of a model's engines: Batcher, or, for engines elsewhere, fleet's RemoteBatcher.
 
     runtime: the engines' names, as users know them. has_confidence: whether all can tell it.
-    batch_in_all: how many pictures all engines take at once. The rest as in Batcher.
+    total_batch_size: how many pictures all engines take at once. The rest as in Batcher.
     """
 
     @property
@@ -27,11 +27,11 @@ class Queue(Protocol):
     @property
     def has_confidence(self) -> bool: ...  # noqa: D102
     @property
-    def batch_in_all(self) -> int: ...  # noqa: D102
+    def total_batch_size(self) -> int: ...  # noqa: D102
     @property
     def working(self) -> list[int]: ...  # noqa: D102
     @property
-    def lost(self) -> EngineLost | None: ...  # noqa: D102
+    def lost(self) -> DeviceLost | None: ...  # noqa: D102
     @property
     def last_error(self) -> EngineError | None: ...  # noqa: D102
     @property
@@ -47,7 +47,7 @@ class Queue(Protocol):
 class ServedModel:
     """A model may be exchanged for another while requests are under way: each keeps the one it began with."""
 
-    def __init__(self, manifest: Manifest, batcher: Queue) -> None:
+    def __init__(self, manifest: Manifest, batcher: InferenceQueue) -> None:
         self.manifest = manifest
         self.batcher = batcher
         self._users = 0
@@ -65,9 +65,9 @@ class ServedModel:
         return self.batcher.has_confidence
 
     @property
-    def batch_in_all(self) -> int:
+    def total_batch_size(self) -> int:
         """How many pictures all engines take at once."""
-        return self.batcher.batch_in_all
+        return self.batcher.total_batch_size
 
     async def warm_up(self) -> None:
         """Infer once in every bucket on every engine, so that the first client does not pay for it.
@@ -110,7 +110,7 @@ class ServedModel:
         """One tensor, (H, W, 3) uint8 RGB. Raises RequestError."""
         try:
             return await self.batcher.submit(tensor, deadline, with_confidence)
-        except EngineLost as error:
+        except DeviceLost as error:
             raise NotReady(f"the engine is lost: {error}") from error
         except EngineError as error:
             raise InferenceFailed(f"{error} The picture was read well; if others pass, report this one.") from error

@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Pool:
+class ThreadPool:
     """A fixed number of threads. What waits for them is bounded by admission."""
 
     def __init__(self, name: str, threads: int) -> None:

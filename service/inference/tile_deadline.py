@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from service.errors import TooManyPixels
+from service.errors import ImageTooLarge
 
 _ENOUGH: Final = 4  # tiles that say something about the others
 
 
-class Pace:
+class TileDeadline:
     """Told of each tile that is done.
 
     count: tiles of the picture. deadline: on `clock`. at_once: how many the engines have at a time; the first of them
@@ -26,8 +26,8 @@ class Pace:
         self._began = clock()
         self._done = 0
 
-    def one_done(self) -> None:
-        """Raises TooManyPixels once it is plain that the others will not be done by the deadline.
+    def tile_done(self) -> None:
+        """Raises ImageTooLarge once it is plain that the others will not be done by the deadline.
 
         The fewer are done, the plainer it has to be: after 8 the others must take half as long again as is left.
         """
@@ -36,7 +36,7 @@ class Pace:
         each_s, left_s = (now - self._began) / self._done, self._deadline - now
         needed_s = (self._count - self._done) * each_s
         if self._done >= self._enough and needed_s > left_s * (1 + 4 / self._done):
-            raise TooManyPixels(
+            raise ImageTooLarge(
                 f"the picture takes {self._count} tiles; the first {self._done} took {now - self._began:.1f} s, so all "
                 f"would take about {self._count * each_s:.0f} s, and the answer is due in {left_s:.1f} s. Scale the "
                 "picture down, leave tile=true out, or give it longer: X-Request-Timeout-Ms, at most "

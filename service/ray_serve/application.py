@@ -20,7 +20,7 @@ from service.app import create_app
 from service.batching.fault_isolation import OnCall
 from service.engines.selection import open_engines
 from service.errors import EngineError
-from service.inference.lifespan import Opener
+from service.inference.lifespan import EngineFactory
 from service.inference.served_model import ServedModel
 from service.model_folder.manifest import Manifest
 from service.ray_serve import cluster
@@ -34,7 +34,7 @@ from service.telemetry import logs
 log = logging.getLogger("alignseg.fleet")
 NAME: Final = "alignseg"
 ENGINE: Final = "Engine"
-WAY_IN: Final = "WayIn"
+WAY_IN: Final = "Ingress"
 _REQUEST_ID: Final = b"x-request-id"
 HEALTH_S: Final = 5.0
 ASKED_PER_REPLICA: Final = 3  # so often is asked for a new model: which replica answers is chance
@@ -44,12 +44,12 @@ ONGOING: Final = 32
 TARGET_ONGOING: Final = 16
 
 
-class Fleet(BaseModel):
+class RayServeConfig(BaseModel):
     """What `args` of the YAML may say.
 
     settings: as ALIGNSEG_*, by their names in small letters; the environment counts as well.
     engines, most_engines: replicas to begin with, and at most. gpus: of each; None: 1 where the cluster has any.
-    way_in_on: Ray's resources that a way in asks for, such as {"codecs": 1}, to have decoding on nodes of its own.
+    ingress_resources: Ray's resources that an ingress asks for, such as {"codecs": 1}, to decode on nodes of its own.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,15 +58,17 @@ class Fleet(BaseModel):
     engines: int = 1
     most_engines: int | None = None
     gpus: float | None = None
-    way_in_on: dict[str, float] = {}
+    ingress_resources: dict[str, float] = {}
 
 
-def build(args: Fleet) -> serve.Application:
+def build(args: RayServeConfig) -> serve.Application:
     """For `serve deploy` and `serve run`."""
     return application(Settings(**args.settings), args)
 
 
-def application(settings: Settings, fleet: Fleet, opener: Opener = open_engines) -> serve.Application:
+def application(
+    settings: Settings, fleet: RayServeConfig, engine_factory: EngineFactory = open_engines
+) -> serve.Application:
     """A way in and `fleet.engines` engines. opener: opens the engines of one replica, on the GPU that it sees."""
     gpus = fleet.gpus if fleet.gpus is not None else float(cluster.gpus() > 0)
     scaling = {
@@ -83,18 +85,18 @@ def application(settings: Settings, fleet: Fleet, opener: Opener = open_engines)
     )(EngineReplica)  # fmt: skip
     way_in = serve.deployment(
         name=WAY_IN, max_ongoing_requests=_MANY,
-        ray_actor_options={"num_cpus": 1, "resources": fleet.way_in_on}, **common,
-    )(serve.ingress(_asgi(settings))(WayIn))  # fmt: skip
-    app: serve.Application = way_in.bind(engine.bind(settings, opener))
+        ray_actor_options={"num_cpus": 1, "resources": fleet.ingress_resources}, **common,
+    )(serve.ingress(_asgi(settings))(Ingress))  # fmt: skip
+    app: serve.Application = way_in.bind(engine.bind(settings, engine_factory))
     return app
 
 
 class EngineReplica(Replica):
     """A Replica that is loaded when Serve creates it."""
 
-    async def __init__(self, settings: Settings, opener: Opener) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, settings: Settings, engine_factory: EngineFactory) -> None:  # type: ignore[misc]  # Serve awaits it
         logs.configure(settings.log, sys.__stderr__)  # Serve has put its own log into the place of sys.stderr
-        super().__init__(settings, opener)
+        super().__init__(settings, engine_factory)
         await self.start()
 
     async def __del__(self) -> None:
@@ -119,7 +121,7 @@ class WithoutRequestId:
         await self._app(scope, receive, without)
 
 
-class WayIn:
+class Ingress:
     """An HTTP application around engines that are elsewhere."""
 
     def __init__(self, engine: "DeploymentHandle[Any]") -> None:

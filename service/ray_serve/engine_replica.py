@@ -10,13 +10,13 @@ import logging
 import time
 from typing import Final
 
-from service.admission.controller import Admission, Limits
+from service.admission.controller import AdmissionController, Limits
 from service.batching.batcher import Batcher
 from service.batching.fault_isolation import OnCall
-from service.errors import DeadlineExceeded, EngineError, EngineLost, NotReady
+from service.errors import DeadlineExceeded, DeviceLost, EngineError, NotReady
 from service.inference.health import Health
-from service.inference.lifespan import Opener
-from service.inference.model_reload import ModelWatch, look
+from service.inference.lifespan import EngineFactory
+from service.inference.model_reload import ModelWatcher, snapshot
 from service.inference.served_model import ServedModel
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
@@ -31,9 +31,9 @@ _MOST_CALLS: Final = 1000  # kept for the next reply; a replica that nobody asks
 class Replica:
     """All its methods are called on one event loop."""
 
-    def __init__(self, settings: Settings, opener: Opener) -> None:
+    def __init__(self, settings: Settings, engine_factory: EngineFactory) -> None:
         self.settings = settings
-        self._opener = opener
+        self._opener = engine_factory
         self._models: dict[str, ServedModel] = {}  # by tag; the one that is served last
         self._asked: dict[str, float] = {}  # when each was asked for, on time.monotonic()
         self._calls: list[Call] = []
@@ -41,13 +41,13 @@ class Replica:
 
     async def start(self) -> None:
         """Load the model, warm it up, watch its folder. Raises ManifestError, EngineUnavailable or EngineError."""
-        seen = look(self.settings.model)
+        seen = snapshot(self.settings.model)
         manifest = await asyncio.to_thread(manifests.load, self.settings.model)
         model = await asyncio.to_thread(self._load, manifest)
         await model.warm_up()
         self._models[tag(manifest)] = model
-        self._health = Health(self.settings, Admission(Limits(1)), model)
-        self._watch = ModelWatch(
+        self._health = Health(self.settings, AdmissionController(Limits(1)), model)
+        self._watch = ModelWatcher(
             self, self.settings.model, self._load, self.settings.model_poll_s, lambda outcome: None, seen
         )
         self._go_on(self._watch.run())
@@ -74,7 +74,7 @@ class Replica:
         with served.in_use():
             try:
                 found = await served.batcher.submit(pixels, time.monotonic() + left_s, with_confidence)
-            except (EngineLost, NotReady) as error:
+            except (DeviceLost, NotReady) as error:
                 return Reply(elsewhere=str(error), calls=self._take_calls())
             except (EngineError, DeadlineExceeded) as error:
                 return Reply(error=told(error), calls=self._take_calls())
@@ -83,7 +83,7 @@ class Replica:
     async def describe(self) -> Description:
         """What it has."""
         model = self._health.model
-        batch, names = model.batch_in_all, tuple(self._models)
+        batch, names = model.total_batch_size, tuple(self._models)
         return Description(model.runtime, model.has_confidence, batch, names, self._watch.refused)
 
     async def check_health(self) -> None:

@@ -6,8 +6,8 @@ from typing import Final
 
 from service.errors import (
     DeadlineExceeded,
+    DeviceLost,
     EngineError,
-    EngineLost,
     EngineOutOfMemory,
 )
 from service.model_folder.manifest import Manifest
@@ -15,7 +15,7 @@ from service.types import UInt8Array
 
 Call = tuple[int, str | None]  # of an engine: pictures, and the name of the error it failed with
 _TOLD: Final[dict[str, type[Exception]]] = {
-    error.__name__: error for error in (EngineError, EngineOutOfMemory, EngineLost, DeadlineExceeded)
+    error.__name__: error for error in (EngineError, EngineOutOfMemory, DeviceLost, DeadlineExceeded)
 }
 
 
@@ -43,7 +43,7 @@ class Description:
 
     runtime: str
     has_confidence: bool
-    batch_in_all: int
+    total_batch_size: int
     models: tuple[str, ...]
     refused: str | None
 

@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from service.batching.fault_isolation import OnCall
 from service.batching.queue import Inferred
-from service.errors import DeadlineExceeded, EngineError, EngineLost
+from service.errors import DeadlineExceeded, DeviceLost, EngineError
 from service.model_folder.manifest import Manifest
 from service.ray_serve.messages import Description, Reply, engine_error, raised, tag
 from service.types import UInt8Array
@@ -51,9 +51,9 @@ class RemoteBatcher:
         return self._described.has_confidence
 
     @property
-    def batch_in_all(self) -> int:
+    def total_batch_size(self) -> int:
         """How many pictures all replicas take at once."""
-        return self._described.batch_in_all * max(1, self.replicas)
+        return self._described.total_batch_size * max(1, self.replicas)
 
     @property
     def working(self) -> list[int]:
@@ -61,7 +61,7 @@ class RemoteBatcher:
         return list(range(self.replicas))
 
     @property
-    def lost(self) -> EngineLost | None:
+    def lost(self) -> DeviceLost | None:
         """Never: Serve replaces what is."""
         return None
 

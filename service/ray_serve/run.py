@@ -10,9 +10,9 @@ from typing import Any, Final
 from ray import serve
 
 from service.engines.selection import open_engines
-from service.inference.lifespan import Opener
+from service.inference.lifespan import EngineFactory
 from service.ray_serve import cluster
-from service.ray_serve.application import NAME, Fleet, application
+from service.ray_serve.application import NAME, RayServeConfig, application
 from service.settings import Settings
 from service.telemetry import logs
 
@@ -20,7 +20,7 @@ log = logging.getLogger("alignseg.server")
 _LOOK_S: Final = 0.05
 
 
-def run_until_stopped(settings: Settings, opener: Opener = open_engines) -> int:
+def run_until_stopped(settings: Settings, engine_factory: EngineFactory = open_engines) -> int:
     """Serve on every GPU of the cluster; returns the exit code: 1 when not all accepted work was answered in time."""
     stop = threading.Event()
     logging.getLogger("ray").setLevel(logging.WARNING)
@@ -32,8 +32,8 @@ def run_until_stopped(settings: Settings, opener: Opener = open_engines) -> int:
             signal.signal(sig, lambda *_: stop.set())  # not before: Ray has handlers of its own
         serve.start(http_options={"host": settings.host, "port": port})
         try:
-            fleet = Fleet(engines=max(1, cluster.gpus()))
-            way_in = serve.run(application(settings, fleet, opener), name=NAME, route_prefix="/")
+            fleet = RayServeConfig(engines=max(1, cluster.gpus()))
+            way_in = serve.run(application(settings, fleet, engine_factory), name=NAME, route_prefix="/")
             log.info("running on http://%s:%d (Ctrl-C to quit)", settings.host, port)
             stop.wait()
             return 0 if _drained(way_in, settings.drain_timeout_s) else 1

@@ -10,7 +10,7 @@ from typing import Final
 
 from service.rendering import images, media_types
 from service.rendering.json_response import describe, dumped, mask_png
-from service.rendering.options import Wishes
+from service.rendering.options import RenderOptions
 from service.rendering.segmentation import Segmentation
 
 # New with every process, so that nobody can put it into a picture beforehand (RFC 2046, section 5.1.1).
@@ -27,7 +27,7 @@ class File:
     data: bytes
 
 
-def files(seg: Segmentation, wishes: Wishes) -> Iterator[File]:
+def files(seg: Segmentation, wishes: RenderOptions) -> Iterator[File]:
     """The files, answer.json first; it names the others."""
     answer, shown, classes = describe(seg, wishes)
     palette = seg.model.palette
@@ -45,7 +45,7 @@ def files(seg: Segmentation, wishes: Wishes) -> Iterator[File]:
     yield from found
 
 
-def render_zip(seg: Segmentation, wishes: Wishes) -> bytes:
+def render_zip(seg: Segmentation, wishes: RenderOptions) -> bytes:
     """The files as they are: pictures are compressed already."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
@@ -54,7 +54,7 @@ def render_zip(seg: Segmentation, wishes: Wishes) -> bytes:
     return out.getvalue()
 
 
-def render_multipart(seg: Segmentation, wishes: Wishes) -> bytes:
+def render_multipart(seg: Segmentation, wishes: RenderOptions) -> bytes:
     """The files as parts, divided by BOUNDARY."""
     parts: list[bytes] = []
     for file in files(seg, wishes):

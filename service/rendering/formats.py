@@ -6,36 +6,36 @@ from typing import Final
 from service.rendering import archive, images, media_types
 from service.rendering.class_stats import check_ids
 from service.rendering.json_response import mask_png, render_json
-from service.rendering.options import Wishes
+from service.rendering.options import RenderOptions
 from service.rendering.segmentation import Segmentation, find_classes
 from service.types import UInt8Array
 
 _OVERLAID: Final = frozenset({media_types.JPEG, media_types.WEBP, media_types.ZIP, media_types.MULTIPART})
-Renderer = Callable[[Segmentation, Wishes], bytes]
+Renderer = Callable[[Segmentation, RenderOptions], bytes]
 
 
-def render_png(seg: Segmentation, wishes: Wishes) -> bytes:
+def render_png(seg: Segmentation, wishes: RenderOptions) -> bytes:
     """The indexed PNG itself: each pixel's index is its class id."""
     return mask_png(_shown(seg, wishes), wishes)
 
 
-def render_npy(seg: Segmentation, wishes: Wishes) -> bytes:
+def render_npy(seg: Segmentation, wishes: RenderOptions) -> bytes:
     """The ids themselves, (H, W) uint8."""
     return images.npy(_shown(seg, wishes).ids)
 
 
 def _overlay(draw: Callable[[UInt8Array, UInt8Array, UInt8Array, float], bytes]) -> Renderer:
-    def render(seg: Segmentation, wishes: Wishes) -> bytes:
+    def render(seg: Segmentation, wishes: RenderOptions) -> bytes:
         return draw(seg.picture, _shown(seg, wishes).ids, seg.model.palette, wishes.alpha)
 
     return render
 
 
-def _shown(seg: Segmentation, wishes: Wishes) -> Segmentation:
+def _shown(seg: Segmentation, wishes: RenderOptions) -> Segmentation:
     return seg.restricted_to(find_classes(wishes.classes, seg.model)) if wishes.classes else seg
 
 
-def render(media_type: str, wishes: Wishes, seg: Segmentation) -> bytes:
+def render(media_type: str, wishes: RenderOptions, seg: Segmentation) -> bytes:
     """The body of an answer. Raises InferenceFailed when an id of the engine's has no class, NotAcceptable."""
     if (
         media_type != media_types.PNG or wishes.classes
@@ -55,7 +55,7 @@ RENDERERS: Final[Mapping[str, Renderer]] = {
 }
 
 
-def shows_picture(media_type: str, wishes: Wishes) -> bool:
+def shows_picture(media_type: str, wishes: RenderOptions) -> bool:
     """Whether the answer has an overlay: only then are the picture's own pixels needed."""
     return media_type in _OVERLAID or "overlay" in wishes.include
 

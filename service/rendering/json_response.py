@@ -7,13 +7,13 @@ import orjson
 
 from service.rendering import images
 from service.rendering.class_stats import ClassSummary, summarize
-from service.rendering.options import Wishes
+from service.rendering.options import RenderOptions
 from service.rendering.polygons import trace
 from service.rendering.rle import encode_rle
 from service.rendering.segmentation import UNSELECTED, Segmentation, find_classes
 
 
-def render_json(seg: Segmentation, wishes: Wishes) -> bytes:
+def render_json(seg: Segmentation, wishes: RenderOptions) -> bytes:
     """Everything asked for in one object. PNGs travel as base64."""
     answer, shown, classes = describe(seg, wishes)
     if wishes.masks == "png":
@@ -24,7 +24,7 @@ def render_json(seg: Segmentation, wishes: Wishes) -> bytes:
     return dumped(answer, seg)
 
 
-def describe(seg: Segmentation, wishes: Wishes) -> tuple[dict[str, Any], Segmentation, list[ClassSummary]]:
+def describe(seg: Segmentation, wishes: RenderOptions) -> tuple[dict[str, Any], Segmentation, list[ClassSummary]]:
     """What is not a picture, the segmentation with the classes asked for alone, and their figures.
 
     RLE and polygons are in the first, with their classes.
@@ -43,7 +43,7 @@ def describe(seg: Segmentation, wishes: Wishes) -> tuple[dict[str, Any], Segment
     return answer, shown, classes
 
 
-def mask_png(shown: Segmentation, wishes: Wishes) -> bytes:
+def mask_png(shown: Segmentation, wishes: RenderOptions) -> bytes:
     """The indexed PNG of a segmentation, restricted as `wishes` say."""
     model = shown.model
     return images.indexed_png(shown.ids, model.palette, names=model.names, with_unselected=bool(wishes.classes))
@@ -54,7 +54,7 @@ def dumped(answer: dict[str, Any], seg: Segmentation) -> bytes:
     return orjson.dumps({**answer, "timing_ms": seg.timing_until_now()})
 
 
-def _entries(shown: Segmentation, wishes: Wishes, classes: list[ClassSummary]) -> list[dict[str, Any]]:
+def _entries(shown: Segmentation, wishes: RenderOptions, classes: list[ClassSummary]) -> list[dict[str, Any]]:
     present = [c.id for c in classes]
     forms: dict[int, Any] = {}
     if wishes.masks == "rle":
@@ -69,7 +69,7 @@ def _entry(c: ClassSummary) -> dict[str, Any]:
     return entry if c.confidence is None else {**entry, "confidence": c.confidence}
 
 
-def _pictures(shown: Segmentation, wishes: Wishes, classes: list[ClassSummary]) -> dict[str, Any]:
+def _pictures(shown: Segmentation, wishes: RenderOptions, classes: list[ClassSummary]) -> dict[str, Any]:
     ids, palette = shown.ids, shown.model.palette
     pictures: dict[str, Any] = {}
     if "overlay" in wishes.include:

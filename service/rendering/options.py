@@ -9,7 +9,7 @@ OVERLAY_ALPHA: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RenderOptions:
     """Query parameters, parsed; see PARAMETERS. classes: as asked for, empty for all."""
 
     include: frozenset[str] = frozenset()

@@ -16,7 +16,7 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.datastructures import State
 
-from service.admission.controller import Admission
+from service.admission.controller import AdmissionController
 from service.errors import RequestError
 from service.http.middleware.early_rejection import MAX_HEADERS, EntryRule
 from service.http.middleware.observability import request_id_in
@@ -25,7 +25,7 @@ from service.http.security_headers import HEADERS
 from service.inference.pipeline import Pipeline
 from service.telemetry.logs import AccessLog
 from service.telemetry.metrics import Metrics
-from service.telemetry.request_record import Record
+from service.telemetry.request_record import RequestRecord
 
 _FIXED: Final = b"".join(b"%s: %s\r\n" % header for header in HEADERS.items())
 _PHRASES: Final = {429: b"Too Many Requests", 503: b"Service Unavailable"}
@@ -85,7 +85,7 @@ def _header(line: bytes) -> tuple[bytes, bytes]:
     return name.lower(), value.strip(b" \t")
 
 
-class Door:
+class FastReject:
     """Asked with the first bytes of each message. state: the application's. rule: the one that it uses."""
 
     def __init__(self, state: State, metrics: Metrics, log: AccessLog, rule: EntryRule) -> None:
@@ -93,9 +93,9 @@ class Door:
         self._rule = rule
         self._metrics = metrics
         self._log = log
-        self._templates: dict[tuple[str, str], _Made] = {}
+        self._templates: dict[tuple[str, str], CachedRejection] = {}
 
-    def refuse(self, data: bytes) -> tuple[bytes, int] | None:
+    def reject(self, data: bytes) -> tuple[bytes, int] | None:
         """A whole answer for who can't come in, and the size of what it answers; None for who is to be heard."""
         pipeline: Pipeline | None = getattr(self._state, "pipeline", None)
         if pipeline is None or not pipeline.admission.may_refuse or (post := read_head(data)) is None:
@@ -105,10 +105,10 @@ class Door:
         if not self._rule.takes_post(post.path) or not self._rule.has_access(post.path, post.headers):
             return None
         admission = pipeline.admission
-        what = admission.turns_away(post.body_size)
+        what = admission.rejection_reason(post.body_size)
         return None if what is None else (self._answer(post, what, admission), post.size)
 
-    def _answer(self, post: PlainPost, what: str, admission: Admission) -> bytes:
+    def _answer(self, post: PlainPost, what: str, admission: AdmissionController) -> bytes:
         request_id = post.request_id or f"{random.getrandbits(128):032x}"
         made = self._made(post, what, admission)
         if len(request_id) == len(_ANY_ID):
@@ -118,11 +118,11 @@ class Door:
         status, reason = made.refusal.status, made.refusal.reason
         self._metrics.refused(post.path, status, reason)
         if self._log.one_more_refusal():
-            record = Record(request_id, "POST", post.path, status=status, refused=reason, bytes_out=len(answer))
+            record = RequestRecord(request_id, "POST", post.path, status=status, refused=reason, bytes_out=len(answer))
             self._log.write_refused(record)
         return answer
 
-    def _made(self, post: PlainPost, what: str, admission: Admission) -> "_Made":
+    def _made(self, post: PlainPost, what: str, admission: AdmissionController) -> "CachedRejection":
         """The refusal, and its answer whatever the request id; made anew every few milliseconds: its figures change."""
         now, key = time.monotonic(), (post.path, what)
         made = self._templates.get(key)
@@ -130,18 +130,18 @@ class Door:
             if len(self._templates) >= _TEMPLATES:  # clients invent paths
                 self._templates.clear()
             refusal = admission.refused(what, post.body_size)
-            made = self._templates[key] = _Made(now, refusal, _render(refusal, _ANY_ID.decode(), post.path))
+            made = self._templates[key] = CachedRejection(now, refusal, _render(refusal, _ANY_ID.decode(), post.path))
         return made
 
 
-def for_app(app: FastAPI) -> Door | None:
+def for_app(app: FastAPI) -> FastReject | None:
     """The early rejection of an application; None when its CORS headers or traces need every response."""
     rule: EntryRule | None = getattr(app.state, "entry_rule", None)
-    return None if rule is None else Door(app.state, app.state.metrics, app.state.access_log, rule)
+    return None if rule is None else FastReject(app.state, app.state.metrics, app.state.access_log, rule)
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class CachedRejection:
     """at: when, on time.monotonic()."""
 
     at: float

@@ -9,7 +9,7 @@ _M_ARENA_MAX: Final = -8  # malloc.h
 ARENAS: Final = 2
 
 
-def few_arenas() -> bool:
+def limit_malloc_arenas() -> bool:
     """Let all threads share two arenas of glibc's malloc. True when that could be set; call it before they start.
 
     Each thread would have its own, and pictures of many sizes, allocated in one thread and freed in another, leave
@@ -21,7 +21,7 @@ def few_arenas() -> bool:
         return False
 
 
-def settle() -> None:
+def freeze_gc_and_trim() -> None:
     """Call it once all is loaded: what loading took and gave back goes to the system, what is left stays unlooked at.
 
     Compilers leave some 20 MB of free pieces behind. Looking through objects that stay, again and again, took 3 % of

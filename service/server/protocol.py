@@ -25,7 +25,7 @@ _IGNORED: Final = b"\r\nignored:"  # as long, so that nobody's count of bytes ch
 Refuse = Callable[[bytes], tuple[bytes, int] | None]  # first bytes -> an answer, and the size of what it answers
 
 
-class BoundedProtocol(StrictProtocol):
+class GuardedHttpProtocol(StrictProtocol):
     """With an end to everything.
 
     refuse: asked with the first bytes of each message. What it returns is the answer, and the message is thrown away.
@@ -35,7 +35,7 @@ class BoundedProtocol(StrictProtocol):
     def __init__(
         self,
         *args: Any,
-        refuse: Refuse | None = None,
+        reject: Refuse | None = None,
         flood: Flood | None = None,
         unsent: Unsent | None = None,
         idle: Idle | None = None,
@@ -44,7 +44,7 @@ class BoundedProtocol(StrictProtocol):
     ) -> None:
         super().__init__(*args, **options)
         self._unsent = unsent or Unsent()
-        self._refuse = refuse
+        self._refuse = reject
         self._flood = flood or Flood()
         self._idle = idle or Idle()
         self._most_connections = most_connections
@@ -170,18 +170,19 @@ def _without_upgrade(data: bytes) -> bytes:
     return data if found is None else b"".join((data[: found.start()], _IGNORED, data[found.end() :]))
 
 
-def options(refuse: Refuse | None = None, count: Callable[[str], object] = lambda reason: None) -> dict[str, Any]:
+def options(reject: Refuse | None = None, count: Callable[[str], object] = lambda reason: None) -> dict[str, Any]:
     """Arguments of uvicorn.Config that all our ports share. Our own log has a line a request, so uvicorn's is off.
 
-    refuse: see BoundedProtocol. count: told of what no request's end tells of: "malformed-http", "answer-not-taken".
+    reject: see GuardedHttpProtocol.
+    count: called for faults outside any request: "malformed-http", "response-not-read".
     """
     http = partial(
-        BoundedProtocol,
-        refuse=refuse,
+        GuardedHttpProtocol,
+        reject=reject,
         flood=Flood(),
         idle=Idle(),
         most_connections=open_file_limit.allow(MAX_CONNECTIONS),
-        unsent=Unsent(partial(count, "answer-not-taken")),
+        unsent=Unsent(partial(count, "response-not-read")),
         on_malformed=partial(count, "malformed-http"),
     )
     return {

@@ -13,11 +13,11 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from service.admission.controller import Admission
+from service.admission.controller import AdmissionController
 from service.app import create_admin_app
 from service.inference.pipeline import Pipeline
 from service.server import fast_reject
-from service.server.process import few_arenas, settle
+from service.server.process import freeze_gc_and_trim, limit_malloc_arenas
 from service.server.protocol import options
 from service.settings import Settings
 
@@ -37,7 +37,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         door = fast_reject.for_app(app)
-        common = options(None if door is None else door.refuse, app.state.metrics.mishap)
+        common = options(None if door is None else door.reject, app.state.metrics.mishap)
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=LAST_BYTES_S, **common))
         self.exit_code = 0
         self._app = app
@@ -53,7 +53,7 @@ class Server(uvicorn.Server):
         except OSError as error:
             log.error("can't listen on %s port %d: %s", self._settings.host, self._settings.port, error)
             return STARTUP_FAILED
-        few_arenas()
+        limit_malloc_arenas()
         sys.setswitchinterval(LOCK_S)
         self.run(sockets)
         return self.exit_code if self.started else STARTUP_FAILED
@@ -65,7 +65,7 @@ class Server(uvicorn.Server):
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._look_for_a_model)
         await super().startup(sockets)
-        settle()
+        freeze_gc_and_trim()
         for host, port, *_ in {sock.getsockname() for sock in sockets or ()}:
             log.info("running on http://%s:%d (Ctrl-C to quit)", f"[{host}]" if ":" in host else host, port)
         if self._admin is not None:
@@ -100,14 +100,14 @@ class Server(uvicorn.Server):
             await self._admin.on_tick(counter)
         return await super().on_tick(counter)
 
-    def _drain(self, admission: Admission, for_s: float) -> bool:
+    def _drain(self, admission: AdmissionController, for_s: float) -> bool:
         """Whether nobody is left to be waited for, or it took too long. Told here: a signal's handler must not log."""
         most_s = self._settings.drain_timeout_s
         if not self._drain_told:
             self._drain_told = True
             until = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() + most_s - for_s))
             log.info("draining: requests in flight: %d; waiting for them until %s", admission.in_flight, until)
-        admission.take_back_stalled()
+        admission.preempt_stalled()
         left = admission.in_flight
         if left and for_s <= most_s:
             return False
@@ -121,7 +121,7 @@ class Server(uvicorn.Server):
     def _look_for_a_model(self) -> None:
         watch = getattr(self._app.state, "watch", None)
         if watch is not None:
-            watch.look_now()
+            watch.check_now()
 
     @property
     def _pipeline(self) -> Pipeline | None:

@@ -18,7 +18,7 @@ class _Waiting:
     left: int
     patient_until: float
 
-    def look(self, left: int, now: float) -> None:
+    def snapshot(self, left: int, now: float) -> None:
         more_s = max(0, self.left - left) / SLOWEST_BYTES_S
         self.patient_until = min(self.patient_until + more_s, now + PATIENCE_S)
         self.left = left
@@ -43,7 +43,7 @@ class Unsent:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
         for transport, waiting in list(self._waiting.items()):
-            waiting.look(transport.get_write_buffer_size(), now)
+            waiting.snapshot(transport.get_write_buffer_size(), now)
             if not waiting.left:
                 del self._waiting[transport]
             elif waiting.patient_until < now:

@@ -9,7 +9,7 @@ import orjson
 
 from service.settings import LogFormat
 from service.telemetry.bundling import BundlingHandler
-from service.telemetry.request_record import Record
+from service.telemetry.request_record import RequestRecord
 
 _LINES_A_SECOND: Final = 10  # of what strangers can cause; under attack the log must not become the load
 _access: Final = logging.getLogger("alignseg.access")
@@ -119,7 +119,7 @@ class AccessLog:
     def __init__(self) -> None:
         self._few = _Few()
 
-    def write(self, record: Record, *, quiet: bool = False) -> None:
+    def write(self, record: RequestRecord, *, quiet: bool = False) -> None:
         """Log a finished request. quiet: one that is asked so often that it is only worth DEBUG."""
         level = logging.DEBUG if quiet and record.status < 400 else logging.INFO
         if not _access.isEnabledFor(level) or (record.refused is not None and not self.one_more_refusal()):
@@ -130,17 +130,17 @@ class AccessLog:
         """Whether another refusal's line may be written; if not, it is counted."""
         return self._few.one_more()
 
-    def write_refused(self, record: Record) -> None:
+    def write_refused(self, record: RequestRecord) -> None:
         """Log a refusal that may be."""
         self._write(logging.INFO, record)
 
-    def _write(self, level: int, record: Record) -> None:
+    def _write(self, level: int, record: RequestRecord) -> None:
         if record.refused is not None:
             record.suppressed = self._few.take_suppressed()
         _access.log(level, "request", extra={"fields": _fields(record)})
 
 
-def _fields(record: Record) -> dict[str, Any]:
+def _fields(record: RequestRecord) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "request_id": record.request_id,
         "method": record.method,

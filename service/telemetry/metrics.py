@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from service.telemetry.request_record import Record
+from service.telemetry.request_record import RequestRecord
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -33,12 +33,14 @@ class Metrics:
             "alignseg_requests", "Answers by route and status", ["route", "status"], registry=registry
         )
         self._seconds = Histogram(
-            "alignseg_request_seconds", "From a request's head to its last byte", ["route"],
+            "alignseg_request_duration_seconds", "From a request's head to its last byte", ["route"],
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
-        self._rejected = Counter("alignseg_rejected", "Requests turned away, by reason", ["reason"], registry=registry)
+        self._rejected = Counter(
+            "alignseg_requests_rejected", "Requests turned away, by reason", ["reason"], registry=registry
+        )
         self._stages = Histogram(
-            "alignseg_stage_seconds", "A picture's time in each stage; queue is its wait for the engine",
+            "alignseg_stage_duration_seconds", "A picture's time in each stage; queue is its wait for the engine",
             ["model", "stage"], buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self._batches = Histogram(
@@ -65,7 +67,7 @@ class Metrics:
         """A gauge that is read when Prometheus asks."""
         Gauge(f"alignseg_{name}", help_text, registry=self.registry).set_function(read)
 
-    def finished(self, record: Record) -> None:
+    def finished(self, record: RequestRecord) -> None:
         """Count a request at its end."""
         route = self._label(record)
         self._requests_of(route, str(record.status)).inc()
@@ -84,7 +86,7 @@ class Metrics:
         """Count what went wrong outside of any request's life: a message that is no HTTP, an answer nobody took."""
         self._rejected_of(reason).inc()
 
-    def _label(self, record: Record) -> str:
+    def _label(self, record: RequestRecord) -> str:
         """A route's template. Who was refused before it was looked for has the one that others had at this path."""
         if not record.route:
             return record.path if record.path in self._known else "other"

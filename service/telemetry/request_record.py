@@ -19,11 +19,11 @@ class Stage:
 
 
 @dataclass(slots=True)
-class Record:
+class RequestRecord:
     """One request.
 
     route: the template of its path, e.g. /page/{name}; empty when it was answered before one was looked for.
-    model: which one worked on it, if any. refused: why it was turned away, e.g. "queue-full-time"; see errors.py.
+    model: which one worked on it, if any. refused: why it was turned away, e.g. "overloaded-time"; see errors.py.
     status: of the answer; 0 while there is none. suppressed: equal lines that were left out of the log before this one.
     """
 
@@ -53,12 +53,12 @@ class Record:
         return total
 
 
-_current: Final[ContextVar[Record | None]] = ContextVar("alignseg_record", default=None)
+_current: Final[ContextVar[RequestRecord | None]] = ContextVar("alignseg_record", default=None)
 enter = _current.set
 leave = _current.reset
 
 
-def current() -> Record | None:
+def current() -> RequestRecord | None:
     """The record of the request that this task works for; None outside of requests."""
     return _current.get()
 

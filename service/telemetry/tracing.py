@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from service.telemetry.request_record import Record
+from service.telemetry.request_record import RequestRecord
 
 log = logging.getLogger("alignseg.tracing")
 _ASKING: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -30,7 +30,7 @@ class Tracer:
         self._tracer = provider.get_tracer("alignseg")
         self._propagator = TraceContextTextMapPropagator()
 
-    def export(self, record: Record, headers: Iterable[tuple[bytes, bytes]]) -> str:
+    def export(self, record: RequestRecord, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """Hand the finished request over; returns its trace id in hex. A caller's traceparent becomes the parent."""
         from opentelemetry import trace  # noqa: PLC0415
 
@@ -77,7 +77,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Tracer | No
     return Tracer(provider)
 
 
-def _attributes(record: Record) -> dict[str, str | int]:
+def _attributes(record: RequestRecord) -> dict[str, str | int]:
     attributes: dict[str, str | int] = {
         "http.request.method": record.method,
         "http.route": record.route,

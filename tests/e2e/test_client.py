@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from alignseg_serve import cli
 from alignseg_serve.client import AsyncClient, Client
-from alignseg_serve.client.errors import PictureRefused
+from alignseg_serve.client.errors import InvalidImageError
 from alignseg_serve.segment.files import INTERRUPTED, run
 from alignseg_serve.segment.local_backend import locally
 from tests.support.fake_engine import COLORS, FakeEngine, encoded, manifest, striped
@@ -65,7 +65,7 @@ async def test_async(server: str) -> None:
 
 
 def test_no_picture(server: str) -> None:
-    with Client(server) as client, pytest.raises(PictureRefused, match="Not a picture"):
+    with Client(server) as client, pytest.raises(InvalidImageError, match="Not a picture"):
         client.segment(b"hello")
 
 
@@ -162,7 +162,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(folder: Path, tmp_path: Pa
             interrupted.wait(20)
         time.sleep(0.1)
 
-    with live(FakeEngine(before=stop_on_the_way), crowded_latency_ms=10_000) as url:
+    with live(FakeEngine(before=stop_on_the_way), overload_latency_ms=10_000) as url:
         command = [sys.executable, "-m", "alignseg_serve", "segment", str(folder), "-o", str(out), "--server", url]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603
         while not list(out.glob("*.png")):

@@ -16,7 +16,7 @@ BODY = SCENE.read_bytes()
 POST = b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 CHUNKED = b"POST /segment HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 GET = b"GET /classes HTTP/1.1\r\nHost: x\r\n\r\n"
-COUNTED = re.compile(r'^alignseg_rejected_total\{reason="malformed-http"\} (\d+)', re.MULTILINE)
+COUNTED = re.compile(r'^alignseg_requests_rejected_total\{reason="malformed-http"\} (\d+)', re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

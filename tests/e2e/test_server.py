@@ -128,7 +128,7 @@ def test_a_body_without_end_is_refused_in_the_middle(server: Process, announced:
     headers = {"Content-Length": str(chunks * 500_000)} if announced else {}
     response = httpx.post(f"{server.url}/segment", content=body(), headers=headers, timeout=30)
     assert response.status_code == 413
-    assert response.json()["type"] == "urn:alignseg:problem:too-many-bytes"
+    assert response.json()["type"] == "urn:alignseg:problem:payload-too-large"
     assert len(sent) < chunks
 
 

@@ -118,7 +118,7 @@ def test_who_has_to_go_is_told_why(server: Process) -> None:
     assert (problem["type"], problem["status"]) == ("urn:alignseg:problem:upload-too-slow", 408)
     for told in ("1000 of 500000 bytes", "others want the place", "8000 bytes a second", "Send it again"):
         assert told in str(problem["detail"])
-    assert 'alignseg_rejected_total{reason="upload-too-slow"}' in metrics
+    assert 'alignseg_requests_rejected_total{reason="upload-too-slow"}' in metrics
 
 
 def test_nobody_without_a_key_takes_a_place_back() -> None:

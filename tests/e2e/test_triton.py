@@ -17,7 +17,7 @@ PICTURES = np.stack([striped(64, 96), striped(64, 96)[:, ::-1]])
 
 @pytest.fixture(scope="module")
 def server() -> Generator[str, None, None]:
-    with live(max_pixels=20_000, max_pictures=4) as url:
+    with live(max_pixels=20_000, max_images=4) as url:
         yield url
 
 

@@ -92,8 +92,8 @@ def test_who_is_refused_at_the_door_is_told_as_everywhere(tmp_path: Path) -> Non
     assert int(refused.headers["retry-after"]) >= 1
     assert 0 < int(refused.headers["retry-after-ms"]) <= 60_000
     assert refused.headers["x-content-type-options"] == "nosniff"
-    assert refused.json()["type"] == "urn:alignseg:problem:queue-full"
-    assert 'alignseg_rejected_total{reason="queue-full-count"} 2.0' in metrics
+    assert refused.json()["type"] == "urn:alignseg:problem:overloaded"
+    assert 'alignseg_requests_rejected_total{reason="overloaded-count"} 2.0' in metrics
     assert 'alignseg_requests_total{route="/segment",status="429"} 2.0' in metrics
 
 

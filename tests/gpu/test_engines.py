@@ -168,14 +168,14 @@ import os
 import sys
 import numpy as np, torch
 from pathlib import Path
-from service.errors import EngineLost
+from service.errors import DeviceLost
 from tests.gpu.test_engines import opened, pictures
 engine = opened(Path(sys.argv[1]))
 engine.infer(pictures(1))
 torch.zeros(4, device="cuda")[torch.tensor([10**6], device="cuda")]  # a device-side assertion: the context is lost
 try:
     engine.infer(pictures(1))
-except EngineLost:
+except DeviceLost:
     os._exit(42)  # on a lost context, what the libraries do at the end may abort
 """
 

@@ -18,7 +18,7 @@ from service.settings import Settings
 from tests.support.fake_engine import FakeEngine, manifest
 
 
-class Opener:
+class EngineFactory:
     """Opens engines that do `hold` pictures and then none, so that an interruption finds something to interrupt."""
 
     def __init__(self, hold: int | None = None) -> None:
@@ -36,8 +36,8 @@ class Opener:
 
 def main(source: str, out: str, masks: Any, hold: str | None = None) -> int:
     bulk.AT_ONCE, bulk.A_FILE = 8, 16  # type: ignore[misc]
-    console, opener = Console(file=sys.stderr, width=200), Opener(int(hold) if hold else None)
-    return bulk.run(source, out, Settings(), console, masks=masks, opener=opener, manifest=manifest())
+    console, engine_factory = Console(file=sys.stderr, width=200), EngineFactory(int(hold) if hold else None)
+    return bulk.run(source, out, Settings(), console, masks=masks, engine_factory=engine_factory, manifest=manifest())
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from ray import serve
 
 from service.engines.selection import open_engines
 from service.model_folder.manifest import Manifest
-from service.ray_serve.application import Fleet, application
+from service.ray_serve.application import RayServeConfig, application
 from service.settings import Settings
 from service.types import Engine, Inference, UInt8Array
 
 ENGINE_S = 0.1
 
 
-class Waiting:
+class BatchQueue:
     """One picture at a time, each after ENGINE_S."""
 
     max_batch = 1
@@ -29,8 +29,8 @@ class Waiting:
 
 
 def opened(settings: Settings, manifest: Manifest) -> list[Any]:
-    return [Waiting(engine) for engine in open_engines(settings, manifest)]
+    return [BatchQueue(engine) for engine in open_engines(settings, manifest)]
 
 
-def build(args: Fleet) -> serve.Application:
+def build(args: RayServeConfig) -> serve.Application:
     return application(Settings(**args.settings), args, opened)

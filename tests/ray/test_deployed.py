@@ -132,7 +132,7 @@ async def test_engines_that_back_up_say_when_to_come_back(deployed: Deployed) ->
 
 
 def test_a_killed_way_in_takes_along_what_was_in_it_and_no_more(deployed: Deployed) -> None:
-    until(lambda: len(deployed.pids("WayIn")) == 2)
+    until(lambda: len(deployed.pids("Ingress")) == 2)
     answered: list[int] = []
     stop = threading.Event()
 
@@ -145,9 +145,9 @@ def test_a_killed_way_in_takes_along_what_was_in_it_and_no_more(deployed: Deploy
     with under_load(deployed.url, 4) as found:
         ours.start()
         until(lambda: len(answered) > 3)
-        killed = min(deployed.pids("WayIn"))
+        killed = min(deployed.pids("Ingress"))
         os.kill(killed, signal.SIGKILL)
-        until(lambda: len(deployed.pids("WayIn") - {killed}) == 2)  # Serve made another
+        until(lambda: len(deployed.pids("Ingress") - {killed}) == 2)  # Serve made another
         before, until_now = found.statuses.total(), len(answered)
         until(lambda: found.statuses.total() > before + 20 and len(answered) > until_now + 3)
         stop.set()

@@ -41,7 +41,7 @@ def noting(settings: Settings, manifest: Manifest) -> list[Engine]:
 
 
 @dataclass
-class Fleet:
+class RayServeConfig:
     url: str
     settings: Settings
     cluster: Any
@@ -53,7 +53,7 @@ class Fleet:
 
     def wait_for_engines(self, count: int) -> None:
         for _ in range(300):
-            if f"alignseg_engines_working {count}.0" in httpx.get(f"{self.url}/metrics").text:
+            if f"alignseg_engines_healthy {count}.0" in httpx.get(f"{self.url}/metrics").text:
                 return
             time.sleep(0.1)
         raise AssertionError(f"never {count} engines")
@@ -67,7 +67,7 @@ def _lives(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def fleet(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Generator[Fleet, None, None]:
+def fleet(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Generator[RayServeConfig, None, None]:
     from ray import serve
 
     from service.ray_serve import application as fleets
@@ -80,11 +80,11 @@ def fleet(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Generat
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     try:
         serve.run(
-            fleets.application(settings, fleets.Fleet(engines=2, way_in_on={"head": 1}), noting),
+            fleets.application(settings, fleets.RayServeConfig(engines=2, ingress_resources={"head": 1}), noting),
             name=fleets.NAME,
             route_prefix="/",
         )
-        yield Fleet(f"http://127.0.0.1:{port}", settings, ray_cluster)
+        yield RayServeConfig(f"http://127.0.0.1:{port}", settings, ray_cluster)
     finally:
         serve.shutdown()
 
@@ -108,7 +108,7 @@ REQUESTS = [
 OWN = {"date", "server", "server-timing", "x-request-id", "content-length"}  # of one request, or of the HTTP server
 
 
-async def test_the_same_answers_as_the_single_server(fleet: Fleet) -> None:
+async def test_the_same_answers_as_the_single_server(fleet: RayServeConfig) -> None:
     async with serving_app(create_app(fleet.settings)) as single, httpx.AsyncClient(base_url=fleet.url) as http:
         for method, path, headers, body in REQUESTS:
             one = await single.request(method, path, headers=headers, content=body)
@@ -125,7 +125,7 @@ def _comparable(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
     return answer.status_code, headers, {k: v for k, v in told.items() if k not in {"timing_ms", "request_id"}}
 
 
-def test_metrics_know_the_engines(fleet: Fleet) -> None:
+def test_metrics_know_the_engines(fleet: RayServeConfig) -> None:
     httpx.post(f"{fleet.url}/segment", content=PNG)
     fleet.wait_for_engines(2)
     page = httpx.get(f"{fleet.url}/metrics").text
@@ -144,7 +144,7 @@ def going_on(uploads: list[socket.socket]) -> AbstractContextManager[None]:
     return meanwhile(send, 0.25)
 
 
-def test_a_full_house_says_when_to_come_back(fleet: Fleet) -> None:
+def test_a_full_house_says_when_to_come_back(fleet: RayServeConfig) -> None:
     """Uploads that never end take all places, and keep them as long as they go on."""
     most = fleet.settings.max_in_flight
     host, _, port = fleet.url.removeprefix("http://").partition(":")
@@ -158,7 +158,7 @@ def test_a_full_house_says_when_to_come_back(fleet: Fleet) -> None:
             refused = httpx.post(f"{fleet.url}/segment", content=PNG)
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
-        assert refused.json()["type"].endswith("queue-full")
+        assert refused.json()["type"].endswith("overloaded")
         time.sleep(PATIENCE_S + 0.5)
         assert httpx.post(f"{fleet.url}/segment", content=PNG).status_code == 200
         gone, _, _ = select.select(held, [], [], 10)
@@ -169,7 +169,7 @@ def test_a_full_house_says_when_to_come_back(fleet: Fleet) -> None:
     until(lambda: "alignseg_in_flight 0.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
 
 
-def test_a_new_model_under_load_loses_nothing(fleet: Fleet) -> None:
+def test_a_new_model_under_load_loses_nothing(fleet: RayServeConfig) -> None:
     path = fleet.settings.model / FILE_NAME
     with under_load(fleet.url) as found:
         told = json.loads(path.read_text())
@@ -181,7 +181,7 @@ def test_a_new_model_under_load_loses_nothing(fleet: Fleet) -> None:
     assert set(found.versions) == {"1", "2"}
 
 
-def test_a_killed_replica_costs_no_answer(fleet: Fleet) -> None:
+def test_a_killed_replica_costs_no_answer(fleet: RayServeConfig) -> None:
     fleet.wait_for_engines(2)
     with under_load(fleet.url) as found:
         killed = min(fleet.replicas())
@@ -193,7 +193,7 @@ def test_a_killed_replica_costs_no_answer(fleet: Fleet) -> None:
     assert set(found.statuses) == {200}
 
 
-def test_a_killed_node_costs_no_answer(fleet: Fleet) -> None:
+def test_a_killed_node_costs_no_answer(fleet: RayServeConfig) -> None:
     fleet.wait_for_engines(2)
     with under_load(fleet.url) as found:
         gone = fleet.replicas()[min(fleet.replicas())]

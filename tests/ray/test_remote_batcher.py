@@ -15,7 +15,7 @@ pytest.importorskip("ray")
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from service.errors import DeadlineExceeded, EngineError, EngineLost
+from service.errors import DeadlineExceeded, DeviceLost, EngineError
 from service.model_folder.manifest import FILE_NAME, Manifest
 from service.ray_serve.engine_replica import Replica
 from service.ray_serve.messages import tag
@@ -65,10 +65,12 @@ async def replica(folder: Path, *engines: FakeEngine, **settings: Any) -> AsyncG
     (folder / FILE_NAME).write_text(manifest().model_dump_json())
     left = list(engines or [FakeEngine()])
 
-    def opener(_settings: Settings, _manifest: Manifest) -> list[Engine]:
+    def engine_factory(_settings: Settings, _manifest: Manifest) -> list[Engine]:
         return [left.pop(0)]
 
-    made = Replica(Settings(**{"model": folder, "model_poll_s": 0.01, "drain_timeout_s": 0.2, **settings}), opener)
+    made = Replica(
+        Settings(**{"model": folder, "model_poll_s": 0.01, "drain_timeout_s": 0.2, **settings}), engine_factory
+    )
     await made.start()
     try:
         yield made
@@ -116,7 +118,7 @@ async def test_a_replica_that_is_gone_costs_no_answer(tmp_path: Path) -> None:
 async def test_a_lost_engine_sends_its_pictures_elsewhere_and_asks_to_be_replaced(tmp_path: Path) -> None:
     def lose(batch: UInt8Array) -> None:
         if len(bad.batches) > 2:
-            raise EngineLost("it fell off the bus")
+            raise DeviceLost("it fell off the bus")
 
     bad = FakeEngine(before=lose)
     async with replica(tmp_path / "a", bad) as one, replica(tmp_path / "b") as other:

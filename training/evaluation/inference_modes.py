@@ -17,7 +17,7 @@ from torch.nn import functional
 from model_export.alignseg import AlignSeg
 from model_export.alignseg.sampling import upsample
 
-Look = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], Tensor]
 """Network input (N, 3, H, W) float, normalised -> logits or probabilities (N, C, H, W) float32."""
 
 Average = Literal["logits", "probabilities"]
@@ -25,7 +25,7 @@ OVERLAP = 1 / 3  # of a tile; as the published protocol
 RASTER = 16  # pixels; at 32, the stride of the coarsest map, more padding lost more than it gained
 
 
-def whole(network: AlignSeg, bf16: bool = False) -> Look:
+def whole(network: AlignSeg, bf16: bool = False) -> Predict:
     """Every picture at once; logits upsampled as in serving."""
 
     def look(x: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def whole(network: AlignSeg, bf16: bool = False) -> Look:
     return look
 
 
-def on_raster(look: Look) -> Look:
+def on_raster(look: Predict) -> Predict:
     """The last row and column are repeated until each side is one more than a multiple of RASTER, as a served bucket's.
 
     Only then do the corners of the maps at 1/4, 1/8 and 1/16 lie on those of the picture, which is what upsampling with
@@ -51,7 +51,7 @@ def on_raster(look: Look) -> Look:
     return look_padded
 
 
-def sliding(look: Look, tile: tuple[int, int], overlap: float = OVERLAP) -> Look:
+def sliding(look: Predict, tile: tuple[int, int], overlap: float = OVERLAP) -> Predict:
     """Through tiles of (height, width), neighbours sharing at least `overlap` of one; where tiles lap, their mean.
 
     The published test protocol (speedinghzl/AlignSeg, evaluate.py): a picture smaller than a tile is padded with zeros
@@ -81,7 +81,7 @@ def starts(length: int, tile: int, overlap: float = OVERLAP) -> list[int]:
     return [min(i * stride, length - tile) for i in range(count)]
 
 
-def augmented(look: Look, scales: Sequence[float], flip: bool, average: Average = "logits") -> Look:
+def augmented(look: Predict, scales: Sequence[float], flip: bool, average: Average = "logits") -> Predict:
     """The mean of the picture at each scale and, with `flip`, of each scale's mirror image.
 
     average: "logits", as the published code does, or "probabilities" (softmax), as most others do.
@@ -101,7 +101,7 @@ def augmented(look: Look, scales: Sequence[float], flip: bool, average: Average 
     return look_often
 
 
-def _scores(look: Look, x: Tensor, size: tuple[int, int], average: Average) -> Tensor:
+def _scores(look: Predict, x: Tensor, size: tuple[int, int], average: Average) -> Tensor:
     logits = look(x)
     logits = logits if logits.shape[2:] == size else upsample(logits, size)
     return logits if average == "logits" else logits.softmax(dim=1)
@@ -138,7 +138,7 @@ class Viewing:
         """Whether it is one look at the whole picture at its own size, which an engine or a server can take too."""
         return not (self.tile or self.flip or self.scales != (1.0,))
 
-    def look(self, network: AlignSeg, bf16: bool = False) -> Look:
+    def look(self, network: AlignSeg, bf16: bool = False) -> Predict:
         """The protocol, through this network."""
         look = whole(network, bf16)
         look = sliding(look, self.tile, self.overlap) if self.tile else on_raster(look)

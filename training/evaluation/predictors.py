@@ -21,7 +21,7 @@ from model_export.checkpoints import checkpoint
 from service.imaging.letterbox import prepare, restore
 from service.model_folder import manifest as manifests
 from service.types import Engine
-from training.evaluation.inference_modes import Look, on_raster, whole
+from training.evaluation.inference_modes import Predict, on_raster, whole
 
 Bytes = NDArray[np.uint8]
 Predictor = Callable[[Bytes], Bytes]
@@ -41,7 +41,7 @@ def load_network(path: Path) -> AlignSeg:
     return checkpoint.load(path)
 
 
-def with_network(network: AlignSeg, look: Look | None = None) -> Predictor:
+def with_network(network: AlignSeg, look: Predict | None = None) -> Predictor:
     """Through PyTorch, on the device the network is on; whole pictures unless another look (protocols.py) is given."""
     look = look or on_raster(whole(network))
 

@@ -16,7 +16,7 @@ from torch import Tensor, distributed, nn
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """A process among those that train together: `rank` of `size`, exchanging tensors of `device`."""
 
     rank: int = 0
@@ -24,7 +24,7 @@ class Team:
     device: str = "cpu"
 
     @classmethod
-    def join(cls, device: str) -> Team:
+    def join(cls, device: str) -> ProcessGroup:
         """The team that torchrun started this process in, or a team of one."""
         if "WORLD_SIZE" not in os.environ:
             return cls()
@@ -33,7 +33,7 @@ class Team:
         return cls(distributed.get_rank(), distributed.get_world_size(), device)
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this member writes files and talks."""
         return self.rank == 0
 

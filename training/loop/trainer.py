@@ -24,7 +24,7 @@ from training.evaluation.inference_modes import on_raster, whole
 from training.evaluation.measure import evaluate
 from training.evaluation.predictors import with_network
 from training.loop import pretrained
-from training.loop.distributed import Team
+from training.loop.distributed import ProcessGroup
 from training.loop.ema import MovingAverage
 from training.loop.losses import make_loss
 from training.loop.optim import learning_rate
@@ -36,9 +36,9 @@ from training.synthetic.render import render
 class Trainer:
     """One run, at `step` steps done of `steps`."""
 
-    def __init__(self, config: Config, device: torch.device, team: Team | None = None) -> None:
+    def __init__(self, config: Config, device: torch.device, team: ProcessGroup | None = None) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.device, self.team = config, device, team or Team()
+        self.config, self.device, self.team = config, device, team or ProcessGroup()
         self.dataset = DATASETS[config.data]
         root = Path(config.root)
         self.train_pairs = self.dataset.pairs(root, config.train_on)
@@ -159,7 +159,7 @@ class Trainer:
         if not (miou > self.best or "val" in self.config.train_on):
             return False
         self.best = miou
-        if self.team.leads:
+        if self.team.is_main:
             checkpoint.save(path, self.result, metadata=self._facts(miou))
         return True
 
@@ -177,7 +177,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Everything, atomically, by the team's leader."""
-        if not self.team.leads:
+        if not self.team.is_main:
             return
         state = {
             "config": asdict(self.config),

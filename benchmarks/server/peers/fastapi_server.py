@@ -23,7 +23,7 @@ def create_app(peer: Peer) -> FastAPI:
     app, lock = FastAPI(), threading.Lock()
 
     def segment(data: bytes) -> bytes:
-        pixels, size = open_picture(data, peer.size)
+        pixels, size = open_image(data, peer.size)
         with lock:
             ids = peer.infer(pixels[None])[0]
         return mask_png(ids, size, peer.palette)
@@ -35,7 +35,7 @@ def create_app(peer: Peer) -> FastAPI:
     return app
 
 
-def open_picture(data: bytes, size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
+def open_image(data: bytes, size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
     """(H, W, 3) uint8 RGB of the network's (width, height), and the picture's own (width, height)."""
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR)), picture.size

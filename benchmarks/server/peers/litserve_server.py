@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import litserve
 from fastapi import Depends, Request, Response
 
-from benchmarks.server.peers.fastapi_server import mask_png, open_picture
+from benchmarks.server.peers.fastapi_server import mask_png, open_image
 from benchmarks.server.peers.peer_model import Peer, from_command_line
 
 
@@ -31,7 +31,7 @@ class SegmentAPI(litserve.LitAPI):  # type: ignore[misc]
 
     def decode_request(self, request: Annotated[bytes, Depends(_body)]) -> Any:
         """Bytes -> pixels and size."""
-        return open_picture(request, self.peer.size)
+        return open_image(request, self.peer.size)
 
     def predict(self, x: Any) -> Any:
         """Pixels -> class ids."""

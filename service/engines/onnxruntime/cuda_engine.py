@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.engines.onnxruntime.engine import OnnxRuntimeEngine
-from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable
+from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable
 from service.types import UInt8Array
 
 PROVIDER: Final = "CUDAExecutionProvider"
@@ -70,7 +70,7 @@ class OnnxCudaEngine(OnnxRuntimeEngine):
 
     def _kind(self, message: str) -> type[EngineError]:
         if _STICKY.search(message):
-            return EngineLost
+            return DeviceLost
         return EngineOutOfMemory if "ALLOC" in message else super()._kind(message)  # of cuBLAS and cuDNN, by status
 
 

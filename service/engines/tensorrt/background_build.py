@@ -1,4 +1,4 @@
-"""ALIGNSEG_BUILD=auto: a missing TensorRT engine is built while another runtime serves.
+"""ALIGNSEG_BUILD_ENGINE=auto: a missing TensorRT engine is built while another runtime serves.
 
 It is built by a process of its own, since building takes gigabytes and the export's packages; the service never
 imports them. When the engine is there, the model folder has changed, and the service exchanges its runtime for it.
@@ -30,7 +30,7 @@ def start(folder: Path, model: str, command: list[str] | None = None) -> threadi
         _started.add((folder, model))
     if command is None and importlib.util.find_spec("onnx") is None:
         log.warning(
-            "ALIGNSEG_BUILD=auto builds with onnx, onnxscript, onnx-ir, torch and safetensors; install these by name. "
+            "ALIGNSEG_BUILD_ENGINE=auto needs onnx, onnxscript, onnx-ir, torch and safetensors; install these by name. "
             "(The extra `export` brings onnxruntime, which would displace onnxruntime-gpu.)"
         )
         return None

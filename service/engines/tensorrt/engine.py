@@ -23,7 +23,7 @@ from service.engines.confidence import confidence
 from service.engines.cuda import Device, check
 from service.engines.tensorrt import library
 from service.engines.tensorrt.buffers import Buffers
-from service.errors import EngineError, EngineLost, EngineOutOfMemory, ManifestError
+from service.errors import DeviceLost, EngineError, EngineOutOfMemory, ManifestError
 from service.model_folder.engine_plan import PlanInfo
 from service.types import Inference, UInt8Array
 
@@ -213,7 +213,7 @@ class TensorRtEngine:
             self._enqueue(shape)
             graph = check(cuda, cuda.cudaStreamEndCapture(stream), "ending a capture")
             return check(cuda, cuda.cudaGraphInstantiate(graph, 0), "instantiating a graph")
-        except EngineLost:
+        except DeviceLost:
             raise
         except EngineError as error:
             if graph is None:

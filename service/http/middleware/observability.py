@@ -14,7 +14,7 @@ from service.http.security_headers import HEADERS, PROBES
 from service.telemetry import request_record
 from service.telemetry.logs import AccessLog
 from service.telemetry.metrics import Metrics
-from service.telemetry.request_record import Record
+from service.telemetry.request_record import RequestRecord
 from service.telemetry.tracing import Tracer
 
 REQUEST_ID: Final = "X-Request-Id"
@@ -48,7 +48,7 @@ class ObserveMiddleware:
             request_record.leave(token)
             self._finish(scope, record)
 
-    def _finish(self, scope: Scope, record: Record) -> None:
+    def _finish(self, scope: Scope, record: RequestRecord) -> None:
         record.route = _route(scope)
         record.status = record.status or 499  # nginx's number for a client that left before there was an answer
         if self._tracer is not None:
@@ -63,13 +63,13 @@ def request_id_in(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return given if _SAFE.fullmatch(given) else None
 
 
-def _begin(scope: Scope) -> Record:
+def _begin(scope: Scope) -> RequestRecord:
     request_id = request_id_in(scope["headers"]) or f"{random.getrandbits(128):032x}"
     scope.setdefault("state", {})["request_id"] = request_id
-    return Record(request_id, method=scope["method"], path=scope["path"])
+    return RequestRecord(request_id, method=scope["method"], path=scope["path"])
 
 
-def _noting(record: Record, send: Send) -> Send:
+def _noting(record: RequestRecord, send: Send) -> Send:
     async def noting(message: Message) -> None:
         if message["type"] == "http.response.start":
             record.status = message["status"]

@@ -8,13 +8,13 @@ import orjson
 from fastapi import FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.errors import QueueFull
+from service.errors import Overloaded
 from service.http.query_params import PARAMETERS, Parameter
 from service.http.security_headers import PROBES
 from service.model_folder.manifest import ClassEntry, Manifest
 from service.rendering import media_types
 from service.rendering.json_response import render_json
-from service.rendering.options import Wishes
+from service.rendering.options import RenderOptions
 from service.rendering.segmentation import Segmentation
 
 
@@ -95,7 +95,7 @@ class SeveralAnswers(Strict):
     results: list[SegmentAnswer | FailedPicture]
 
 
-def _example(wishes: Wishes) -> Any:
+def _example(wishes: RenderOptions) -> Any:
     """A real answer on a street of 12x8 pixels: sky above, a building to the left, road below."""
     classes = (("sky", (128, 128, 128)), ("building", (128, 0, 0)), ("road", (128, 64, 128)))
     model = Manifest.model_construct(
@@ -110,10 +110,12 @@ def _example(wishes: Wishes) -> Any:
 
 def _examples() -> dict[str, Any]:
     return {
-        "mask as PNG": {"value": _example(Wishes())},
-        "masks=rle": {"value": _example(Wishes(masks="rle"))},
-        "masks=polygons&classes=building": {"value": _example(Wishes(masks="polygons", classes=("building",)))},
-        "several pictures": {"value": {"results": [_example(Wishes(masks="none")), {"problem": _PROBLEM_EXAMPLE}]}},
+        "mask as PNG": {"value": _example(RenderOptions())},
+        "masks=rle": {"value": _example(RenderOptions(masks="rle"))},
+        "masks=polygons&classes=building": {"value": _example(RenderOptions(masks="polygons", classes=("building",)))},
+        "several pictures": {
+            "value": {"results": [_example(RenderOptions(masks="none")), {"problem": _PROBLEM_EXAMPLE}]}
+        },
     }
 
 
@@ -132,9 +134,9 @@ _FORM: Final = {
     }
 }
 _PROBLEM_EXAMPLE: Final = {
-    "type": f"urn:alignseg:problem:{QueueFull.slug}",
-    "title": QueueFull.title,
-    "status": QueueFull.status,
+    "type": f"urn:alignseg:problem:{Overloaded.slug}",
+    "title": Overloaded.title,
+    "status": Overloaded.status,
     "detail": "64 requests are in flight, at most 64 are taken (ALIGNSEG_MAX_IN_FLIGHT). Come back after Retry-After.",
     "request_id": "9b1f0a6c2f1d4d0e8f3a5b7c9d1e2f30",
     "retry_after_s": 1.873,

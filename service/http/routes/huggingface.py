@@ -13,7 +13,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 
-from service.errors import BadRequest, TooManyBytes
+from service.errors import BadRequest, PayloadTooLarge
 from service.http.openapi import huggingface
 from service.http.request_lifecycle import exchange
 from service.http.uploads import media_type, read_body
@@ -67,9 +67,9 @@ async def image_segmentation(request: Request) -> Response:
 
 
 def _parse(body: bytes) -> tuple[bytes, _Parameters]:
-    """Raises BadRequest or TooManyBytes."""
+    """Raises BadRequest or PayloadTooLarge."""
     if len(body) > MAX_JSON_BYTES:
-        raise TooManyBytes(
+        raise PayloadTooLarge(
             f"the JSON has {len(body)} bytes, at most {MAX_JSON_BYTES} are taken. Send the picture as body."
         )
     try:

@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
-from service.errors import BadRequest, NotReady, TooManyPixels
+from service.errors import BadRequest, ImageTooLarge, NotReady
 from service.http import kserve_codec
 from service.http.kserve_codec import Limits, Wanted
 from service.http.multi_image import for_each
@@ -86,7 +86,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     _find(request, model, version)
     json_bytes = _json_bytes(request)
     pipeline = _pipeline(request)
-    limits = Limits(pipeline.settings.max_pictures, pipeline.settings.max_pixels)
+    limits = Limits(pipeline.settings.max_images, pipeline.settings.max_pixels)
 
     async def work(body: bytes, deadline: float) -> Response:
         wanted = await pipeline.off_loop(kserve_codec.parse, body, json_bytes, limits)
@@ -112,7 +112,7 @@ async def _segment(pipeline: Pipeline, wanted: Wanted, deadline: float) -> list[
 
     def keep(index: int, seg: Segmentation) -> bytes:
         if len(wanted.pictures) * seg.ids.size > most:
-            raise TooManyPixels(f"{len(wanted.pictures)} maps of {seg.ids.size} pixels; at most {most} in one tensor.")
+            raise ImageTooLarge(f"{len(wanted.pictures)} maps of {seg.ids.size} pixels; at most {most} in one tensor.")
         maps = {kserve_codec.CLASS_MAP: seg.ids, kserve_codec.CONFIDENCE: seg.confidence}
         found[index] = _Maps(seg.model, {name: values for name in wanted.outputs if (values := maps[name]) is not None})
         return b""

@@ -16,7 +16,7 @@ from service.http.request_lifecycle import exchange
 from service.http.uploads import read_pictures
 from service.inference.pipeline import Answer, Pipeline
 from service.rendering import formats, media_types
-from service.rendering.options import Wishes
+from service.rendering.options import RenderOptions
 from service.rendering.segmentation import find_classes
 
 router = APIRouter(tags=["segmentation"])
@@ -71,14 +71,16 @@ def _response(answer: Answer, media_type: str) -> Response:
     return Response(answer.body, headers=headers)
 
 
-def _refuse_early(pipeline: Pipeline, asked: Wishes) -> None:
+def _refuse_early(pipeline: Pipeline, asked: RenderOptions) -> None:
     """What the model at hand can't do is said before the upload. Raises BadRequest."""
     find_classes(asked.classes, pipeline.manifest)
     if asked.confidence:
         pipeline.require_confidence()
 
 
-async def _answer_one(pipeline: Pipeline, media_type: str, asked: Wishes, deadline: float, data: bytes) -> Answer:
+async def _answer_one(
+    pipeline: Pipeline, media_type: str, asked: RenderOptions, deadline: float, data: bytes
+) -> Answer:
     render = partial(formats.render, media_type, asked)
     return await pipeline.answer(
         data,

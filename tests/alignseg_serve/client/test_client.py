@@ -66,7 +66,7 @@ async def test_the_async_one_does_too() -> None:
 def test_it_does_not_wait_past_its_deadline() -> None:
     script = Script(refusal(429, 30))
     began = time.monotonic()
-    with client(script, timeout_s=0.2) as c, pytest.raises(errors.Busy) as caught:
+    with client(script, timeout_s=0.2) as c, pytest.raises(errors.Overloaded) as caught:
         c.classes()
     assert time.monotonic() - began < 1
     assert caught.value.problem.retry_after_s == 30
@@ -75,8 +75,8 @@ def test_it_does_not_wait_past_its_deadline() -> None:
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, errors.PictureRefused), (413, errors.PictureRefused), (415, errors.PictureRefused), (401, errors.NotAllowed),
-     (504, errors.TooLate), (500, errors.ServerFailed), (404, errors.ServerFailed)],
+    [(400, errors.InvalidImageError), (413, errors.InvalidImageError), (415, errors.InvalidImageError),
+     (401, errors.AuthenticationError), (504, errors.ServerTimeout), (500, errors.ServerError), (404, errors.ServerError)],
 )  # fmt: skip
 def test_refusals_that_are_final(status: int, kind: type[errors.ServerProblem]) -> None:
     script = Script(refusal(status))
@@ -88,7 +88,7 @@ def test_refusals_that_are_final(status: int, kind: type[errors.ServerProblem]) 
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"[1]", b""])
 def test_a_proxy_that_knows_no_problems(body: bytes) -> None:
-    with client(Script(httpx.Response(502, content=body))) as c, pytest.raises(errors.ServerFailed, match="502"):
+    with client(Script(httpx.Response(502, content=body))) as c, pytest.raises(errors.ServerError, match="502"):
         c.classes()
 
 
@@ -106,10 +106,10 @@ def test_a_server_that_was_lost_over_it_may_have_a_neighbour(lost: httpx.Respons
 async def test_neighbours_are_not_lost_one_after_the_other() -> None:
     script = Script(LOST)
     async with AsyncClient("http://server", transport=httpx.MockTransport(script)) as c:
-        with pytest.raises(errors.Unreachable, match="disconnected"):
+        with pytest.raises(errors.ConnectionFailed, match="disconnected"):
             await c.classes()
     assert len(script.requests) == 2
-    with client(script := Script(LOST), timeout_s=0.05) as c, pytest.raises(errors.Unreachable):
+    with client(script := Script(LOST), timeout_s=0.05) as c, pytest.raises(errors.ConnectionFailed):
         c.classes()
     assert len(script.requests) == 1  # there was no time for another
 
@@ -117,9 +117,9 @@ async def test_neighbours_are_not_lost_one_after_the_other() -> None:
 @pytest.mark.parametrize("body", [{"json": {}}, {"json": []}, {"text": "hello"}, {"json": CLASSES | {"classes": [7]}}])
 def test_another_server(body: dict[str, Any]) -> None:
     with client(Script(httpx.Response(200, **body))) as c:
-        with pytest.raises(errors.BadAnswer, match="Is it an AlignSeg server"):
+        with pytest.raises(errors.UnexpectedResponse, match="Is it an AlignSeg server"):
             c.classes()
-        with pytest.raises(errors.BadAnswer):
+        with pytest.raises(errors.UnexpectedResponse):
             c.segment(b"x")
 
 
@@ -127,7 +127,7 @@ def test_another_server(body: dict[str, Any]) -> None:
 def test_nobody_there(error: Exception) -> None:
     with client(Script(error)) as c:
         assert c.ready() is False
-        with pytest.raises(errors.Unreachable, match="Is the server running"):
+        with pytest.raises(errors.ConnectionFailed, match="Is the server running"):
             c.classes()
 
 

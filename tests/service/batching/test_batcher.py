@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from service.batching.batcher import Batcher, _settle
-from service.batching.queue import Item
-from service.errors import DeadlineExceeded, EngineError, EngineLost, EngineOutOfMemory, NotReady
+from service.batching.queue import QueuedImage
+from service.errors import DeadlineExceeded, DeviceLost, EngineError, EngineOutOfMemory, NotReady
 from service.types import Inference, UInt8Array
 from tests.support.fake_engine import FakeEngine, Gate
 
@@ -202,13 +202,13 @@ async def test_out_of_memory_on_one_picture_is_told() -> None:
 async def test_a_lost_engine_answers_all_and_takes_no_more() -> None:
     async with blocked() as (engine, gate, batcher, first):
         tasks = await submit_all(batcher, *[picture() for _ in range(6)])
-        engine.before = raising(EngineLost("sticky"), lambda batch: True)
+        engine.before = raising(DeviceLost("sticky"), lambda batch: True)
         gate.opened.set()
         await first
         done = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(d, EngineLost) for d in done)
+        assert all(isinstance(d, DeviceLost) for d in done)
         assert batcher.lost is not None
-        with pytest.raises(EngineLost, match="sticky"):
+        with pytest.raises(DeviceLost, match="sticky"):
             await batcher.submit(picture())
     assert len(engine.batches) == 2
 
@@ -264,7 +264,7 @@ async def test_a_storm_of_cancellations_loses_nobody() -> None:
 
 async def test_an_answer_that_is_set_already_keeps_no_neighbour_from_its_own() -> None:
     loop = asyncio.get_running_loop()
-    batch = [Item(picture(), False, None, 0.0, 1.0, loop.create_future()) for _ in range(3)]
+    batch = [QueuedImage(picture(), False, None, 0.0, 1.0, loop.create_future()) for _ in range(3)]
     batch[0].answer.cancel()
     batch[1].answer.set_exception(NotReady("told before"))
     _settle(batch, [EngineError("for all")] * 3)
@@ -279,7 +279,7 @@ async def test_a_failure_beside_the_engine_answers_the_batch_in_hand() -> None:
         raise ValueError("the counter is broken")
 
     batcher = Batcher([FakeEngine()], on_call=broken)
-    with pytest.raises(EngineLost, match="the counter is broken"):
+    with pytest.raises(DeviceLost, match="the counter is broken"):
         async with asyncio.timeout(5):
             await batcher.submit(picture())
     assert batcher.lost is not None
@@ -315,11 +315,11 @@ async def test_each_engine_can_be_asked_for() -> None:
 
 
 async def test_what_a_lost_engine_had_begun_the_others_finish() -> None:
-    good, bad = FakeEngine(2), FakeEngine(2, raising(EngineLost("gone"), lambda batch: True))
+    good, bad = FakeEngine(2), FakeEngine(2, raising(DeviceLost("gone"), lambda batch: True))
     async with in_front_of(bad, good) as batcher:
         answers = await asyncio.gather(*(batcher.submit(picture(i)) for i in range(40)))
         assert [int(a.ids[0, 0]) for a in answers] == [i % 4 for i in range(40)]
-        with pytest.raises(EngineLost, match="gone"):
+        with pytest.raises(DeviceLost, match="gone"):
             await batcher.submit(picture(), worker=0)
         assert batcher.working == [1]
         assert batcher.lost is None
@@ -328,13 +328,13 @@ async def test_what_a_lost_engine_had_begun_the_others_finish() -> None:
 
 
 async def test_when_all_are_lost_everybody_is_told() -> None:
-    engines = [FakeEngine(1, raising(EngineLost("gone"), lambda batch: True)) for _ in range(3)]
+    engines = [FakeEngine(1, raising(DeviceLost("gone"), lambda batch: True)) for _ in range(3)]
     async with in_front_of(*engines) as batcher:
         answers = await asyncio.gather(*(batcher.submit(picture(i)) for i in range(20)), return_exceptions=True)
-        assert all(isinstance(answer, EngineLost) for answer in answers)
+        assert all(isinstance(answer, DeviceLost) for answer in answers)
         assert batcher.working == []
         assert batcher.lost is not None
-        with pytest.raises(EngineLost, match="gone"):
+        with pytest.raises(DeviceLost, match="gone"):
             await batcher.submit(picture())
 
 

@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from service.admission.controller import Admission
-from service.errors import EngineLost, EngineOutOfMemory
+from service.admission.controller import AdmissionController
+from service.errors import DeviceLost, EngineOutOfMemory
 from service.types import Inference, UInt8Array
 from tests.support.fake_engine import FakeEngine, Gate, encoded, serving, striped
 
@@ -107,7 +107,7 @@ async def test_out_of_memory_by_size_harms_nobody() -> None:
 
 
 async def test_a_lost_engine_answers_all_and_asks_for_a_new_process() -> None:
-    got = await crowd(FakeEngine(max_batch=8), fail(EngineLost("sticky error 700")))
+    got = await crowd(FakeEngine(max_batch=8), fail(DeviceLost("sticky error 700")))
     answers = [got.poisoned, *got.neighbours, got.later]
     assert [r.status_code for r in answers] == [503] * 7
     assert all("sticky error 700" in r.json()["detail"] for r in answers)
@@ -141,7 +141,7 @@ async def test_a_hung_engine_lets_nobody_wait_past_the_deadline_and_fails_livene
         assert (await client.get("/healthz/live")).status_code == 200
 
 
-async def left(admission: Admission) -> None:
+async def left(admission: AdmissionController) -> None:
     """Wait until nobody is in the house."""
     while admission.in_flight:  # noqa: ASYNC110 - it has no event for that, and needs none
         await asyncio.sleep(0.01)

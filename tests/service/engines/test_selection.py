@@ -14,7 +14,7 @@ from service.engines.onnxruntime.engine import OnnxRuntimeEngine
 from service.engines.openvino import engine as openvino
 from service.engines.reference_check import SelfTest
 from service.engines.tensorrt import background_build, library
-from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable, ManifestError
+from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
 from service.model_folder import manifest as manifests
 from service.settings import Settings
 from service.types import Inference, UInt8Array
@@ -91,7 +91,7 @@ def test_a_plan_that_does_not_fit_into_memory_is_none_either(
     assert "not tensorrt: allocating" in line
     gpu.cuda.limit = 2**30
     gpu.cuda.fails["cudaMalloc"] = Error.cudaErrorIllegalAddress
-    with pytest.raises(EngineLost):  # nothing would run on that device
+    with pytest.raises(DeviceLost):  # nothing would run on that device
         opened(folder, caplog)
 
 
@@ -163,7 +163,7 @@ def test_no_feature_map_is_computed_on_the_cpu() -> None:
 @pytest.mark.parametrize(
     ("message", "kind"),
     [
-        ("CUDA failure 700: an illegal memory access was encountered", EngineLost),
+        ("CUDA failure 700: an illegal memory access was encountered", DeviceLost),
         ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED", EngineError),
         ("CUDA failure 701: too many resources requested for launch", EngineError),
         ("Failed to allocate memory for requested buffer of size 1", EngineOutOfMemory),

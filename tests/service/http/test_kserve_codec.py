@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import BadRequest, RequestError, TooManyBytes, TooManyPixels
+from service.errors import BadRequest, ImageTooLarge, PayloadTooLarge, RequestError
 from service.http import kserve_codec
 from service.http.kserve_codec import Limits, Wanted
 
@@ -145,12 +145,12 @@ def test_whatever_comes_it_is_read_or_refused(request: object, tail: bytes, off:
 
 
 def test_a_shape_beyond_the_limit_is_refused_by_its_numbers_alone() -> None:
-    with pytest.raises(TooManyPixels, match="at most 100"):
+    with pytest.raises(ImageTooLarge, match="at most 100"):
         parse(pictures([1, 2**40, 2**40, 3], parameters={"binary_data_size": 3}), tail=b"abc")
 
 
 def test_json_without_end() -> None:
-    with pytest.raises(TooManyBytes, match="Send tensors as binary"):
+    with pytest.raises(PayloadTooLarge, match="Send tensors as binary"):
         kserve_codec.parse(b" " * (kserve_codec.MAX_JSON_BYTES + 1), None, LIMITS)
 
 

@@ -39,7 +39,7 @@ async def test_a_bad_one_fails_alone() -> None:
     results = response.json()["results"]
     SeveralAnswers.model_validate(response.json())
     assert [r.get("problem", {}).get("status") for r in results] == [None, 415, 415, 400, 413, None]
-    assert results[2]["problem"]["type"] == "urn:alignseg:problem:not-an-image"
+    assert results[2]["problem"]["type"] == "urn:alignseg:problem:unsupported-image"
     assert results[2]["problem"]["request_id"] == "mine"
     assert [r["classes"][0]["id"] for r in (results[0], results[5])] == [1, 3]
 
@@ -105,10 +105,10 @@ async def test_a_deadline_frees_all_places() -> None:
 
 
 async def test_too_many_says_how_many() -> None:
-    async with serving(max_pictures=2) as (client, _):
+    async with serving(max_images=2) as (client, _):
         problem = (await client.post("/segment", **form(picture(0), picture(0), picture(0)))).json()
     assert "3 fields 'image'" in problem["detail"]
-    assert "expected 1 to 2 (ALIGNSEG_MAX_PICTURES)" in problem["detail"]
+    assert "expected 1 to 2 (ALIGNSEG_MAX_IMAGES)" in problem["detail"]
 
 
 async def test_a_lone_clients_pictures_wait_for_one_another_where_their_pixels_leave_no_room() -> None:

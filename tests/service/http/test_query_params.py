@@ -3,14 +3,14 @@ import pytest
 from service.errors import BadRequest
 from service.http.query_params import PARAMETERS, parse
 from service.rendering import media_types
-from service.rendering.options import Wishes
+from service.rendering.options import RenderOptions
 from service.rendering.segmentation import find_classes
 from tests.support.fake_engine import manifest
 
 
 def test_nothing_asked_for() -> None:
-    assert parse([], media_types.JSON) == Wishes()
-    assert parse([(name, "") for name in PARAMETERS], media_types.PNG) == Wishes()  # an HTML form's empty fields
+    assert parse([], media_types.JSON) == RenderOptions()
+    assert parse([(name, "") for name in PARAMETERS], media_types.PNG) == RenderOptions()  # an HTML form's empty fields
 
 
 def test_everything_at_once() -> None:
@@ -18,7 +18,7 @@ def test_everything_at_once() -> None:
         ("masks", "RLE"), ("classes", "road, car"), ("classes", "2"), ("alpha", "0.25"), ("confidence", "1"),
         ("tile", "True"), ("include", "overlay,class_masks"),
     ]  # fmt: skip
-    assert parse(query, media_types.JSON) == Wishes(
+    assert parse(query, media_types.JSON) == RenderOptions(
         frozenset({"overlay", "class_masks"}), "rle", ("road", "car", "2"), 0.25, confidence=True, tile=True
     )
 
@@ -58,7 +58,7 @@ def test_what_has_no_meaning_for_an_answer_is_not_ignored(name: str, value: str,
 
 
 def test_what_would_change_nothing_is_no_error() -> None:
-    assert parse([("confidence", "false"), ("masks", "png"), ("alpha", "0.5")], media_types.NPY) == Wishes()
+    assert parse([("confidence", "false"), ("masks", "png"), ("alpha", "0.5")], media_types.NPY) == RenderOptions()
 
 
 def test_classes_by_name_and_id() -> None:

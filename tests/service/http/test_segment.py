@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import EngineError, EngineLost
+from service.errors import DeviceLost, EngineError
 from service.http.openapi.segment import SegmentAnswer
 from tests.support.fake_engine import COLORS, FakeEngine, Gate, encoded, opened, serving, striped
 
@@ -98,19 +98,19 @@ NOISE = encoded(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.
 FORM = "multipart/form-data; boundary=x"
 FORM_HEAD = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
 REFUSED = {
-    "no picture": ({"content": b"hello"}, 415, "not-an-image"),
-    "a GIF": ({"content": encoded(PICTURE, "GIF")}, 415, "not-an-image"),
-    "truncated": ({"content": NOISE[:-300]}, 400, "damaged-image"),
-    "damaged": ({"content": PNG[:40] + b"\0\0\0" + PNG[43:]}, 400, "damaged-image"),
-    "header alone": ({"content": PNG[:20]}, 400, "damaged-image"),
+    "no picture": ({"content": b"hello"}, 415, "unsupported-image"),
+    "a GIF": ({"content": encoded(PICTURE, "GIF")}, 415, "unsupported-image"),
+    "truncated": ({"content": NOISE[:-300]}, 400, "corrupt-image"),
+    "damaged": ({"content": PNG[:40] + b"\0\0\0" + PNG[43:]}, 400, "corrupt-image"),
+    "header alone": ({"content": PNG[:20]}, 400, "corrupt-image"),
     "empty body": ({"content": b""}, 400, "bad-request"),
     "empty file": ({"files": {"image": ("a.png", b"", "image/png")}}, 400, "bad-request"),
-    "too many bytes, announced": ({"content": b"\xff" * 5001}, 413, "too-many-bytes"),
-    "too many bytes, streamed": ({"content": stream(10_000)}, 413, "too-many-bytes"),
-    "too many bytes in a form": ({"files": {"image": ("a.png", b"\xff" * 6000)}}, 413, "too-many-bytes"),
+    "too many bytes, announced": ({"content": b"\xff" * 5001}, 413, "payload-too-large"),
+    "too many bytes, streamed": ({"content": stream(10_000)}, 413, "payload-too-large"),
+    "too many bytes in a form": ({"files": {"image": ("a.png", b"\xff" * 6000)}}, 413, "payload-too-large"),
     "too many bytes in a form, streamed": (
-        {"content": stream(10_000, FORM_HEAD), "headers": {"Content-Type": FORM}}, 413, "too-many-bytes"),
-    "too many pixels": ({"content": encoded(np.zeros((101, 100), np.uint8))}, 413, "too-many-pixels"),
+        {"content": stream(10_000, FORM_HEAD), "headers": {"Content-Type": FORM}}, 413, "payload-too-large"),
+    "too many pixels": ({"content": encoded(np.zeros((101, 100), np.uint8))}, 413, "image-too-large"),
     "another field": ({"files": {"file": ("a.png", PNG)}}, 400, "bad-request"),
     "too many pictures": ({"files": [("image", (f"{i}.png", b"x")) for i in range(17)]}, 400, "bad-request"),
     "several pictures as one": (
@@ -208,7 +208,7 @@ async def test_a_full_house_refuses_before_reading() -> None:
         assert (await client.post("/segment", content=PNG)).status_code == 200
     assert refused.status_code == 429
     assert int(refused.headers["retry-after"]) >= 1
-    assert refused.json()["type"] == "urn:alignseg:problem:queue-full"
+    assert refused.json()["type"] == "urn:alignseg:problem:overloaded"
     assert refused.json()["retry_after_s"] > 0
     assert read == []
 
@@ -290,7 +290,7 @@ async def test_a_lost_engine_fails_liveness() -> None:
     engine = FakeEngine()
     async with serving(engine) as (client, _):
         assert (await client.get("/healthz/live")).status_code == 200
-        engine.before = _raise(EngineLost("sticky error 700"))
+        engine.before = _raise(DeviceLost("sticky error 700"))
         response = await client.post("/segment", content=PNG)
         assert (response.status_code, response.headers["retry-after"]) == (503, "5")
         for path in ("/healthz/live", "/healthz/ready"):

@@ -9,7 +9,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from service.errors import DamagedImage
+from service.errors import CorruptImage
 from service.imaging import decode_limits
 from service.imaging.decode import decode
 
@@ -45,7 +45,7 @@ IN_PIECES = {
 @pytest.mark.parametrize("data", IN_PIECES.values(), ids=IN_PIECES)
 def test_too_many_pieces(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "open", lambda *args, **options: pytest.fail("opened"))
-    with pytest.raises(DamagedImage, match="20000 pieces"):
+    with pytest.raises(CorruptImage, match="20000 pieces"):
         decode(data, 10**6)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.imaging.decode import decode, decode_enough
+from service.imaging.decode import decode, decode_downscaled
 from service.imaging.letterbox import enough, prepare
-from service.imaging.model_input import PictureLimits, open_picture
+from service.imaging.model_input import ImageLimits, open_image
 from service.rendering import media_types
 from service.types import UInt8Array
 from tests.service.imaging.test_geometry import Threshold
@@ -32,7 +32,7 @@ def jpeg(pixels: UInt8Array, orientation: int = 1) -> bytes:
 
 
 def shrunk(data: bytes) -> tuple[UInt8Array, tuple[int, int]]:
-    return decode_enough(data, 10**9, lambda pixels: None, lambda size: enough(size, BUCKETS))
+    return decode_downscaled(data, 10**9, lambda pixels: None, lambda size: enough(size, BUCKETS))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_edges_stay_where_they_are(flip: bool) -> None:
 def test_the_network_sees_the_same_with_and_without_pixels() -> None:
     data = jpeg(blobs(576, 768), orientation=6)
     (nothing, alone), (pixels, beside) = (
-        open_picture(data, BUCKETS, PictureLimits(10**9), with_pixels=wanted) for wanted in (False, True)
+        open_image(data, BUCKETS, ImageLimits(10**9), with_pixels=wanted) for wanted in (False, True)
     )
     np.testing.assert_array_equal(alone.tensor(0), beside.tensor(0))
     assert nothing is None

@@ -3,9 +3,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from service.errors import TooManyPixels
-from service.imaging.model_input import PictureLimits, Whole, open_picture
-from service.imaging.tiling import Tiled, how_many, spans
+from service.errors import ImageTooLarge
+from service.imaging.model_input import ImageLimits, SingleInput, open_image
+from service.imaging.tiling import TiledInput, how_many, spans
 from tests.support.fake_engine import encoded
 
 
@@ -28,7 +28,7 @@ def test_spans_cover_overlap_and_part_in_the_middle(window: int) -> None:
 @pytest.mark.parametrize("size", [(40, 60), (41, 24), (16, 25), (10, 100), (97, 16), (64, 64)])
 def test_what_each_tile_says_of_itself_is_put_together_again(size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    tiled = Tiled(pixels, [(16, 24), (24, 16)], max_tiles=100)
+    tiled = TiledInput(pixels, [(16, 24), (24, 16)], max_tiles=100)
     tensors = [tiled.tensor(i) for i in range(tiled.count)]
     assert len({t.shape for t in tensors}) == 1
     assert all(t.flags.c_contiguous for t in tensors)
@@ -36,7 +36,7 @@ def test_what_each_tile_says_of_itself_is_put_together_again(size: tuple[int, in
 
 
 def test_each_pixel_comes_from_the_tile_in_whose_middle_it_lies_most() -> None:
-    tiled = Tiled(np.zeros((16, 56, 3), dtype=np.uint8), [(16, 24)], max_tiles=9)
+    tiled = TiledInput(np.zeros((16, 56, 3), dtype=np.uint8), [(16, 24)], max_tiles=9)
     numbered = [np.full((16, 24), i, dtype=np.uint8) for i in range(tiled.count)]
     centres = np.array([s.start + 12 for s in spans(56, 24)])
     nearest = np.abs(np.arange(56)[:, None] + 0.5 - centres).argmin(axis=1)
@@ -44,20 +44,24 @@ def test_each_pixel_comes_from_the_tile_in_whose_middle_it_lies_most() -> None:
 
 
 def test_the_bucket_with_the_fewest_tiles() -> None:
-    assert Tiled(np.zeros((48, 16, 3), np.uint8), [(16, 24), (24, 16)], 9).tensor(0).shape == (24, 16, 3)
+    assert TiledInput(np.zeros((48, 16, 3), np.uint8), [(16, 24), (24, 16)], 9).tensor(0).shape == (24, 16, 3)
 
 
 def test_too_many_tiles_says_how_many() -> None:
-    with pytest.raises(TooManyPixels, match=r"100x10, 12 tiles of 12x10; at most 11 .*ALIGNSEG_MAX_TILES"):
-        Tiled(np.zeros((10, 100, 3), np.uint8), [(10, 12)], max_tiles=11)
-    with pytest.raises(TooManyPixels):
-        Tiled(np.zeros((1, 1_000_000, 3), np.uint8), [(4, 4)], max_tiles=64)  # and says so at once
+    with pytest.raises(ImageTooLarge, match=r"100x10, 12 tiles of 12x10; at most 11 .*ALIGNSEG_MAX_TILES"):
+        TiledInput(np.zeros((10, 100, 3), np.uint8), [(10, 12)], max_tiles=11)
+    with pytest.raises(ImageTooLarge):
+        TiledInput(np.zeros((1, 1_000_000, 3), np.uint8), [(4, 4)], max_tiles=64)  # and says so at once
 
 
 def test_a_picture_that_fits_is_seen_whole() -> None:
     pixels = np.zeros((16, 24, 3), np.uint8)
     for data in (pixels, encoded(pixels)):
-        for buckets, tile, kind in (([(16, 24)], True, Whole), ([(8, 8)], False, Whole), ([(8, 8)], True, Tiled)):
-            seen_pixels, seen = open_picture(data, buckets, PictureLimits(10**6, 50), tile=tile)
+        for buckets, tile, kind in (
+            ([(16, 24)], True, SingleInput),
+            ([(8, 8)], False, SingleInput),
+            ([(8, 8)], True, TiledInput),
+        ):
+            seen_pixels, seen = open_image(data, buckets, ImageLimits(10**6, 50), tile=tile)
             assert isinstance(seen, kind)
             assert seen_pixels is None

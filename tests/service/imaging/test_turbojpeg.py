@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.errors import DamagedImage
+from service.errors import CorruptImage
 from service.imaging import turbojpeg
 from service.imaging.decode import decode
 from training.synthetic.render import render
@@ -51,7 +51,7 @@ def test_what_is_damaged_is_pillows_business() -> None:
     whole = saved((48, 64))
     for length in (len(whole) - 1, len(whole) // 2, len(whole) - 40):
         assert turbojpeg.decode(whole[:length], opened(whole[:length])) is None
-        with pytest.raises(DamagedImage):
+        with pytest.raises(CorruptImage):
             decode(whole[:length], 10**6)
 
 
@@ -130,5 +130,5 @@ def test_a_second_scan_after_a_whole_one_is_not_gone_through() -> None:
     at = data.index(b"\xff\xda")
     twice = data[:-2] + data[at:-2] + b"\xff\xd9"
     assert turbojpeg.count_scans(twice) == 1
-    with pytest.raises(DamagedImage, match="does not decode"):
+    with pytest.raises(CorruptImage, match="does not decode"):
         decode(twice, 10**6)

@@ -49,7 +49,7 @@ class House:
 
     async def tried(self) -> None:
         watch = self.app.state.watch
-        watch.look_now()
+        watch.check_now()
         for _ in range(2000):
             await asyncio.sleep(0.002)
             if not watch._told.is_set() and not watch.busy:
@@ -61,7 +61,7 @@ class House:
 async def house(folder: Path, **settings: object) -> AsyncGenerator[House, None]:
     made = House(folder)
     made.put("1")
-    made.app = create_app(Settings(**{"model": folder, "model_poll_s": 0, **settings}), opener=made.open)  # type: ignore[arg-type]
+    made.app = create_app(Settings(**{"model": folder, "model_poll_s": 0, **settings}), engine_factory=made.open)  # type: ignore[arg-type]
     async with serving_app(made.app) as client:
         made.client = client
         yield made
@@ -99,7 +99,7 @@ async def test_a_model_that_comes_while_the_first_one_warms_up_is_noticed(tmp_pa
     made = House(tmp_path)
     made.put("1")
     made.next.before = lambda _batch: made.put("2") if len(made.engines) == 1 else None
-    made.app = create_app(Settings(model=tmp_path, model_poll_s=0.02), opener=made.open)
+    made.app = create_app(Settings(model=tmp_path, model_poll_s=0.02), engine_factory=made.open)
     async with serving_app(made.app) as client:
         made.client = client
         assert await made.version() == "1"

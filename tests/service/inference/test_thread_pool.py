@@ -3,11 +3,11 @@ import threading
 
 import pytest
 
-from service.inference.thread_pool import Pool
+from service.inference.thread_pool import ThreadPool
 
 
 async def test_runs_and_raises() -> None:
-    pool = Pool("test", 1)
+    pool = ThreadPool("test", 1)
     assert await pool.run(lambda a, b: a + b, 1, 2) == 3
     with pytest.raises(ZeroDivisionError):
         await pool.run(lambda: 1 / 0)
@@ -15,7 +15,7 @@ async def test_runs_and_raises() -> None:
 
 
 async def test_cancelled_work_ends_with_its_thread_and_waiting_work_at_once() -> None:
-    pool, started, go = Pool("test", 1), threading.Event(), threading.Event()
+    pool, started, go = ThreadPool("test", 1), threading.Event(), threading.Event()
 
     def work() -> None:
         started.set()

@@ -4,8 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from service.errors import TooManyPixels
-from service.inference.tile_deadline import Pace
+from service.errors import ImageTooLarge
+from service.inference.tile_deadline import TileDeadline
 from service.types import UInt8Array
 from tests.support.fake_engine import FakeEngine, encoded, serving
 
@@ -20,12 +20,12 @@ class Clock:
 def told_after(count: int, each_s: float, timeout_s: float, at_once: int = 1) -> int | None:
     """After how many tiles it is told that there are too many; None when it never is."""
     clock = Clock()
-    pace = Pace(count, clock.now + timeout_s, at_once, clock)
+    pace = TileDeadline(count, clock.now + timeout_s, at_once, clock)
     for done in range(1, count + 1):
         clock.now += each_s
         try:
-            pace.one_done()
-        except TooManyPixels:
+            pace.tile_done()
+        except ImageTooLarge:
             return done
     return None
 
@@ -47,11 +47,11 @@ def test_the_first_batches_say_nothing_yet() -> None:
 
 def test_a_slow_start_is_forgiven() -> None:
     clock = Clock()
-    pace = Pace(81, clock.now + 30.0, clock=clock)
+    pace = TileDeadline(81, clock.now + 30.0, clock=clock)
     clock.now += 2.0  # another picture had the engine
     for _ in range(81):
         clock.now += 0.1
-        pace.one_done()
+        pace.tile_done()
 
 
 async def test_a_picture_that_would_take_too_long_is_told_so_and_what_helps() -> None:
@@ -68,7 +68,7 @@ async def test_a_picture_that_would_take_too_long_is_told_so_and_what_helps() ->
         )
         computed = len(engine.batches)
         longer = await client.post("/segment?tile=true&masks=none", content=large)
-    assert (late.status_code, late.json()["type"]) == (413, "urn:alignseg:problem:too-many-pixels")
+    assert (late.status_code, late.json()["type"]) == (413, "urn:alignseg:problem:image-too-large")
     for told in ("the picture takes 240 tiles; the first 4 took", "X-Request-Timeout-Ms", "leave tile=true out"):
         assert told in late.json()["detail"]
     assert computed < 60  # not all 240 in vain

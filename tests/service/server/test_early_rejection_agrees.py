@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.server import ServerState
 
-from service.admission.controller import Admission, Limits
+from service.admission.controller import AdmissionController, Limits
 from service.server import fast_reject, protocol
 from tests.support.fake_engine import encoded, serving, striped
 
@@ -21,7 +21,7 @@ from tests.support.fake_engine import encoded, serving, striped
 def early_rejection(app: FastAPI) -> Any:
     door = fast_reject.for_app(app)
     assert door is not None
-    return door.refuse
+    return door.reject
 
 
 PNG: Final = encoded(striped())
@@ -62,9 +62,9 @@ def message(path: str, headers: str, method: str = "POST") -> bytes:
 
 
 @asynccontextmanager
-async def listening(app: FastAPI, refuse: Refuse | None) -> AsyncGenerator[Callable[[bytes], Any], None]:
+async def listening(app: FastAPI, reject: Refuse | None) -> AsyncGenerator[Callable[[bytes], Any], None]:
     """Sends one message to the application over TCP and returns the response. refuse: the early refusal, if any."""
-    config = uvicorn.Config(app, lifespan="off", **protocol.options(refuse))
+    config = uvicorn.Config(app, lifespan="off", **protocol.options(reject))
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: config.http_protocol_class(config, state, {}), "127.0.0.1", 0)
@@ -88,9 +88,9 @@ async def listening(app: FastAPI, refuse: Refuse | None) -> AsyncGenerator[Calla
 class Counted:
     """The early refusal of an application, which counts what it answered."""
 
-    def __init__(self, refuse: Refuse) -> None:
+    def __init__(self, reject: Refuse) -> None:
         self.count = 0
-        self._refuse = refuse
+        self._refuse = reject
 
     def __call__(self, data: bytes) -> tuple[bytes, int] | None:
         refused = self._refuse(data)
@@ -123,7 +123,7 @@ async def test_both_ways_give_the_same_response(with_keys: bool, cors: bool, ful
     settings = {"api_keys": "secret" if with_keys else "", "cors_origins": ORIGIN if cors else ""}
     async with serving(max_in_flight=1, **settings) as (_, app):
         door = fast_reject.for_app(app)
-        early = Counted(door.refuse) if door is not None else None
+        early = Counted(door.reject) if door is not None else None
         if full:
             fill(app)
         async with listening(app, early) as send_early, listening(app, None) as send:
@@ -152,8 +152,8 @@ async def test_a_preflight_is_never_refused_for_load(with_keys: bool, cors: bool
         if full:
             fill(app)
         data = message("/segment", PREFLIGHT, "OPTIONS")
-        refuse = door.refuse if door is not None else None
-        async with listening(app, refuse) as send_early, listening(app, None) as send:
+        reject = door.reject if door is not None else None
+        async with listening(app, reject) as send_early, listening(app, None) as send:
             one, other = await send_early(data), await send(data)
     assert one.status_code == other.status_code == (200 if cors else 401 if with_keys else 405)
     assert one.headers.get("access-control-allow-origin") == (ORIGIN if cors else None)
@@ -165,7 +165,7 @@ async def test_only_requests_with_access_to_a_path_that_takes_them_prolong_an_ov
     now = [100.0]
     async with serving(api_keys="secret") as (_, app):
         limits = Limits(count=100, quick_s=0.05, busy=1)
-        admission = app.state.pipeline.admission = Admission(limits, clock=lambda: now[0])
+        admission = app.state.pipeline.admission = AdmissionController(limits, clock=lambda: now[0])
         for _ in range(20):  # 10 requests a second
             permit = admission.enter()
             permit.body_read()

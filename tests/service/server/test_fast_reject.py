@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from service.server import protocol
 from service.server.fast_reject import PlainPost, read_head
 from service.server.flood import REST_S, Flood
-from service.server.protocol import HEAD_TIMEOUT_S, BoundedProtocol
+from service.server.protocol import HEAD_TIMEOUT_S, GuardedHttpProtocol
 
 HEAD = b"POST /segment?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nX-Request-Id: abc-1\r\n\r\n"
 HEADERS = ((b"host", b"x"), (b"content-length", b"5"), (b"x-request-id", b"abc-1"))
@@ -111,7 +111,7 @@ def test_what_is_read_here_is_read_the_same_by_the_parser(lines: list[bytes], en
 class Connected:
     """A protocol on a transport that keeps what is written."""
 
-    def __init__(self, refuse: Any) -> None:
+    def __init__(self, reject: Any) -> None:
         config = Mock(loaded=True, root_path="", limit_concurrency=None, timeout_keep_alive=5, ws_protocol_class=None)
         config.reset_contextvars = False
         self.heard: list[bytes] = []
@@ -127,7 +127,7 @@ class Connected:
 
         config.loaded_app = app
         self.state = Mock(connections=set(), tasks=set(), default_headers=[], total_requests=0)
-        self.protocol = BoundedProtocol(config, self.state, {}, refuse=refuse)
+        self.protocol = GuardedHttpProtocol(config, self.state, {}, reject=reject)
         self.transport = Mock(**{"is_closing.return_value": False, "get_extra_info.return_value": None})
         self.protocol.connection_made(self.transport)
 
@@ -244,7 +244,7 @@ async def test_who_falls_silent_after_an_answer_is_sent_away(
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: BoundedProtocol(config, state, {}), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: GuardedHttpProtocol(config, state, {}), "127.0.0.1", 0)
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         length = b"" if rest[0] else b"Content-Length: 9\r\n"
@@ -302,11 +302,11 @@ async def test_a_head_without_end() -> None:
 async def test_who_takes_no_answers_gets_none_for_less_than_their_price() -> None:
     asked: list[bytes] = []
 
-    def refuse(data: bytes) -> tuple[bytes, int]:
+    def reject(data: bytes) -> tuple[bytes, int]:
         asked.append(data)
         return b"REFUSED", len(data)
 
-    connected = Connected(refuse)
+    connected = Connected(reject)
     connected.protocol.data_received(HEAD + b"12345")
     connected.protocol.pause_writing()
     connected.protocol.data_received(HEAD + b"12345")

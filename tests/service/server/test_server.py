@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.admission.controller import Admission, Limits
+from service.admission.controller import AdmissionController, Limits
 from service.server.server import LAST_BYTES_S, AdminPort, Server
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -18,7 +18,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.health = SimpleNamespace(lost=False)
-        self.admission = Admission(Limits(4))
+        self.admission = AdmissionController(Limits(4))
 
     def stop_admitting(self, because: str = "shutting down") -> None:
         self.admission.close(because)
@@ -122,6 +122,10 @@ def test_memory_is_kept_in_few_arenas() -> None:
     import subprocess
     import sys
 
-    command = [sys.executable, "-c", "from service.server.process import few_arenas; print(few_arenas())"]
+    command = [
+        sys.executable,
+        "-c",
+        "from service.server.process import limit_malloc_arenas; print(limit_malloc_arenas())",
+    ]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
     assert told == str(platform.libc_ver()[0] == "glibc")

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry import logs
 from service.telemetry.logs import AccessLog
-from service.telemetry.request_record import Record
+from service.telemetry.request_record import RequestRecord
 from tests.support.fake_engine import FakeEngine, encoded, serving, striped
 
 PNG = encoded(striped())
@@ -52,7 +52,7 @@ async def test_a_line_a_request_with_its_id_and_stages(log: io.StringIO) -> None
     assert good["ms"] > 0  # type: ignore[operator]
     assert good["bytes_out"] > 100  # type: ignore[operator]
     assert str(good["time"]).endswith("Z")
-    assert (bad["request_id"], bad["status"], bad["refused"]) == ("abc-2", 415, "not-an-image")
+    assert (bad["request_id"], bad["status"], bad["refused"]) == ("abc-2", 415, "unsupported-image")
 
 
 async def test_a_bug_is_a_500_with_its_traceback_in_the_log(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_text_for_people() -> None:
 def test_lines_of_requests_are_written_together_and_before_what_is_told_later(log: io.StringIO) -> None:
     access = AccessLog()
     for name in ("a", "b"):
-        access.write(Record(name, status=200))
+        access.write(RequestRecord(name, status=200))
     assert log.getvalue() == ""
     logging.getLogger("alignseg.app").info("later")
     found = [json.loads(line) for line in log.getvalue().splitlines()]
@@ -85,7 +85,7 @@ def test_lines_of_requests_are_written_together_and_before_what_is_told_later(lo
 
 
 def test_a_line_that_nothing_follows_is_written_too(log: io.StringIO) -> None:
-    AccessLog().write(Record("a", status=200))
+    AccessLog().write(RequestRecord("a", status=200))
     until = time.monotonic() + 10
     while not log.getvalue() and time.monotonic() < until:
         time.sleep(0.01)
@@ -97,10 +97,10 @@ def test_a_flood_of_refusals_does_not_flood_the_log(log: io.StringIO, monkeypatc
     monkeypatch.setattr("service.telemetry.logs.time.monotonic", lambda: now[0])
     access = AccessLog()
     for _ in range(500):
-        access.write(Record("x", status=429, refused="queue-full-time"))
-    access.write(Record("y", status=200))
+        access.write(RequestRecord("x", status=429, refused="overloaded-time"))
+    access.write(RequestRecord("y", status=200))
     now[0] += 1
-    access.write(Record("z", status=429, refused="queue-full-time"))
+    access.write(RequestRecord("z", status=429, refused="overloaded-time"))
     found = lines(log)
     assert len(found) == 12
     assert found[-1]["suppressed"] == 490
@@ -132,9 +132,9 @@ async def test_metrics_tell_stages_batches_and_refusals() -> None:
     assert got["alignseg_requests_total", "/segment", "200"] == 2
     assert got["alignseg_requests_total", "/segment", "415"] == 1
     assert got["alignseg_requests_total", "other", "404"] == 1
-    assert got["alignseg_rejected_total", "not-an-image"] == 1
+    assert got["alignseg_requests_rejected_total", "unsupported-image"] == 1
     for stage in ("decode", "queue", "infer", "encode"):
-        assert got["alignseg_stage_seconds_count", "fake", stage] == 2
+        assert got["alignseg_stage_duration_seconds_count", "fake", stage] == 2
     assert got["alignseg_batch_size_count", "fake"] == 4  # two to warm up
     assert got["alignseg_model_serving", "fake", "fake", "1"] == 1
     assert got["alignseg_in_flight",] == 0
@@ -149,7 +149,7 @@ async def test_metrics_count_failures_of_the_engine_by_kind() -> None:
         assert (await client.post("/segment", content=PNG)).status_code == 500
         got = figures((await client.get("/metrics")).text)
     assert got["alignseg_engine_failures_total", "EngineError", "fake"] == 1
-    assert got["alignseg_rejected_total", "inference-failed"] == 1
+    assert got["alignseg_requests_rejected_total", "inference-failed"] == 1
 
 
 async def test_labels_are_bounded_whatever_clients_ask_for() -> None:

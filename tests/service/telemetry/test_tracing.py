@@ -44,7 +44,7 @@ async def test_a_span_a_request_and_one_a_stage() -> None:
     assert good.attributes["http.response.status_code"] == 200
     assert good.attributes["alignseg.model"] == "fake"
     assert bad.attributes is not None
-    assert bad.attributes["alignseg.refused"] == "not-an-image"
+    assert bad.attributes["alignseg.refused"] == "unsupported-image"
     at = good.start_time or 0
     for name in ("decode", "queue", "infer", "encode"):
         (stage,) = spans[name]

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 
 from training.figures import learning_curves
-from training.loop.distributed import Team
+from training.loop.distributed import ProcessGroup
 from training.loop.ema import MovingAverage
 from training.loop.optim import learning_rate
 from training.loop.progress import CurveLog
@@ -38,11 +38,11 @@ def test_the_average_follows_weights_and_statistics_and_copies_counters():
 
 
 def test_a_team_of_one_changes_nothing():
-    team = Team.join("cpu")
+    team = ProcessGroup.join("cpu")
     value = torch.tensor([1.0, 2.0])
     team.mean([value])
     assert value.tolist() == [1.0, 2.0]
-    assert team.leads
+    assert team.is_main
     assert team.any(True)
     assert not team.any(False)
     assert team.total(value) is value

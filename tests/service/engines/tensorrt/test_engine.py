@@ -14,7 +14,7 @@ from service.engines import cuda as cuda_runtime
 from service.engines.cuda import Device
 from service.engines.tensorrt import library
 from service.engines.tensorrt.engine import TensorRtEngine
-from service.errors import EngineError, EngineLost, EngineOutOfMemory, EngineUnavailable, ManifestError
+from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
 from service.model_folder import engine_plan
 from service.model_folder.engine_plan import Machine, PlanInfo, PlanProfile
 from service.model_folder.manifest import FileEntry
@@ -130,7 +130,7 @@ def test_a_capture_that_turns_out_invalid_fails_no_batch(engine: TensorRtEngine,
 
 def test_a_sticky_error_loses_the_engine(engine: TensorRtEngine, cuda: FakeCuda) -> None:
     cuda.fails["cudaStreamSynchronize"] = Error.cudaErrorIllegalAddress
-    with pytest.raises(EngineLost, match="cudaErrorIllegalAddress"):
+    with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
         engine.infer(pictures(1, 8, 12))
 
 
