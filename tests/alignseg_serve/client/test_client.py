@@ -76,7 +76,8 @@ def test_it_does_not_wait_past_its_deadline() -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(400, errors.InvalidImageError), (413, errors.InvalidImageError), (415, errors.InvalidImageError),
-     (401, errors.AuthenticationError), (504, errors.ServerTimeout), (500, errors.ServerError), (404, errors.ServerError)],
+     (401, errors.AuthenticationError), (504, errors.ServerTimeout), (500, errors.ServerError),
+     (404, errors.ServerError)],
 )  # fmt: skip
 def test_refusals_that_are_final(status: int, kind: type[errors.ServerProblem]) -> None:
     script = Script(refusal(status))
