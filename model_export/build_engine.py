@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from model_export import export
 from model_export.checkpoints.checkpoint import CheckpointError
-from model_export.files import alone, replacing
+from model_export.files import exclusive_lock
 from model_export.onnx_export import parity
 from model_export.onnx_export.parity import ParityError
 from model_export.tensorrt_build import builder as trt_engine
@@ -36,6 +36,7 @@ from model_export.tensorrt_build.precision import PrecisionError
 from model_export.tensorrt_build.source import Loaded, Source
 from model_export.tensorrt_build.target import Target
 from service.errors import AlignSegError, EngineUnavailable
+from service.files import atomic_replace
 from service.model_folder import engine_plan as plan_files
 from service.model_folder import manifest as manifests
 from service.model_folder.engine_plan import FOLDER, Machine, PlanInfo, PlanProfile
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.warp = "gridsample" if library.runtime == "tensorrt_rtx" else "plugin"
         if options.dry_run:
             return _build(library, source, target, options)
-        with alone(
+        with exclusive_lock(
             source.folder / FOLDER / ".building", partial(_say, "wait", "another build for this model is running")
         ):
             if options.if_missing and _there(source, target, library, options):
@@ -143,7 +144,7 @@ def _write(
     path = folder / f"{_slug(target.gpu)}-{library.runtime}-{library.version}-{options.precision}.plan"
     description = path.with_suffix(".json")
     description.unlink(missing_ok=True)
-    with replacing(path) as temporary:
+    with atomic_replace(path) as temporary:
         temporary.write_bytes(plan)
     info = PlanInfo(
         plan=FileEntry.of(path, source.folder),
@@ -159,7 +160,7 @@ def _write(
         layers=report.layers,
         built_by=f"alignseg-serve {version('alignseg-serve')}",
     )
-    with replacing(description) as temporary:
+    with atomic_replace(description) as temporary:
         temporary.write_text(info.model_dump_json(indent=2) + "\n")
     _say("written", f"{path} and {description.name}")
     return path

@@ -12,8 +12,8 @@ from model_export.model_folder import provenance, writer
 from model_export.onnx_export import calibration as int8_ranges
 from model_export.onnx_export import parity
 from service.types import UInt8Array
+from service.web import SCENE
 
-DEMO_FRAME = Path(__file__).parents[1] / "service" / "web" / "scene.jpg"
 # Landscape first, then upright, square and wide: each picture takes the one in which it keeps most of its pixels.
 # One more than a multiple of 16: then the corners of the maps at 1/4, 1/8 and 1/16 lie on those of the picture, as
 # resizing with aligned corners takes them to (training/evaluation/inference_modes.py); 360x480 itself costs 0.7 mIoU.
@@ -78,7 +78,7 @@ def read_frames(path: Path | None, most: int = FRAMES_COMPARED) -> list[UInt8Arr
 
     Returns (H, W, 3) uint8 RGB arrays. Raises FileNotFoundError when there are none.
     """
-    path = path or DEMO_FRAME
+    path = path or SCENE
     suffixes = {".jpg", ".jpeg", ".png"}
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes) if path.is_dir() else [path]
     if not files or not files[0].is_file():

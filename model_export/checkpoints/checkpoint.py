@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model_export.alignseg import AlignSeg, Architecture, Preprocessing
 from model_export.checkpoints import published_weights
-from model_export.files import replacing
+from service.files import atomic_replace
 
 FORMAT = "alignseg-1"
 StateDict = dict[str, Tensor]
@@ -47,7 +47,7 @@ def save(path: Path, network: AlignSeg, *, half: bool = False, metadata: Mapping
     state = {key: _stored(value, half) for key, value in network.state_dict().items() if _is_weight(key)}
     header = {**(metadata or {}), "format": FORMAT, "architecture": json.dumps(asdict(network.architecture))}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with atomic_replace(path) as temporary:
         save_file(state, temporary, metadata=header)
 
 

@@ -19,12 +19,12 @@ from model_export.onnx_export import exporter, parity
 from service.engines import reference_check
 from service.engines.onnxruntime.engine import OnnxRuntimeEngine
 from service.engines.openvino import quantization
-from service.engines.reference_check import SelfTest
+from service.engines.reference_check import ReferenceCheck
 from service.model_folder.manifest import FILE_NAME, Architecture, FileEntry, InputProfile, Manifest, Preprocessing
 from service.types import UInt8Array
 
-CHECKPOINT, ONNX, INT8, SELF_TEST = "checkpoint", "onnx", quantization.ROLE, reference_check.ROLE
-_FILES = {CHECKPOINT: "model.safetensors", ONNX: "model.onnx", INT8: "int8.json", SELF_TEST: "self_test.npz"}
+CHECKPOINT, ONNX, INT8, REFERENCE_CHECK = "checkpoint", "onnx", quantization.ROLE, reference_check.ROLE
+_FILES = {CHECKPOINT: "model.safetensors", ONNX: "model.onnx", INT8: "int8.json", REFERENCE_CHECK: "self_test.npz"}
 
 
 def write(
@@ -56,7 +56,8 @@ def write(
         if calibration:
             ranges = int8_ranges.measure(onnx.load(staging / _FILES[ONNX]), calibration)
             int8_ranges.write(staging / _FILES[INT8], ranges)
-        SelfTest.ask(OnnxRuntimeEngine(staging / _FILES[ONNX]), buckets[0]).save(staging / _FILES[SELF_TEST])
+        check = ReferenceCheck.from_reference(OnnxRuntimeEngine(staging / _FILES[ONNX]), buckets[0])
+        check.save(staging / _FILES[REFERENCE_CHECK])
         made = {role: file for role, file in _FILES.items() if (staging / file).is_file()}
         files = {role: FileEntry.of(staging / file, staging) for role, file in made.items()}
         manifest = _manifest(folder.name, stored, provenance, buckets, files, description, model_version)

@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
 
 from model_export.alignseg import AlignSeg
-from model_export.files import replacing
+from service.files import atomic_replace
 from model_export.onnx_export import custom_ops, parity
 from model_export.onnx_export.fp16_weights import store_exact_halves
 from model_export.onnx_export.merge_offset_generators import merge_generators
@@ -34,7 +34,7 @@ def export(network: AlignSeg, path: Path, frames: Sequence[UInt8Array]) -> list[
     model = to_onnx(network)
     rows = parity.compare(ServingModule(network), parity.onnx_runtime(model), frames)
     parity.require(rows)
-    with replacing(path) as temporary:
+    with atomic_replace(path) as temporary:
         onnx.save(model, temporary)
     return rows
 

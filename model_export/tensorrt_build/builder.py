@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model_export.files import replacing
+from service.files import atomic_replace
 from model_export.onnx_export.exporter import INPUT
 from model_export.tensorrt_build.library import Library
 from service.model_folder.engine_plan import PlanProfile
@@ -66,7 +66,7 @@ def keep_timing_cache(library: Library, config: Any, path: Path) -> None:
     """Write the timings back, these of this build among them."""
     if library.runtime == "tensorrt":
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with atomic_replace(path) as temporary:
             temporary.write_bytes(config.get_timing_cache().serialize())
 
 

@@ -101,7 +101,7 @@ def test_interrupted_twice_each_picture_is_done_once(ray_cluster: Any, tmp_path:
     assert "bad.jpg: got 10 bytes" in told
     assert "2 failed" in told
     _lies_there(str(out), pictures)
-    assert not list(out.rglob("*.part"))
+    assert not list(out.rglob("*.tmp"))
 
 
 @pytest.fixture

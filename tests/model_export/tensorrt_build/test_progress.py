@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export.files import alone
+from model_export.files import exclusive_lock
 from model_export.tensorrt_build import library as trt_library
 from model_export.tensorrt_build.library import NoTensorRTError
 from model_export.tensorrt_build.progress import Progress, following
@@ -53,7 +53,7 @@ def test_one_build_waits_for_the_other(tmp_path: Path) -> None:
     entered, leave = threading.Event(), threading.Event()
 
     def first() -> None:
-        with alone(tmp_path / "engines" / ".building", lambda: told.append("first waits")):
+        with exclusive_lock(tmp_path / "engines" / ".building", lambda: told.append("first waits")):
             entered.set()
             assert leave.wait(10)
             told.append("first is done")
@@ -61,7 +61,7 @@ def test_one_build_waits_for_the_other(tmp_path: Path) -> None:
     thread = threading.Thread(target=first)
     thread.start()
     assert entered.wait(10)
-    with alone(tmp_path / "engines" / ".building", lambda: (told.append("second waits"), leave.set())):
+    with exclusive_lock(tmp_path / "engines" / ".building", lambda: (told.append("second waits"), leave.set())):
         told.append("second works")
     thread.join()
     assert told == ["second waits", "first is done", "second works"]
