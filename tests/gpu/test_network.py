@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from benchmarks.model.gpu import torch_ops
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
-from model_export.kernels import torch_ops
 from tests.gpu.conftest import LITE
 
 

@@ -51,7 +51,7 @@ def test_parameters_are_what_tensorrt_passes(rows: list[dict[str, Any]]) -> None
         assert types == ["u64"] * 3 + ["u32"] * 4 + ["u64"]  # three inputs, four sizes, one output
         assert row["threads"] == 128 and row["shared_bytes"] <= 48 * 1024
         assert ".reqntid 128" in row["ptx"]
-        assert "/kernels.py" not in row["ptx"]
+        assert "aligned_sampling.py" not in row["ptx"]
 
 
 def test_used_scratch_is_not_removed() -> None:

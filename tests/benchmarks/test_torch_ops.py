@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from benchmarks.model.gpu import torch_ops
 from model_export.alignseg import AlignSeg
-from model_export.kernels import torch_ops
 from tests.model_export.kernels import reference
 from tests.model_export.kernels.reference import SAMPLINGS, Shape
 
