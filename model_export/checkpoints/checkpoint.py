@@ -32,8 +32,8 @@ def load(path: Path) -> AlignSeg:
     path: `.safetensors` written by `save`, or a published `.pth`/`.pt` state dict (ResNet-50 or -101, any number
         of classes, with or without `dsn`, `num_batches_tracked` and a `module.` prefix), which loads with
         sampling="published" and BGR mean subtraction.
-    Raises CheckpointError when the file is not a checkpoint or contains code, or when a key is missing, unexpected or of
-    another shape; FileNotFoundError when there is no file.
+    Raises CheckpointError when the file is not a checkpoint, contains code, or has a key that is missing, unexpected or
+    of another shape; FileNotFoundError when there is no file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a checkpoint, .safetensors, .pth or .pt")

@@ -56,7 +56,7 @@ def of(metadata: Mapping[str, str], data: str | None, classes: Path | None, num_
     else:
         raise ValueError(
             f"the names of the {num_classes} classes are unknown: got the data set {name!r}, expected one of "
-            f"{', '.join(DATASETS)}. Set it with --data, or give a name and a color for each id with --classes FILE.json."
+            f"{', '.join(DATASETS)}. Set it with --data, or give names and colors in a file with --classes FILE.json."
         )
     if len(provenance.classes) != num_classes:
         raise ValueError(
