@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.admission.controller import PATIENCE_S
+from service.admission.stalled_uploads import MAX_PAUSE_S
 from service.app import create_app
 from service.engines.selection import open_engines
 from service.model_folder.manifest import FILE_NAME, Manifest
@@ -159,7 +159,7 @@ def test_a_full_house_says_when_to_come_back(fleet: RayServeConfig) -> None:
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
         assert refused.json()["type"].endswith("overloaded")
-        time.sleep(PATIENCE_S + 0.5)
+        time.sleep(MAX_PAUSE_S + 0.5)
         assert httpx.post(f"{fleet.url}/segment", content=PNG).status_code == 200
         gone, _, _ = select.select(held, [], [], 10)
         assert [one.recv(4096)[:12] for one in gone] == [b"HTTP/1.1 408"]
