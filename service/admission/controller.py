@@ -135,8 +135,7 @@ class AdmissionController:
 
     def released(self, permit: Permit) -> None:
         """Called by the permit."""
-        self._throughput.finished(was_active=permit not in self._uploads)
-        self._uploads.discard(permit)
+        self._throughput.finished(was_active=not self._uploads.discard(permit))
         self.in_flight -= 1
         self.bytes -= permit.size
 

@@ -90,13 +90,15 @@ class Uploads:
         """Return whether the upload was marked as slow."""
         return permit in self._slow
 
-    def __contains__(self, permit: Permit) -> bool:
-        return permit in self._slow or permit in self._recent
-
-    def discard(self, permit: Permit) -> None:
-        """Remove an upload, if it is there."""
-        self._recent.pop(permit, None)
-        self._slow.discard(permit)
+    def discard(self, permit: Permit) -> bool:
+        """Remove an upload; return False if its body was complete."""
+        if permit in self._recent:
+            del self._recent[permit]
+        elif permit in self._slow:
+            self._slow.remove(permit)
+        else:
+            return False
+        return True
 
     def mark_slow(self, now: float, after_s: float) -> None:
         """Mark the uploads that began more than `after_s` seconds ago as slow."""

@@ -23,7 +23,7 @@ from service.http.middleware.observability import request_id_in
 from service.http.problems import TYPE_PREFIX, written
 from service.http.security_headers import HEADERS
 from service.inference.pipeline import Pipeline
-from service.telemetry.logs import AccessLog
+from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecord
 

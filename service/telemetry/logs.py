@@ -11,11 +11,10 @@ from typing import Any, Final, Literal, TextIO
 import orjson
 
 from service.settings import LogFormat
-from service.telemetry.request_record import RequestRecord
+from service.telemetry.access_log import LOGGER as ACCESS_LOGGER
+from service.telemetry.access_log import RateLimit
 
-_LINES_PER_SECOND: Final = 10  # of each kind that clients can cause, so that an attack does not overload the log
 _BUFFER_LINES: Final = 1000
-_access: Final = logging.getLogger("alignseg.access")
 
 
 class JsonFormatter(logging.Formatter):
@@ -70,7 +69,7 @@ class BufferedHandler(MemoryHandler):
 
     def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's own name
         """Return whether to write now: for all but access log lines, and when the buffer is full."""
-        return record.name != _access.name or super().shouldFlush(record)
+        return record.name != ACCESS_LOGGER or super().shouldFlush(record)
 
     def flush(self) -> None:
         """Write the buffered lines. Called from any thread."""
@@ -123,7 +122,7 @@ def _lost_lines_record(count: int) -> logging.LogRecord:
 def _stderr() -> TextIO:
     """Return sys.stderr; /dev/null if the process was started without one (`2>&-`)."""
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w")  # never closed
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - never closed
     return sys.stderr
 
 
@@ -159,36 +158,12 @@ def _handlers() -> list[BufferedHandler]:
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, BufferedHandler)]
 
 
-class _RateLimit:
-    """Allows the first few lines of each second. suppressed: lines not allowed since `take_suppressed`."""
-
-    def __init__(self) -> None:
-        self.suppressed = 0
-        self._second = 0
-        self._count = 0
-
-    def allow(self) -> bool:
-        """Return whether this line may be written; if not, count it."""
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._count = second, 0
-        self._count += 1
-        allowed = self._count <= _LINES_PER_SECOND
-        self.suppressed += not allowed
-        return allowed
-
-    def take_suppressed(self) -> int:
-        """Return the count and reset it."""
-        suppressed, self.suppressed = self.suppressed, 0
-        return suppressed
-
-
 class _LimitInvalidRequestWarnings(logging.Filter):
     """Limits uvicorn's warning for each message that does not parse: any client can cause them at any rate."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._limit = _RateLimit()
+        self._limit = RateLimit()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to write the record; add the number of those left out before it."""
@@ -199,49 +174,3 @@ class _LimitInvalidRequestWarnings(logging.Filter):
         if suppressed := self._limit.take_suppressed():
             record.fields = {"suppressed": suppressed}
         return True
-
-
-class AccessLog:
-    """Writes one line per request; of rejections the first few per second, with the number left out before."""
-
-    def __init__(self) -> None:
-        self._limit = _RateLimit()
-
-    def write(self, record: RequestRecord, *, quiet: bool = False) -> None:
-        """Log a finished request. quiet: at DEBUG unless it failed; for health checks and scrapes."""
-        level = logging.DEBUG if quiet and record.status < 400 else logging.INFO
-        if not _access.isEnabledFor(level) or (record.refused is not None and not self.allows_rejection()):
-            return
-        self._write(level, record)
-
-    def allows_rejection(self) -> bool:
-        """Return whether another rejection may be logged; if not, count it."""
-        return self._limit.allow()
-
-    def write_rejection(self, record: RequestRecord) -> None:
-        """Log a rejection that `allows_rejection` allowed."""
-        self._write(logging.INFO, record)
-
-    def _write(self, level: int, record: RequestRecord) -> None:
-        if record.refused is not None:
-            record.suppressed = self._limit.take_suppressed()
-        _access.log(level, "request", extra={"fields": _fields(record)})
-
-
-def _fields(record: RequestRecord) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "request_id": record.request_id,
-        "method": record.method,
-        "path": record.path,
-        "status": record.status,
-        "ms": round(record.seconds * 1e3, 3),
-        "bytes_out": record.bytes_out,
-    }
-    optional = {
-        "model": record.model,
-        "stages_ms": record.stages_ms(),
-        "refused": record.refused,
-        "trace_id": record.trace_id,
-        "suppressed": record.suppressed,
-    }
-    return fields | {name: value for name, value in optional.items() if value}

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.security_headers import HEADERS, PROBES
 from service.telemetry import request_record
-from service.telemetry.logs import AccessLog
+from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecord
 from service.telemetry.tracing import Tracer

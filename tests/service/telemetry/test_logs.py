@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from service.telemetry import logs
-from service.telemetry.logs import AccessLog, BufferedHandler
+from service.telemetry.access_log import AccessLog
+from service.telemetry.logs import BufferedHandler
 from service.telemetry.request_record import RequestRecord
 
 APP = logging.getLogger("alignseg.app")
@@ -146,7 +147,7 @@ def test_arguments_that_do_not_match_the_message_lose_that_line_only(log: io.Str
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_what_a_full_disk_did_not_take_is_not_kept_in_the_stream() -> None:
     """Else the stream's own buffer fails again when it is closed, and Python exits with code 120."""
-    stream = Path("/dev/full").open("w", encoding="utf-8")
+    stream = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115 - closed below
     handler = BufferedHandler(stream, 1)
     handler.handle(logging.LogRecord("alignseg.app", logging.INFO, "", 0, "x", (), None))
     assert handler.lost == 1
@@ -155,7 +156,7 @@ def test_what_a_full_disk_did_not_take_is_not_kept_in_the_stream() -> None:
 
 def test_rejections_are_limited_per_second(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("service.telemetry.logs.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("service.telemetry.access_log.time.monotonic", lambda: now[0])
     access_log = AccessLog()
     for _ in range(500):
         access_log.write(RequestRecord("x", status=429, refused="overloaded-time"))
@@ -170,7 +171,7 @@ def test_rejections_are_limited_per_second(log: io.StringIO, monkeypatch: pytest
 
 def test_warnings_of_invalid_requests_are_limited_per_second(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("service.telemetry.logs.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("service.telemetry.access_log.time.monotonic", lambda: now[0])
     uvicorn = logging.getLogger("uvicorn.error")
     monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)  # tests with uvicorn's own settings stop that
     for _ in range(500):
