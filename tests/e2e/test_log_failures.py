@@ -20,7 +20,7 @@ import pytest
 from service.model_folder.manifest import FILE_NAME
 from tests.support import tiny_model
 from tests.support.fake_engine import encoded, striped
-from tests.support.server_process import REPOSITORY
+from tests.support.server_process import REPOSITORY, running, serve
 
 PNG = encoded(striped(70, 90))
 CLIENTS, REQUESTS = 4, 100
@@ -164,3 +164,10 @@ def test_a_closed_stderr_fails_nothing(model: Path) -> None:
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+def test_an_access_line_is_written_soon_although_nothing_follows(model: Path) -> None:
+    with running(serve(model), log="json") as process:
+        httpx.post(f"{process.url}/segment", content=PNG, headers={"X-Request-Id": "the-only-one"})
+        wait_until(lambda: any("the-only-one" in line for line in process.log), seconds=5)
+        assert process.stop() == 0
