@@ -92,8 +92,7 @@ def segment(
 ) -> None:
     """Segment image files: write an indexed PNG mask for each. Run the same command again to continue.
 
-    Exit codes: 0 all images done, 1 some images failed (listed at the end), 2 the command is invalid or the model
-    or server can't be used, 130 interrupted.
+    Exit codes: 0 done, 1 some images failed, 2 invalid command or unusable model or server, 130 interrupted.
     """
     from alignseg_serve import ray_commands
     from alignseg_serve.segmentation import backends, files

@@ -1,4 +1,4 @@
-"""The options of the `alignseg` command, each with its help text."""
+"""The options of the `alignseg` command, each with its help text. Brackets are escaped: Rich reads them as markup."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from alignseg_serve.ray_job import MaskFormat
 Model = Annotated[
     Path | None,
     typer.Option(
-        metavar="FOLDER", help="Model folder (model.json).  [env: ALIGNSEG_MODEL; default: weights/alignseg-lite]"
+        metavar="FOLDER", help="Model folder (model.json).  \\[env: ALIGNSEG_MODEL; default: weights/alignseg-lite]"
     ),
 ]
 Engine = Annotated[
@@ -18,7 +18,7 @@ Engine = Annotated[
     typer.Option(
         metavar="NAME",
         help="Inference runtime: auto (the fastest that is installed), tensorrt, onnxruntime-cuda, openvino-int8, "
-        "openvino-bf16, openvino-cpu or onnxruntime-cpu.  [env: ALIGNSEG_ENGINE; default: auto]",
+        "openvino-bf16, openvino-cpu or onnxruntime-cpu.  \\[env: ALIGNSEG_ENGINE; default: auto]",
     ),
 ]
 Host = Annotated[
@@ -26,12 +26,12 @@ Host = Annotated[
     typer.Option(
         metavar="ADDRESS",
         help="Address to listen on; 0.0.0.0 accepts connections from other machines.  "
-        "[env: ALIGNSEG_HOST; default: 127.0.0.1]",
+        "\\[env: ALIGNSEG_HOST; default: 127.0.0.1]",
     ),
 ]
 Port = Annotated[
     int | None,
-    typer.Option(metavar="NUMBER", help="TCP port; 0 chooses a free one.  [env: ALIGNSEG_PORT; default: 8000]"),
+    typer.Option(metavar="NUMBER", help="TCP port; 0 chooses a free one.  \\[env: ALIGNSEG_PORT; default: 8000]"),
 ]
 RayServe = Annotated[
     bool, typer.Option("--ray", help="Serve with Ray Serve, on all GPUs of a cluster; see docs/scale.md.")
@@ -58,7 +58,7 @@ ApiKey = Annotated[
         metavar="KEY",
         envvar="ALIGNSEG_API_KEY",
         show_envvar=False,
-        help="API key, if the server requires one.  [env: ALIGNSEG_API_KEY]",
+        help="API key, if the server requires one.  \\[env: ALIGNSEG_API_KEY]",
         show_default=False,
     ),
 ]
@@ -76,7 +76,10 @@ Masks = Annotated[
 ]
 Checkpoint = Annotated[
     Path,
-    typer.Argument(help="Checkpoint of training.train (.safetensors), or a state dict of published weights (.pth)."),
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="Checkpoint of training.train (.safetensors), or a state dict of published weights (.pth).",
+    ),
 ]
 ModelOut = Annotated[
     Path, typer.Option("--out", "-o", metavar="FOLDER", help="Model folder to write, such as weights/my-model.")
@@ -97,7 +100,7 @@ Frames = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="Image or folder on which the ONNX model is compared with PyTorch.  [default: the demo scene]",
+        help="Image or folder on which the ONNX model is compared with PyTorch.  \\[default: the demo scene]",
     ),
 ]
 Sizes = Annotated[
@@ -105,7 +108,7 @@ Sizes = Annotated[
     typer.Option(
         metavar="HEIGHTxWIDTH",
         help="Input size to serve at; repeat for several. Each side should be one more than a multiple of 16.  "
-        "[default: four sizes for images of about 360x480]",
+        "\\[default: four sizes for images of about 360x480]",
     ),
 ]
 Half = Annotated[
