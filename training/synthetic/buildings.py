@@ -47,7 +47,7 @@ class House:
         self.bays = max(2, round((far - near) / float(rng.uniform(2.3, 3.1))))
 
     def draw(self) -> None:
-        """Draw the house, far parts first; nothing when even its far edge is outside the image."""
+        """Draw far parts first; nothing when even the far edge is outside the image."""
         u, _ = self.canvas.camera.project((self.front, 0.0, self.far))
         if not 0 <= u < self.canvas.camera.width:
             return
