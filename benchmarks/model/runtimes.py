@@ -44,8 +44,7 @@ from training.evaluation.measure import evaluate
 from training.evaluation.predictors import with_engine
 
 BASELINE: Final = "ONNX Runtime, plain export"
-CORES: Final = torch.get_num_threads()
-IMAGES: Final = 8  # a round
+CORES, IMAGES = torch.get_num_threads(), 8  # images: of a round
 Open = Callable[[int], Engine]  # the argument is the number of threads; 0: all cores
 
 
