@@ -1,4 +1,4 @@
-"""Everything a run needs to go on exactly where it stopped, in one file that is either whole or the one before."""
+"""The state of a run in one file, written atomically, from which it continues exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote; nothing in the file is run."""
+    """Read what `save_state` wrote. No code in the file is executed."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
