@@ -85,7 +85,7 @@ _OF_KUBERNETES = ("_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_TCP_ADDR", "_TCP_P
 
 
 def misspelt(environment: Mapping[str, str]) -> list[str]:
-    """A line for each ALIGNSEG_* variable that nothing reads: better told at the start than wondered about later."""
+    """A warning for each ALIGNSEG_* variable that is not a setting, with the nearest name."""
     known = {variable(name) for name in Settings.model_fields} | _OTHERS
     lines = []
     for name in sorted(environment):
@@ -93,5 +93,5 @@ def misspelt(environment: Mapping[str, str]) -> list[str]:
         if name.upper().startswith(PREFIX) and name.upper() not in known and not name.endswith(_OF_KUBERNETES):
             names = [one.removeprefix(PREFIX) for one in sorted(known)]  # all begin alike: that makes none similar
             near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
-            lines.append(f"{name} is no setting and changes nothing" + (f"; is it {PREFIX}{near[0]}?" if near else "."))
+            lines.append(f"Unknown setting {name}, ignored." + (f" Did you mean {PREFIX}{near[0]}?" if near else ""))
     return lines

@@ -30,14 +30,14 @@ def test_without_ray_the_error_names_what_to_install(tmp_path: Path, monkeypatch
         monkeypatch.delitem(sys.modules, name)
     for command in (["serve", "--ray"], ["segment", str(tmp_path), "-o", str(tmp_path / "out"), "--ray"]):
         result = CliRunner().invoke(cli.app, command)
-        assert result.exit_code == cli.UNUSABLE
+        assert result.exit_code == cli.USAGE_ERROR
         assert "pip install -e '.[ray]'" in " ".join(result.output.split())
 
 
 def test_options_that_exclude_each_other_are_rejected(tmp_path: Path) -> None:
-    for more, text in ((["--ray", "--overlay"], "one SOURCE"), (["--masks", "rle"], "needs --ray")):
+    for more, text in ((["--ray", "--overlay"], "exactly one source"), (["--masks", "rle"], "requires --ray")):
         result = CliRunner().invoke(cli.app, ["segment", str(tmp_path), "-o", str(tmp_path / "out"), *more])
-        assert result.exit_code == cli.UNUSABLE
+        assert result.exit_code == cli.USAGE_ERROR
         assert text in " ".join(result.output.split())
 
 
@@ -99,12 +99,12 @@ def test_segment_with_ray_writes_the_same_masks(
     for out, more in (("local", []), ("ray", ["--ray"])):
         result = CliRunner().invoke(cli.app, ["segment", str(images), "-o", str(tmp_path / out), *common, *more])
         assert result.exit_code == 0, result.output
-    assert "5 written to" in " ".join(result.output.split())
+    assert "5 masks written to" in " ".join(result.output.split())
     for number in range(5):
         expected = (tmp_path / "local" / f"{number}" / "a.png").read_bytes()
         assert (tmp_path / "ray" / "masks" / f"{number}" / "a.png.png").read_bytes() == expected
     again = CliRunner().invoke(
         cli.app, ["segment", str(images), "-o", str(tmp_path / "ray"), *common, "--ray", "--masks", "rle"]
     )
-    assert again.exit_code == cli.UNUSABLE
-    assert "the results of another job (masks: png then, rle now)" in " ".join(again.output.split())
+    assert again.exit_code == cli.USAGE_ERROR
+    assert "the results of another job (masks: png before, rle now)" in " ".join(again.output.split())

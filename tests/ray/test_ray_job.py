@@ -24,7 +24,7 @@ pytest.importorskip("ray")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignseg_serve.ray_job.storage import place
+from alignseg_serve.ray_job.storage import open_path
 from tests.ray import job
 
 COUNT = 240
@@ -39,13 +39,13 @@ def _job(cluster: Any, *arguments: object) -> subprocess.Popen[str]:
 
 
 def _rows(out: str, table: str = "pictures") -> list[dict[str, Any]]:
-    folder = place(out) / table
+    folder = open_path(out) / table
     rows: list[dict[str, Any]] = pq.read_table(folder.path, filesystem=folder.system).to_pylist()
     return rows
 
 
 def _files(out: str) -> int:
-    return sum(name.endswith(".parquet") for name in (place(out) / "pictures").files())
+    return sum(name.endswith(".parquet") for name in (open_path(out) / "pictures").files())
 
 
 def _interrupted(cluster: Any, source: str, out: str) -> None:
@@ -57,7 +57,7 @@ def _interrupted(cluster: Any, source: str, out: str) -> None:
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[1]
     assert process.returncode == 130, output
-    assert "the same command goes on from here" in output
+    assert "run the same command to continue" in output
     assert _rows(out)
 
 
@@ -65,8 +65,8 @@ def _finished(cluster: Any, source: str, out: str) -> str:
     last = _job(cluster, source, out, "png")
     output = last.communicate(timeout=100)[1]
     assert last.returncode == 1, output  # as some can't be segmented
-    assert "are done already and skipped" in output
-    assert " 0 written" not in output
+    assert "images are already done, skipped" in output
+    assert " 0 masks written" not in output
     return output
 
 
@@ -84,7 +84,7 @@ def _lies_there(out: str, pictures: Iterable[str]) -> None:
     assert set(names.values()) == {1}
     assert {row["picture"] for row in _rows(out, "failed")} == set(BAD)
     for row in _rows(out)[::37]:
-        mask = opened((place(out) / row["mask"]).read())
+        mask = opened((open_path(out) / row["mask"]).read())
         assert mask.size == (row["width"], row["height"])
         counts = np.bincount(np.asarray(mask).ravel(), minlength=len(COLORS))
         assert {one["id"]: one["pixels"] for one in row["classes"]} == {n: k for n, k in enumerate(counts) if k}
@@ -101,7 +101,7 @@ def test_interrupted_twice_each_picture_is_done_once(ray_cluster: Any, tmp_path:
     assert "bad.jpg: got 10 bytes" in output
     assert "2 failed" in output
     _lies_there(str(out), pictures)
-    assert not list(out.rglob("*.part"))
+    assert not list(out.rglob("*.tmp"))
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def bucket() -> Generator[str, None, None]:
 def test_on_object_storage_it_goes_on_as_well(ray_cluster: Any, bucket: str) -> None:
     source, out, pictures = bucket.format("in"), bucket.format("out"), _pictures(COUNT // 2)
     for name, data in (pictures | BAD).items():
-        (place(source) / name).write(data)
+        (open_path(source) / name).write(data)
     _interrupted(ray_cluster, source, out)
     output = _finished(ray_cluster, source, out)
     assert "secret" not in output

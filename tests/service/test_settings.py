@@ -4,8 +4,8 @@ from service.settings import Settings, misspelt
 def test_a_misspelt_variable_is_told_with_the_nearest_name() -> None:
     lines = misspelt({"ALIGNSEG_MAX_BODY": "1", "ALIGNSEG_QQQ": "1", "ALIGNSEG_MODEL": "x", "HOME": "/"})
     assert lines == [
-        "ALIGNSEG_MAX_BODY is no setting and changes nothing; is it ALIGNSEG_MAX_BODY_BYTES?",
-        "ALIGNSEG_QQQ is no setting and changes nothing.",
+        "Unknown setting ALIGNSEG_MAX_BODY, ignored. Did you mean ALIGNSEG_MAX_BODY_BYTES?",
+        "Unknown setting ALIGNSEG_QQQ, ignored.",
     ]
 
 
