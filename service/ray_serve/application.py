@@ -27,7 +27,7 @@ from service.ray_serve import cluster
 from service.ray_serve.engine_replica import Replica
 from service.ray_serve.messages import Description, tag
 from service.ray_serve.remote_batcher import RemoteBatcher
-from service.server.server import AdminPort
+from service.server.admin_port import AdminPort
 from service.settings import Settings
 from service.telemetry import logs
 
