@@ -6,9 +6,12 @@ import pytest
 from tests.support.fake_engine import serving
 
 PAGE = Path(__file__).resolve().parents[3] / "service" / "web"
+MEDIA_TYPES = {
+    ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".jpg": "image/jpeg",
+}  # fmt: skip
 
 
-async def test_the_root_is_the_page() -> None:
+async def test_the_root_is_the_web_page() -> None:
     async with serving() as (client, _):
         response = await client.get("/")
     assert response.status_code == 200
@@ -16,16 +19,15 @@ async def test_the_root_is_the_page() -> None:
     assert response.headers["cache-control"] == "no-cache"
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in PAGE.iterdir()))
-async def test_every_file_is_served_with_its_type(name: str) -> None:
-    kinds = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
+@pytest.mark.parametrize("name", sorted(p.name for p in PAGE.iterdir() if p.suffix in MEDIA_TYPES))
+async def test_every_file_is_served_with_its_media_type(name: str) -> None:
     async with serving() as (client, _):
         response = await client.get(f"/page/{name}")
     assert response.content == (PAGE / name).read_bytes()
-    assert response.headers["content-type"].startswith(kinds.get(Path(name).suffix, "text/html"))
+    assert response.headers["content-type"].startswith(MEDIA_TYPES[Path(name).suffix])
 
 
-async def test_who_has_a_file_gets_304() -> None:
+async def test_a_client_that_has_the_file_gets_304() -> None:
     async with serving() as (client, _):
         etag = (await client.get("/page/app.js")).headers["etag"]
         for known in (etag, f'"other", W/{etag}', "*"):
@@ -37,12 +39,12 @@ async def test_who_has_a_file_gets_304() -> None:
 
 
 @pytest.mark.parametrize("name", ["none.js", "..%2Fsettings.py", "%2Fetc%2Fpasswd", ""])
-async def test_other_names_are_404(name: str) -> None:
+async def test_any_other_name_is_a_404(name: str) -> None:
     async with serving() as (client, _):
         assert (await client.get(f"/page/{name}")).status_code == 404
 
 
-async def test_the_docs_come_from_here() -> None:
+async def test_the_docs_load_nothing_from_another_host() -> None:
     async with serving() as (client, _):
         page = await client.get("/docs")
         for path in re.findall(r'(?:href|src)="([^"]+)"', page.text):
@@ -51,7 +53,7 @@ async def test_the_docs_come_from_here() -> None:
     assert "script-src" not in page.headers["content-security-policy"]  # default-src 'self' holds for scripts
 
 
-def test_nothing_inline_and_nothing_from_elsewhere() -> None:
+def test_pages_have_no_inline_code_and_no_other_host() -> None:
     for page in PAGE.glob("*.html"):
         assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page.read_text())
     for file in PAGE.glob("*.*"):
