@@ -132,6 +132,8 @@ async def test_a_connection_with_a_recent_rejection_stays_open() -> None:
     connected.protocol._on_head_timeout()
     connected.protocol.timeout_keep_alive_handler()
     assert not connected.transport.close.called
+    assert connected.protocol._head_timer is not None  # both timers run again
+    assert connected.protocol.timeout_keep_alive_task is not None
     connected.protocol._unset_keepalive_if_required()
     connected.close()
 

@@ -1,5 +1,6 @@
 """Drain, exit codes and the admin port, with a stub pipeline."""
 
+import asyncio
 import logging
 import re
 import signal
@@ -10,7 +11,8 @@ import httpx
 import pytest
 
 from service.admission.controller import AdmissionController, Limits
-from service.server.admin_port import FLUSH_TIMEOUT_S, AdminPort
+from service.server import admin_port
+from service.server.admin_port import AdminPort
 from service.server.server import Server
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -100,9 +102,7 @@ async def test_a_lost_engine_exits_with_1(server: Server, pipeline: StubPipeline
     assert server.exit_code == 1
 
 
-async def test_the_admin_port_updates_its_date_and_closes_in_time(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_admin_port_updates_its_date_header(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     admin = AdminPort(server._app, Settings(host="127.0.0.1", admin_port=0))
     server._admin = admin
     await admin.open()
@@ -115,7 +115,29 @@ async def test_the_admin_port_updates_its_date_and_closes_in_time(
         response = await client.get("/nothing")
     await admin.close()
     assert response.headers["date"] == "Thu, 01 Jan 1970 00:00:00 GMT"
-    assert admin._server.config.timeout_graceful_shutdown == FLUSH_TIMEOUT_S
+
+
+async def test_the_admin_port_closes_although_a_probe_hangs(
+    server: Server, pipeline: StubPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_port, "FLUSH_TIMEOUT_S", 0.2)
+    probed = asyncio.Event()
+
+    async def why_not_ready() -> str | None:
+        probed.set()
+        await asyncio.Event().wait()
+        return None
+
+    pipeline.health.why_not_ready = why_not_ready
+    admin = AdminPort(server._app, Settings(host="127.0.0.1", admin_port=0))
+    await admin.open()
+    port = admin._server.servers[0].sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /healthz/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+    await asyncio.wait_for(probed.wait(), 5)
+    await asyncio.wait_for(admin.close(), 5)
+    assert b"200 OK" not in await asyncio.wait_for(reader.read(), 5)
+    writer.close()
 
 
 def test_a_signal_while_loading_exits() -> None:
