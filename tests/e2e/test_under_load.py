@@ -175,13 +175,13 @@ def _post(process: Process) -> httpx.Response:
 def test_kill_9_and_restart(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     tiny_model.write(folder)
-    picture = encoded(np.full((48, 64, 3), (255, 0, 0), dtype=np.uint8))
+    image = encoded(np.full((48, 64, 3), (255, 0, 0), dtype=np.uint8))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for _ in range(2):
         with running(serve(folder)) as process:
             assert httpx.get(f"{process.url}/healthz/ready").status_code == 200
-            assert httpx.post(f"{process.url}/segment", content=picture).json()["classes"][0]["name"] == "red"
-            threads = [threading.Thread(target=_ignore_reset, args=(process, picture), daemon=True) for _ in range(4)]
+            assert httpx.post(f"{process.url}/segment", content=image).json()["classes"][0]["name"] == "red"
+            threads = [threading.Thread(target=_ignore_reset, args=(process, image), daemon=True) for _ in range(4)]
             for thread in threads:
                 thread.start()
             os.kill(process.process.pid, signal.SIGKILL)
@@ -191,9 +191,9 @@ def test_kill_9_and_restart(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def _ignore_reset(process: Process, picture: bytes) -> None:
+def _ignore_reset(process: Process, image: bytes) -> None:
     try:
-        httpx.post(f"{process.url}/segment", content=picture)
+        httpx.post(f"{process.url}/segment", content=image)
     except httpx.HTTPError:
         return
 
