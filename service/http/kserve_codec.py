@@ -104,7 +104,7 @@ def pack(head: Mapping[str, Any], outputs: Mapping[str, UInt8Array], binary: Map
     values_in_json = sum(values.size for name, values in outputs.items() if not binary[name])
     if values_in_json > MAX_JSON_BYTES:
         raise BadRequest(
-            f"The outputs have {values_in_json} values; the limit for JSON is {MAX_JSON_BYTES}. "
+            f"The outputs have {values_in_json} values, limit {MAX_JSON_BYTES} in JSON. "
             "Request the outputs as binary data."
         )
     entries, tail = [], []
@@ -133,7 +133,7 @@ def _parse_json(text: bytes) -> _Request:
 def _json_too_long(end: int, length: int) -> BadRequest | PayloadTooLarge:
     if end > length:
         return BadRequest(f"{JSON_LENGTH} is {end}, but the body has {length} bytes. Send the length of the JSON.")
-    return PayloadTooLarge(f"The JSON has {end} bytes; the limit is {MAX_JSON_BYTES}. Send the tensors as binary data.")
+    return PayloadTooLarge(f"The JSON has {end} bytes, limit {MAX_JSON_BYTES}. Send the tensors as binary data.")
 
 
 def _split_binary_data(tensors: Sequence[_Tensor], tail: memoryview) -> list[memoryview | None]:
@@ -158,7 +158,7 @@ def _arrays(tensor: _Tensor, raw: memoryview | None, limits: Limits) -> list[UIn
     _check_count(shape[0], limits)
     if shape[1] * shape[2] > limits.pixels:
         raise ImageTooLarge(
-            f"The images are {shape[2]}x{shape[1]} ({shape[1] * shape[2]} pixels); the limit is {limits.pixels} pixels "
+            f"The images are {shape[2]}x{shape[1]} ({shape[1] * shape[2]} pixels each), limit {limits.pixels} pixels "
             "(ALIGNSEG_MAX_PIXELS). Scale them down, or raise the limit."
         )
     flat = _numbers(tensor) if raw is None else np.frombuffer(raw, dtype=np.uint8)
@@ -217,7 +217,7 @@ def _json_data(tensor: _Tensor) -> list[Any]:
 
 def _check_count(count: int, limits: Limits) -> None:
     if count > limits.images:
-        raise BadRequest(f"The request has {count} images; the limit is {limits.images} (ALIGNSEG_MAX_IMAGES).")
+        raise BadRequest(f"The request has {count} images, limit {limits.images} (ALIGNSEG_MAX_IMAGES).")
 
 
 def _outputs(request: _Request) -> dict[str, bool]:

@@ -27,14 +27,15 @@ async def handle_post(
     deadline: float,
     read_body: Callable[[Request, OnReceived], Awaitable[Body]],
     respond: Callable[[Body], Awaitable[Response]],
-    media_types: Collection[str] = (),
+    extra_media_types: Collection[str] = (),
 ) -> Response:
     """Admit the request, read its body and await `respond(body)`.
 
-    deadline: on time.monotonic(), see request_deadline. media_types: of the body, besides those of images and forms.
+    deadline: on time.monotonic(), see request_deadline.
+    extra_media_types: accepted for the body, besides those of images and forms.
     Raises RequestError.
     """
-    permit = admit(request, deadline, media_types)
+    permit = admit(request, deadline, extra_media_types)
     body_read = asyncio.Event()
 
     async def read_and_respond() -> Response:
@@ -65,14 +66,14 @@ def request_deadline(request: Request) -> float:
     return time.monotonic() + min(float(value), limit_ms) / 1e3
 
 
-def admit(request: Request, deadline: float, media_types: Collection[str] = ()) -> Permit:
+def admit(request: Request, deadline: float, extra_media_types: Collection[str]) -> Permit:
     """Take a slot for a request before a byte of its body is read. The permit must be released when the work ends.
 
     Raises RequestError: Overloaded, NotReady, PayloadTooLarge, UnsupportedMediaType.
     """
     pipeline: Pipeline = request.app.state.pipeline
     max_body_bytes = pipeline.settings.max_body_bytes
-    check_head(request, max_body_bytes, media_types)
+    check_head(request, max_body_bytes, extra_media_types)
     size = declared_size(request.headers.get("content-length", ""), max_body_bytes)
     return pipeline.admission.enter(size, deadline)
 
@@ -126,9 +127,9 @@ async def _disconnect(request: Request, body_read: asyncio.Event) -> None:
 
 
 def _upload_stalled(request: Request, permit: Permit, closed_because: str | None) -> UploadTooSlow:
-    reason = closed_because or "its slot was reassigned"
+    cause = f"while {closed_because}" if closed_because else "and its slot was reassigned"
     return UploadTooSlow(
-        f"Upload stalled after {_progress(request, permit)} and {reason}. "
+        f"Upload stalled {cause}: received {_progress(request, permit)}. "
         f"Minimum rate: {SLOWEST_BYTES_S / 1000:g} kB/s with no pause over {PATIENCE_S:g} s. "
         "Retry with a smaller image or a faster connection."
     )
@@ -138,7 +139,7 @@ def _deadline_passed(request: Request, permit: Permit, body_read: asyncio.Event)
     if body_read.is_set():
         return DeadlineExceeded(f"No result by the deadline, {_DEADLINE}. Retry later, or allow more time.")
     return UploadTooSlow(
-        f"Upload incomplete at the deadline: {_progress(request, permit)}. The deadline is {_DEADLINE}. "
+        f"Upload incomplete at the deadline: received {_progress(request, permit)}. The deadline is {_DEADLINE}. "
         "Send a smaller image, or allow more time."
     )
 

@@ -42,10 +42,10 @@ class _MemoryParser(MultiPartParser):
             raise MultiPartException("The body ends before its closing boundary.")
 
 
-def check_head(request: Request, max_body_bytes: int, media_types: Collection[str] = ()) -> None:
+def check_head(request: Request, max_body_bytes: int, extra_media_types: Collection[str] = ()) -> None:
     """Reject a request by its head, before a byte of its body is read.
 
-    media_types: that the route accepts besides those of images and forms.
+    extra_media_types: that the route accepts besides those of images and forms.
     Raises PayloadTooLarge or UnsupportedMediaType.
     """
     length = request.headers.get("content-length", "")
@@ -55,7 +55,10 @@ def check_head(request: Request, max_body_bytes: int, media_types: Collection[st
         raise UnsupportedMediaType(
             f"Content-Encoding is {encoding!r}. Send the image without it; image files are already compressed."
         )
-    content_type, accepted = media_type(request), {"multipart/form-data", "application/octet-stream", *media_types}
+    content_type, accepted = (
+        media_type(request),
+        {"multipart/form-data", "application/octet-stream", *extra_media_types},
+    )
     if content_type and content_type not in accepted and not content_type.startswith("image/"):
         raise UnsupportedMediaType(
             f"Content-Type is {content_type!r}. Expected image/*, {', '.join(sorted(accepted))}. "
@@ -78,7 +81,7 @@ async def read_images(request: Request, on_received: OnReceived) -> list[bytes]:
     else:
         images = [await read_body(request, on_received)]
     if images == [b""]:
-        raise BadRequest(f"The image is empty (0 bytes). Send an image file: {EXAMPLES}.")
+        raise BadRequest(f"The image is empty (0 bytes). Send an image file, for example: {EXAMPLES}.")
     return images
 
 
@@ -103,14 +106,13 @@ async def _counted(request: Request, on_received: OnReceived) -> AsyncGenerator[
         total += len(chunk)
         on_received(len(chunk))
         if total > max_body_bytes:
-            raise _body_too_large(f"The body exceeds {max_body_bytes} bytes", max_body_bytes)
+            raise _body_too_large(f"At least {total} bytes received", max_body_bytes)
         yield chunk
 
 
 def _body_too_large(received: str, max_body_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(
-        f"{received}; the limit is {max_body_bytes} bytes (ALIGNSEG_MAX_BODY_BYTES). "
-        "Send a smaller image, or raise the limit."
+        f"{received}, limit {max_body_bytes} bytes (ALIGNSEG_MAX_BODY_BYTES). Send a smaller image, or raise the limit."
     )
 
 
@@ -121,7 +123,7 @@ async def _read_form(request: Request, on_received: OnReceived, max_images: int)
     try:
         form = await parser.parse()
     except (MultiPartException, UnicodeError) as error:  # UnicodeError: of an unknown charset
-        raise BadRequest(f"Invalid multipart body: {str(error).rstrip('.')}. Expected {EXAMPLES}.") from error
+        raise BadRequest(f"Cannot parse the multipart body: {str(error).rstrip('.')}. Send it as in: {EXAMPLES}.") from error
     try:
         return [await upload.read() for upload in _image_files(form, max_images)]
     finally:
@@ -139,9 +141,9 @@ def _image_files(form: FormData, max_images: int) -> list[UploadFile]:
         limit = f"1 to {max_images} (ALIGNSEG_MAX_IMAGES)" if max_images > 1 else "1"
         raise BadRequest(
             f"The form has {len(values)} fields named {FIELD!r}; its fields are {sorted(set(form))}. "
-            f"Expected {limit}: {EXAMPLES}."
+            f"Expected {limit}, as in: {EXAMPLES}."
         )
     files = [value for value in values if isinstance(value, UploadFile)]
     if len(files) != len(values):
-        raise BadRequest(f"The field {FIELD!r} contains text. Expected a file (is the @ missing?): {EXAMPLES}.")
+        raise BadRequest(f"The field {FIELD!r} contains text. Expected a file (is the @ missing?), as in: {EXAMPLES}.")
     return files

@@ -79,13 +79,11 @@ def _head_too_large(scope: Scope) -> RequestError | None:
     size = sum(len(name) + len(value) + 4 for name, value in headers)
     if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
         return HeadersTooLarge(
-            f"The request has {len(headers)} headers of {size} bytes; the limits are {MAX_HEADERS} headers and "
+            f"The request has {len(headers)} headers of {size} bytes, limits {MAX_HEADERS} headers and "
             f"{MAX_HEADER_BYTES} bytes. Send fewer or shorter headers."
         )
     if (length := len(scope["query_string"])) > MAX_QUERY_BYTES:
-        return UriTooLong(
-            f"The query has {length} bytes; the limit is {MAX_QUERY_BYTES}. Send images in the request body."
-        )
+        return UriTooLong(f"The query has {length} bytes, limit {MAX_QUERY_BYTES}. Send images in the request body.")
     return None
 
 

@@ -143,7 +143,8 @@ _PROBLEM_EXAMPLE: Final = {
     "type": f"urn:alignseg:problem:{Overloaded.slug}",
     "title": Overloaded.title,
     "status": Overloaded.status,
-    "detail": "Server overloaded: 64 requests in flight, limit 64 (ALIGNSEG_MAX_IN_FLIGHT). Retry after Retry-After.",
+    "detail": "Server overloaded: 64 requests in flight, limit 64 (ALIGNSEG_MAX_IN_FLIGHT). Retry after the delay in "
+    "Retry-After.",
     "request_id": "9b1f0a6c2f1d4d0e8f3a5b7c9d1e2f30",
     "retry_after_s": 1.873,
 }

@@ -48,11 +48,11 @@ def require_live(request: Request) -> None:
     """Raises NotReady when the process must be restarted."""
     pipeline: Pipeline = request.app.state.pipeline
     if (reason := pipeline.health.why_not_alive()) is not None:
-        raise NotReady(f"Not live: {reason}. Restart the process.")
+        raise NotReady(f"Not live: {reason.rstrip('.')}. Restart the process.")
 
 
 async def require_ready(request: Request) -> None:
     """Raises NotReady when new requests should go elsewhere."""
     pipeline: Pipeline = request.app.state.pipeline
     if (reason := await pipeline.health.why_not_ready()) is not None:
-        raise NotReady(f"Not ready: {reason}. Send requests to another replica until this one is ready.")
+        raise NotReady(f"Not ready: {reason.rstrip('.')}. Send requests to another replica until this one is ready.")

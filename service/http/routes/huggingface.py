@@ -64,14 +64,14 @@ async def image_segmentation(request: Request) -> Response:
         result = await pipeline.answer(image, render, deadline, with_confidence=with_confidence, with_pixels=False)
         return Response(result.body, media_type=media_types.JSON)
 
-    return await handle_post(request, deadline, read_body, respond, media_types={media_types.JSON})
+    return await handle_post(request, deadline, read_body, respond, extra_media_types={media_types.JSON})
 
 
 def _parse(body: bytes) -> tuple[bytes, _Parameters]:
     """Raises BadRequest or PayloadTooLarge."""
     if len(body) > MAX_JSON_BYTES:
         raise PayloadTooLarge(
-            f"The JSON has {len(body)} bytes; the limit is {MAX_JSON_BYTES}. Send the image as the request body."
+            f"The JSON has {len(body)} bytes, limit {MAX_JSON_BYTES}. Send the image as the request body."
         )
     try:
         request = _Request.model_validate(orjson.loads(body))

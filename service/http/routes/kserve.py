@@ -92,7 +92,7 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
         maps = await _segment(pipeline, infer_request, deadline)
         return await pipeline.off_loop(_response, infer_request, maps)
 
-    return await handle_post(request, deadline, read_body, respond, media_types={media_types.JSON})
+    return await handle_post(request, deadline, read_body, respond, extra_media_types={media_types.JSON})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ async def _segment(pipeline: Pipeline, infer_request: InferRequest, deadline: fl
     def keep_maps(index: int, seg: Segmentation) -> bytes:
         if count * seg.ids.size > max_pixels:
             raise ImageTooLarge(
-                f"The output has {count} maps of {seg.ids.size} pixels; the limit is {max_pixels} pixels in total "
+                f"The output has {count} maps of {seg.ids.size} pixels, limit {max_pixels} pixels in total "
                 "(ALIGNSEG_MAX_PIXELS). Send fewer images per request."
             )
         maps = {kserve_codec.CLASS_MAP: seg.ids, kserve_codec.CONFIDENCE: seg.confidence}
