@@ -123,7 +123,8 @@ async def _read_form(request: Request, on_received: OnReceived, max_images: int)
     try:
         form = await parser.parse()
     except (MultiPartException, UnicodeError) as error:  # UnicodeError: of an unknown charset
-        raise BadRequest(f"Cannot parse the multipart body: {str(error).rstrip('.')}. Send it as in: {EXAMPLES}.") from error
+        reason = str(error).rstrip(".")
+        raise BadRequest(f"Cannot parse the multipart body: {reason}. Send it as in: {EXAMPLES}.") from error
     try:
         return [await upload.read() for upload in _image_files(form, max_images)]
     finally:
