@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 
 from model_export.checkpoints import checkpoint
-from model_export.files import replacing
+from service.files import atomic_replace
 from training import config as configs
 from training import train
 from training.config import Config
@@ -89,7 +89,7 @@ def carry_out(run: Run, train_run: Train, device: str, tolerance: float) -> bool
         return False
     if status:
         raise AblationError(f"training {run.folder} ended with status {status}; what it said is above")
-    with replacing(run.result) as temporary:
+    with atomic_replace(run.result) as temporary:
         temporary.write_text(json.dumps(measure(run, device, tolerance), indent=2) + "\n")
     return True
 

@@ -60,7 +60,7 @@ def run(
         console.print(f"{len(done)} are done already and skipped (--overwrite does all again)")
     tally = _Tally(manifest)
     try:
-        with cluster.joined(quiet=True):
+        with cluster.connected(quiet=True):
             _follow(_stream(parts, out, settings, manifest, masks, engine_factory, done), tally, console)
     except KeyboardInterrupt:
         written = sum(1 for _ in results.keys(place(out)))  # more than came back

@@ -1,10 +1,9 @@
 """Folders and files by name, here or on object storage: s3://, gs:// and what else pyarrow or fsspec can read."""
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 import fsspec
@@ -12,6 +11,7 @@ import pyarrow as pa
 from pyarrow import fs as arrow_fs
 
 from service.errors import AlignSegError
+from service.files import atomic_replace
 
 _LOCAL: Final = {"local", "py::fsspec+('file', 'local')"}  # filesystems where a half-written file can be seen
 
@@ -43,14 +43,14 @@ class StoragePath:
 
     def write(self, data: bytes) -> None:
         """The whole file or nothing: object stores show a file once it is closed, a local one is renamed."""
-        local = self.system.type_name in _LOCAL
-        path = f"{self.path}.{uuid.uuid4().hex[:8]}.part" if local else self.path
-        if local:
-            self.system.create_dir(str(PurePosixPath(self.path).parent), recursive=True)
-        with self.system.open_output_stream(path) as stream:
+        if self.system.type_name in _LOCAL:
+            path = Path(self.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_replace(path, durable=False) as temporary:
+                temporary.write_bytes(data)
+            return
+        with self.system.open_output_stream(self.path) as stream:
             stream.write(data)
-        if local:
-            self.system.move(path, self.path)
 
     def files(self) -> Iterator[str]:
         """Paths below the folder, relative to it; a folder at a time, so that millions need no memory."""

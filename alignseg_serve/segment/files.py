@@ -1,6 +1,5 @@
 """Pictures on disk -> masks on disk, whoever segments them. Goes on where it stopped."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from service.errors import AlignSegError
+from service.files import atomic_replace
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 SOME_FAILED: Final = 1
@@ -177,9 +177,5 @@ def _refuse_clashes(jobs: list[Job]) -> None:
 def _write(path: Path, data: bytes) -> None:
     """Whole or not at all: an interrupted run leaves no half a file that the next one would skip."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_replace(path, durable=False) as temporary:
+        temporary.write_bytes(data)

@@ -222,7 +222,8 @@ def main() -> None:
     options = parser.parse_args()
     manifest = manifests.load(options.model)
     bucket = manifest.input.buckets[0]
-    pictures = [np.ascontiguousarray(np.roll(reference_check.street(bucket), 40 * i, axis=2)) for i in range(PICTURES)]
+    scene = reference_check.street_scene(bucket)
+    pictures = [np.ascontiguousarray(np.roll(scene, 40 * i, axis=2)) for i in range(PICTURES)]
     onnx = manifest.files[ROLE].sha256
     known = kept(onnx)
     with tempfile.TemporaryDirectory() as folder:

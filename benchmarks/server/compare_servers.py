@@ -6,7 +6,7 @@
     python -m benchmarks.server.compare_servers open --shipped
 
 Every server is started anew for each repeat, warmed up, measured and ended; the repeats of all servers take turns, and
-medians are told. Peers are in benchmarks/peers. `pip install -e '.[bench]'` brings what they need.
+medians are told. Peers are in benchmarks/server/peers. `pip install -e '.[bench]'` brings what they need.
 """
 
 import argparse
@@ -29,7 +29,7 @@ CLIENTS: Final = (1, 4, 16, 64)
 FACTORS: Final = (0.5, 0.8, 1.0, 2.0, 4.0)
 WARM_UP_S: Final = 1.0  # of each measurement
 LATE_S: Final = 1.0  # answers that are later than this after the load has ended do not count
-PEERS: Final = {"plain FastAPI": "plain", "LitServe": "lit"}
+PEERS: Final = {"plain FastAPI": "fastapi_server", "LitServe": "litserve_server"}
 OURS: Final = "alignseg-serve"
 STAGES: Final = ("decode", "queue", "infer", "encode")
 

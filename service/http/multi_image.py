@@ -12,10 +12,11 @@ from typing import TypeVar
 import orjson
 from starlette.requests import Request
 
-from service.admission.controller import AdmissionController, Permit
+from service.admission.controller import AdmissionController
+from service.admission.stalled_uploads import Permit
 from service.errors import Overloaded, RequestError
 from service.http.problems import problem_members
-from service.inference.pipeline import Answer
+from service.inference.pipeline import RenderedResponse
 
 T = TypeVar("T")
 
@@ -24,8 +25,8 @@ async def segment_all(
     request: Request,
     admission: AdmissionController,
     images: Sequence[bytes],
-    segment_one: Callable[[bytes], Awaitable[Answer]],
-) -> Answer:
+    segment_one: Callable[[bytes], Awaitable[RenderedResponse]],
+) -> RenderedResponse:
     """Segment each image. Returns the JSON {"results": [...]} in their order, with {"problem": ...} for failed ones.
 
     timing_ms: sums over all images. Ends when the work on all of them has ended.
@@ -43,7 +44,7 @@ async def segment_all(
         results[index] = orjson.dumps({"problem": problem_members(request, error)})
 
     await for_each(admission, range(len(images)), segment_at, on_error)
-    return Answer(b'{"results":[' + b",".join(results) + b"]}", timing_ms)
+    return RenderedResponse(b'{"results":[' + b",".join(results) + b"]}", timing_ms)
 
 
 async def for_each(
@@ -112,9 +113,9 @@ class _PixelRetry:
 def _extra_permits(admission: AdmissionController, count: int) -> Iterator[Permit]:
     """Up to `count` permits while the server is less than half full, so that others are still admitted."""
     for _ in range(count):
-        limit = min(admission.places(), admission.limits.count // 2)
-        if admission.in_flight >= limit or admission.refusal() is not None:
+        limit = min(admission.limit(), admission.limits.count // 2)
+        if admission.in_flight >= limit or admission.rejection() is not None:
             return
-        permit = admission.enter()
+        permit = admission.acquire()
         permit.body_read()
         yield permit

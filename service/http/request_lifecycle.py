@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from service.admission.controller import PATIENCE_S, SLOWEST_BYTES_S, AdmissionController, Permit
+from service.admission.controller import AdmissionController
+from service.admission.stalled_uploads import MAX_PAUSE_S, MIN_BYTES_PER_S, Permit
 from service.errors import BadRequest, DeadlineExceeded, NotReady, RequestError, UploadTooSlow
 from service.http.uploads import OnReceived, check_head, declared_size
 from service.inference.pipeline import Pipeline
@@ -75,7 +76,7 @@ def admit(request: Request, deadline: float, extra_media_types: Collection[str])
     max_body_bytes = pipeline.settings.max_body_bytes
     check_head(request, max_body_bytes, extra_media_types)
     size = declared_size(request.headers.get("content-length", ""), max_body_bytes)
-    return pipeline.admission.enter(size, deadline)
+    return pipeline.admission.acquire(size, deadline)
 
 
 async def run_until_disconnect_or_deadline(
@@ -130,7 +131,7 @@ def _upload_stalled(request: Request, permit: Permit, closed_because: str | None
     cause = f"while {closed_because}" if closed_because else "and its slot was reassigned"
     return UploadTooSlow(
         f"Upload stalled {cause}: received {_progress(request, permit)}. "
-        f"Minimum rate: {SLOWEST_BYTES_S / 1000:g} kB/s with no pause over {PATIENCE_S:g} s. "
+        f"Minimum rate: {MIN_BYTES_PER_S / 1000:g} kB/s with no pause over {MAX_PAUSE_S:g} s. "
         "Retry with a smaller image or a faster connection."
     )
 

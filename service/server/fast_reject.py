@@ -23,7 +23,7 @@ from service.http.middleware.observability import request_id_from
 from service.http.problems import TYPE_PREFIX, serialize
 from service.http.security_headers import HEADERS
 from service.inference.pipeline import Pipeline
-from service.telemetry.logs import AccessLog
+from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecord
 
@@ -98,7 +98,7 @@ class FastReject:
     def reject(self, data: bytes) -> tuple[bytes, int] | None:
         """Returns the response and the size of the message it answers; None to let the application handle it."""
         pipeline: Pipeline | None = getattr(self._state, "pipeline", None)
-        if pipeline is None or not pipeline.admission.may_refuse or (post := read_head(data)) is None:
+        if pipeline is None or not pipeline.admission.may_reject or (post := read_head(data)) is None:
             return None
         if post.body_size > pipeline.settings.max_body_bytes or len(data) > post.size:
             return None
@@ -116,10 +116,10 @@ class FastReject:
         else:
             response = _render(cached.error, request_id, post.path)
         status, label = cached.error.status, cached.error.reason
-        self._metrics.refused(post.path, status, label)
-        if self._log.one_more_refusal():
+        self._metrics.rejected_early(post.path, status, label)
+        if self._log.allows_rejection():
             record = RequestRecord(request_id, "POST", post.path, status=status, refused=label, bytes_out=len(response))
-            self._log.write_refused(record)
+            self._log.write_rejection(record)
         return response
 
     def _cached_rejection(self, post: PlainPost, reason: str, admission: AdmissionController) -> "CachedRejection":
@@ -129,7 +129,7 @@ class FastReject:
         if cached is None or now - cached.created > _REJECTION_TTL_S:
             if len(self._cache) >= _CACHED_REJECTIONS:  # clients may send any number of paths
                 self._cache.clear()
-            error = admission.refused(reason, post.body_size)
+            error = admission.rejection_error(reason, post.body_size)
             response = _render(error, _PLACEHOLDER_ID.decode(), post.path)
             cached = self._cache[key] = CachedRejection(now, error, response)
         return cached

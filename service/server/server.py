@@ -19,6 +19,7 @@ from service.server.admin_port import FLUSH_TIMEOUT_S, AdminPort
 from service.server.process import freeze_gc_and_trim, limit_malloc_arenas, shorten_switch_interval
 from service.server.protocol import uvicorn_options
 from service.settings import Settings
+from service.telemetry import logs
 
 log = logging.getLogger("alignseg.server")
 STARTUP_FAILED: Final = 3  # the exit code of uvicorn's own command
@@ -32,7 +33,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         rejection = fast_reject.for_app(app)
-        options = uvicorn_options(None if rejection is None else rejection.reject, app.state.metrics.mishap)
+        reject = None if rejection is None else rejection.reject
+        options = uvicorn_options(reject, app.state.metrics.record_connection_error)
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=FLUSH_TIMEOUT_S, **options))
         self.exit_code = 0
         self._app = app
@@ -83,6 +85,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second. Returns whether to exit."""
+        logs.flush()
         pipeline = self._pipeline
         if pipeline is not None and pipeline.health.lost:
             log.error("the engine is lost: ending the process, so that it can be restarted")

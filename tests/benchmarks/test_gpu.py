@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from benchmarks.model.gpu import __main__ as command
-from benchmarks.model.gpu import kernel, network, timing
+from benchmarks.model.gpu import kernel, launch, network, timing, torch_ops
 from model_export.alignseg.align_fa import AlignedAggregate
-from model_export.kernels import launch, torch_ops
 from model_export.onnx_export import exporter
 from model_export.tensorrt_build import library
 from model_export.tensorrt_build.library import NoTensorRTError

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from benchmarks.harness import SCENE
-from service.admission.controller import PATIENCE_S
+from service.admission.stalled_uploads import MAX_PAUSE_S
 from tests.support.background import meanwhile
 from tests.support.server_process import Process, running, stand_in
 
@@ -38,9 +38,9 @@ def start_upload(port: int, framing: bytes, body: bytes) -> socket.socket:
 def stalled_uploads(
     stack: ExitStack, process: Process, count: int, framing: bytes, body: bytes = b""
 ) -> list[socket.socket]:
-    """This many admitted uploads, all of them paused for longer than PATIENCE_S."""
+    """This many admitted uploads, all of them paused for longer than MAX_PAUSE_S."""
     connections = [stack.enter_context(start_upload(process.port, framing, body)) for _ in range(count)]
-    time.sleep(PATIENCE_S + 0.2)
+    time.sleep(MAX_PAUSE_S + 0.2)
     return connections
 
 
@@ -103,7 +103,7 @@ def test_an_upload_below_the_minimum_rate_counts_as_stalled(
     with ExitStack() as stack:
         connections = [stack.enter_context(start_upload(server.port, framing, b"")) for _ in range(count)]
         with trickling(connections, part):
-            time.sleep(PATIENCE_S + 0.5)
+            time.sleep(MAX_PAUSE_S + 0.5)
             assert post_image(server) == 200
         assert len(still_open(connections)) == count - 1
 
@@ -142,7 +142,7 @@ def test_a_progressing_upload_is_not_preempted() -> None:
         connection = stack.enter_context(start_upload(process.port, b"Content-Length: %d\r\n" % len(body), b""))
         for i, start in enumerate(range(0, len(body), 2000)):
             connection.sendall(body[start : start + 2000])
-            time.sleep(0.03)  # more than 8 kB a second on any machine, for longer than PATIENCE_S
+            time.sleep(0.03)  # more than 8 kB a second on any machine, for longer than MAX_PAUSE_S
             if i % 10 == 9:
                 statuses.append(post_image(process))
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -151,9 +151,9 @@ def test_a_progressing_upload_is_not_preempted() -> None:
 
 def test_a_complete_upload_is_not_preempted() -> None:
     """However long the engine takes."""
-    with running(stand_in(1000 * PATIENCE_S + 1000, warm_ms=1), max_in_flight=1) as process, ExitStack() as stack:
+    with running(stand_in(1000 * MAX_PAUSE_S + 1000, warm_ms=1), max_in_flight=1) as process, ExitStack() as stack:
         busy = stack.enter_context(start_upload(process.port, b"Content-Length: %d\r\n" % len(BODY), BODY))
-        time.sleep(PATIENCE_S + 0.2)
+        time.sleep(MAX_PAUSE_S + 0.2)
         assert post_image(process) == 429
         assert busy.recv(65536).startswith(b"HTTP/1.1 200 ")
 
@@ -171,7 +171,7 @@ def test_the_drain_does_not_wait_for_a_stalled_upload() -> None:
 
 def test_a_stalled_upload_may_continue_while_there_is_room(server: Process) -> None:
     with start_upload(server.port, b"Content-Length: %d\r\n" % len(BODY), BODY[:10]) as connection:
-        time.sleep(PATIENCE_S + 0.5)
+        time.sleep(MAX_PAUSE_S + 0.5)
         assert post_image(server) == 200  # there is room for both
         connection.sendall(BODY[10:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")

@@ -92,4 +92,4 @@ def _overload(scope: Scope) -> RequestError | None:
     if pipeline is None:
         return None
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"").decode("latin-1")
-    return pipeline.admission.refusal(declared_size(length, pipeline.settings.max_body_bytes))
+    return pipeline.admission.rejection(declared_size(length, pipeline.settings.max_body_bytes))

@@ -61,7 +61,7 @@ async def image_segmentation(request: Request) -> Response:
         if parameters.threshold:
             pipeline.require_confidence()
         render = partial(_render, threshold=parameters.threshold or 0.0)
-        result = await pipeline.answer(image, render, deadline, with_confidence=with_confidence, with_pixels=False)
+        result = await pipeline.segment(image, render, deadline, with_confidence=with_confidence, with_pixels=False)
         return Response(result.body, media_type=media_types.JSON)
 
     return await handle_post(request, deadline, read_body, respond, extra_media_types={media_types.JSON})

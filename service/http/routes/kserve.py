@@ -125,7 +125,7 @@ async def _segment(pipeline: Pipeline, infer_request: InferRequest, deadline: fl
     async def segment_at(index: int) -> None:
         render = partial(keep_maps, index)
         with_confidence = kserve_codec.CONFIDENCE in infer_request.outputs
-        await pipeline.answer(infer_request.images[index], render, deadline, with_confidence=with_confidence)
+        await pipeline.segment(infer_request.images[index], render, deadline, with_confidence=with_confidence)
 
     await for_each(pipeline.admission, range(count), segment_at)
     return [maps_by_index[index] for index in range(count)]

@@ -1,6 +1,6 @@
 """POST /segment: an image in, its class map out.
 
-Read on in http/request_lifecycle.py (`handle_post`), then in inference/pipeline.py (`Pipeline.answer`).
+Read on in http/request_lifecycle.py (`handle_post`), then in inference/pipeline.py (`Pipeline.segment`).
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from service.http.multi_image import segment_all
 from service.http.openapi import segment as openapi
 from service.http.request_lifecycle import handle_post, request_deadline
 from service.http.uploads import read_images
-from service.inference.pipeline import Answer, Pipeline
+from service.inference.pipeline import Pipeline, RenderedResponse
 from service.rendering import formats, media_types
 from service.rendering.options import RenderOptions
 from service.rendering.segmentation import find_classes
@@ -75,9 +75,9 @@ async def _respond(request: Request, segment_request: SegmentRequest, images: li
     return _response(await segment_all(request, pipeline.admission, images, segment_one), segment_request.media_type)
 
 
-async def _segment_one(pipeline: Pipeline, segment_request: SegmentRequest, image: bytes) -> Answer:
+async def _segment_one(pipeline: Pipeline, segment_request: SegmentRequest, image: bytes) -> RenderedResponse:
     media_type, options = segment_request.media_type, segment_request.options
-    return await pipeline.answer(
+    return await pipeline.segment(
         image,
         partial(formats.render, media_type, options),
         segment_request.deadline,
@@ -95,7 +95,7 @@ def _require_json(media_type: str, images: int) -> None:
         )
 
 
-def _response(result: Answer, media_type: str) -> Response:
+def _response(result: RenderedResponse, media_type: str) -> Response:
     timing = ", ".join(f"{stage};dur={ms}" for stage, ms in result.timing_ms.items())
     headers = {**_HEADERS, "Server-Timing": timing, "Content-Type": formats.content_type(media_type)}
     return Response(result.body, headers=headers)

@@ -51,7 +51,7 @@ async def test_decoded_pixels_in_flight_are_limited() -> None:
         gate.opened.set()
         assert (await first).status_code == 200
         assert (await client.post("/segment", content=large)).status_code == 200
-        assert app.state.pipeline.pixels.taken == 0
+        assert app.state.pipeline.pixels.reserved == 0
     assert second.status_code == 429
     assert "ALIGNSEG_MAX_PIXELS_IN_FLIGHT" in second.json()["detail"]
 

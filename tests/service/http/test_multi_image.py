@@ -115,14 +115,14 @@ async def test_images_of_one_request_wait_for_each_other_at_the_pixel_limit() ->
     images = [make_image(i % 4, 100, 100) for i in range(16)]
     async with serving(FakeEngine(max_batch=1), max_pixels=10_000, max_pixels_in_flight=30_000) as (client, app):
         results = (await client.post("/segment", **form(*images))).json()["results"]
-        assert app.state.pipeline.pixels.taken == 0
+        assert app.state.pipeline.pixels.reserved == 0
     assert [result.get("problem", {}).get("status") for result in results] == [None] * 16
 
 
 async def test_images_are_rejected_if_other_requests_use_the_pixel_limit() -> None:
     images = [make_image(i % 4, 100, 100) for i in range(6)]
     async with serving(max_pixels=10_000, max_pixels_in_flight=15_000) as (client, app):
-        with app.state.pipeline.pixels.share() as take:
+        with app.state.pipeline.pixels.reservation() as take:
             take(10_000)
             response = await asyncio.wait_for(client.post("/segment", **form(*images)), 10)
     results = response.json()["results"]

@@ -11,7 +11,7 @@ PNG = encoded(striped())
 
 async def test_an_unexpected_error_is_a_problem_without_internals() -> None:
     async with serving() as (client, app):
-        app.state.pipeline.answer = lambda *_: 1 / 0
+        app.state.pipeline.segment = lambda *_: 1 / 0
         response = await client.post("/segment", content=PNG, headers={"X-Request-Id": "mine-1"})
     assert response.status_code == 500
     assert response.json()["request_id"] == response.headers["x-request-id"] == "mine-1"

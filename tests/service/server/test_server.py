@@ -47,7 +47,7 @@ async def test_a_healthy_server_goes_on(server: Server) -> None:
 async def test_a_signal_closes_admission_and_waits_for_requests_in_flight(
     server: Server, pipeline: StubPipeline
 ) -> None:
-    permit = pipeline.admission.enter()
+    permit = pipeline.admission.acquire()
     server.handle_exit(signal.SIGTERM, None)
     assert pipeline.admission.closed_because is not None
     assert not await server.on_tick(1)
@@ -60,7 +60,7 @@ async def test_the_log_says_when_the_drain_begins_and_ends(
     server: Server, pipeline: StubPipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "alignseg.server")
-    permit = pipeline.admission.enter()
+    permit = pipeline.admission.acquire()
     server.handle_exit(signal.SIGTERM, None)
     assert caplog.messages == []  # a signal may interrupt anything, also the logging of another line
     await server.on_tick(1)
@@ -73,7 +73,7 @@ async def test_the_log_says_when_the_drain_begins_and_ends(
 
 
 async def test_a_second_signal_exits_now(server: Server, pipeline: StubPipeline) -> None:
-    pipeline.admission.enter()
+    pipeline.admission.acquire()
     server.handle_exit(signal.SIGINT, None)
     server.handle_exit(signal.SIGINT, None)
     assert await server.on_tick(1)
@@ -86,7 +86,7 @@ async def test_a_drain_that_takes_too_long_exits_with_1(
     app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline, metrics=Metrics()))
     server = Server(app, Settings(drain_timeout_s=0))
     for _ in range(2):
-        pipeline.admission.enter()
+        pipeline.admission.acquire()
     with caplog.at_level(logging.INFO, "alignseg.server"):
         server.handle_exit(signal.SIGTERM, None)
         assert await server.on_tick(1)
