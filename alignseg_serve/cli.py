@@ -75,7 +75,7 @@ def serve(
         manifest = manifests.load(settings.model)
         if ray:
             raise typer.Exit(ray_commands.serve(settings))
-        served = create_app(settings, open_engines(settings, manifest), manifest, seen=seen)
+        served = create_app(settings, open_engines(settings, manifest), manifest, folder_before=seen)
     except AlignSegError as error:
         _give_up(error)
     raise typer.Exit(Server(served, settings).run_until_stopped())

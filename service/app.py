@@ -33,15 +33,15 @@ def create_app(
     manifest: Manifest | None = None,
     engine_factory: EngineFactory = open_engines,
     tracer: Tracer | None = None,
-    seen: FolderSnapshot | None = None,
-    reach: RemoteModelFactory | None = None,
+    folder_before: FolderSnapshot | None = None,
+    remote_model: RemoteModelFactory | None = None,
 ) -> FastAPI:
     """Create the ASGI application. Arguments that are not given are read from the environment and the model folder.
 
     engines: of one model, each on its own device.
     engine_factory: opens the engines of a model; also of a model that replaces the first one while serving.
-    reach: connects to engines in other processes instead of opening them here; see ray_serve/.
-    seen: the model folder as it was before `manifest` was read from it; see inference/model_reload.py.
+    remote_model: connects to engines in other processes instead of opening them here; see ray_serve/.
+    folder_before: the model folder as it was before `manifest` was read from it; see inference/model_reload.py.
     Raises SettingsError. Nothing is loaded before the lifespan starts, which raises ManifestError, EngineUnavailable or
     EngineError.
     """
@@ -52,8 +52,10 @@ def create_app(
     @asynccontextmanager
     async def while_serving(app: FastAPI) -> AsyncGenerator[None, None]:
         try:
-            async with lifespan.serving(settings, metrics, engine_factory, engines, manifest, seen, reach) as served:
-                app.state.pipeline, app.state.watch = served.pipeline, served.watch
+            async with lifespan.serving(
+                settings, metrics, engine_factory, engines, manifest, folder_before, remote_model
+            ) as served:
+                app.state.pipeline, app.state.model_watcher = served.pipeline, served.watch
                 yield
         finally:
             if tracer is not None:

@@ -164,7 +164,7 @@ def _app_builder(settings: Settings) -> Callable[[], FastAPI]:
 
     def build_app() -> FastAPI:
         _configure_logs(settings)
-        app = create_app(settings, reach=_remote_model)
+        app = create_app(settings, remote_model=_remote_model)
         app.add_middleware(WithoutRequestId)
         return app
 

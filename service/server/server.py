@@ -117,7 +117,7 @@ class Server(uvicorn.Server):
         return True
 
     def _check_for_new_model(self) -> None:
-        watcher = getattr(self._app.state, "watch", None)
+        watcher = getattr(self._app.state, "model_watcher", None)
         if watcher is not None:
             watcher.check_now()
 

@@ -40,6 +40,7 @@ def stalled_uploads(
 ) -> list[socket.socket]:
     """This many admitted uploads, all of them paused for longer than MAX_PAUSE_S."""
     connections = [stack.enter_context(start_upload(process.port, framing, body)) for _ in range(count)]
+    process.wait_until_in_flight(count)
     time.sleep(MAX_PAUSE_S + 0.2)
     return connections
 
@@ -103,6 +104,7 @@ def test_an_upload_below_the_minimum_rate_counts_as_stalled(
     with ExitStack() as stack:
         connections = [stack.enter_context(start_upload(server.port, framing, b"")) for _ in range(count)]
         with trickling(connections, part):
+            server.wait_until_in_flight(count)
             time.sleep(MAX_PAUSE_S + 0.5)
             assert post_image(server) == 200
         assert len(still_open(connections)) == count - 1

@@ -32,14 +32,6 @@ def watched() -> Generator[Watched, None, None]:
     assert not [line for line in server.log if "Traceback" in line]
 
 
-def wait_until_in_flight(process: Process, count: int) -> None:
-    deadline = time.monotonic() + 10
-    with httpx.Client(base_url=process.url) as client:
-        while f"\nalignseg_in_flight {count}.0\n" not in client.get("/metrics").text:
-            assert time.monotonic() < deadline, "the request was not admitted within 10 s"
-            time.sleep(0.01)
-
-
 def test_at_four_times_the_capacity_every_request_is_answered() -> None:
     plan = load.Plan(infer_ms=3.0, max_batch=1, factors=(4.0,), seconds=1.0)
     with pytest.MonkeyPatch.context() as patch:
@@ -85,7 +77,7 @@ def test_a_fast_rejection_looks_like_one_of_the_application(tmp_path: Path) -> N
         httpx.post(f"{process.url}/segment", content=body)
         busy = threading.Thread(target=httpx.post, args=(f"{process.url}/segment",), kwargs={"content": body})
         busy.start()
-        wait_until_in_flight(process, 1)
+        process.wait_until_in_flight(1)
         with httpx.Client(base_url=process.url) as client:
             rejected = client.post("/segment", content=body, headers={"X-Request-Id": "mine"})
             again = client.post("/segment?a=b", content=b"")  # on the same connection
@@ -111,7 +103,7 @@ def test_a_rejection_is_sent_before_the_body_arrives(settings: dict[str, str]) -
         body = SCENE.read_bytes()
         busy = threading.Thread(target=httpx.post, args=(f"{process.url}/segment",), kwargs={"content": body})
         busy.start()
-        wait_until_in_flight(process, 1)
+        process.wait_until_in_flight(1)
         with socket.create_connection(("127.0.0.1", process.port), timeout=10) as connection:
             connection.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n")
             assert connection.recv(4096).startswith(b"HTTP/1.1 429 ")

@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import httpx
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -47,6 +50,14 @@ class Process:
                 if len(self.urls) == self._ports:
                     self._running.set()
         self._running.set()
+
+    def wait_until_in_flight(self, count: int) -> None:
+        """Returns once the server has admitted this many requests that are not answered yet."""
+        deadline = time.monotonic() + 30
+        with httpx.Client(base_url=self.url) as client:
+            while f"\nalignseg_in_flight {count}.0\n" not in client.get("/metrics").text:
+                assert time.monotonic() < deadline, f"{count} requests were not admitted within 30 s"
+                time.sleep(0.01)
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
         self.process.send_signal(sig)

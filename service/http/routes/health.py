@@ -32,7 +32,7 @@ async def ready(request: Request) -> dict[str, Any]:
     await require_ready(request)
     manifest = request.app.state.pipeline.manifest
     status = {"status": "ready", "model": manifest.name, "version": manifest.version}
-    refused = request.app.state.watch.refused
+    refused = request.app.state.model_watcher.refused
     return status | ({"refused_model": refused} if refused else {})
 
 
