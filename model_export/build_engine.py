@@ -40,7 +40,7 @@ from service.model_folder import engine_plan as plan_files
 from service.model_folder import manifest as manifests
 from service.model_folder.engine_plan import FOLDER, Machine, PlanInfo, PlanProfile
 from service.model_folder.manifest import FileEntry
-from service.types import UInt8Array
+from service.types import UInt8Array, parse_size
 
 CALIBRATION_PICTURES = 40
 EIGHT_BIT = ("int8", "fp8")
@@ -222,7 +222,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", *EIGHT_BIT), default="fp16")
     parser.add_argument("--calibration", type=Path, help="int8, fp8: a folder of typical pictures to measure ranges on")
     parser.add_argument("--warp", choices=("plugin", "gridsample"), help="default: plugin; gridsample for RTX")
-    parser.add_argument("--bucket", type=trt_source.size, nargs="+", help="HEIGHTxWIDTH ...; default: the manifest's")
+    parser.add_argument("--bucket", type=_bucket, nargs="+", help="HEIGHTxWIDTH ...; default: the manifest's")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="batch sizes to tune for; default: 1 8")
     parser.add_argument("--runtime", choices=("tensorrt", "tensorrt_rtx"), help="default: the one installed")
     parser.add_argument("--arch", type=int, nargs="+", help="RTX without a GPU: for these, e.g. 89 120")
@@ -232,6 +232,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch afterwards")
     parser.add_argument("--dry-run", action="store_true", help="parse, check and report, but build nothing")
     return parser.parse_args(arguments)
+
+
+def _bucket(text: str) -> tuple[int, int]:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

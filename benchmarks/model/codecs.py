@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.harness import report
 from service.imaging.decode import decode
-from service.imaging.letterbox import prepare, restore
+from service.imaging.letterbox import letterbox, unletterbox
 from service.imaging.model_input import ImageLimits, open_image
 from service.model_folder.manifest import ClassEntry, Manifest
 from service.rendering import formats, images, media_types
@@ -42,14 +42,14 @@ def scene() -> Segmentation:
     """A street, its map and a confidence that falls towards the classes' edges."""
     pixels, _ = render(DEMO_SEED, SIZE)
     _, labels = render(DEMO_SEED, BUCKET)
-    prepared = prepare(pixels, [BUCKET])
+    prepared = letterbox(pixels, [BUCKET])
     edges = np.gradient(labels.astype(np.float32))
     soft = Image.fromarray(np.hypot(*edges).clip(0, 1)).reduce(4).resize(BUCKET[::-1], Image.Resampling.BICUBIC)
     confidence = (255 - 130 * np.asarray(soft).clip(0, 1)).astype(np.uint8)
     rng = np.random.default_rng(0)
     classes = tuple(ClassEntry(name=f"class {i}", color=tuple(rng.integers(0, 256, 3).tolist())) for i in range(11))
     model = Manifest.model_construct(name="benchmark", version="1", classes=classes)
-    ids, sure = restore(labels, prepared).ids, restore(confidence, prepared).ids
+    ids, sure = unletterbox(labels, prepared), unletterbox(confidence, prepared)
     return Segmentation(model, pixels, ids, {}, time.perf_counter(), sure)
 
 
@@ -78,13 +78,13 @@ def parts(seg: Segmentation) -> dict[str, Work]:
     """What answers are made of, and the road's other ends."""
     ids, palette, pixels = seg.ids, seg.model.palette, seg.picture
     present = np.unique(ids).tolist()
-    jpeg, prepared = encoded(pixels, "JPEG", quality=90), prepare(pixels, [BUCKET])
+    jpeg, prepared = encoded(pixels, "JPEG", quality=90), letterbox(pixels, [BUCKET])
     small = np.ascontiguousarray(ids[:: SIZE[0] // BUCKET[0], :: SIZE[1] // BUCKET[1]])
     assert seg.confidence is not None  # noqa: S101
     confidence = seg.confidence
     return {
         "open a JPEG for the network": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
-        "restore": lambda: restore(small, prepared).ids,
+        "restore": lambda: unletterbox(small, prepared),
         "figures": lambda: summarize(ids, seg.model),
         "figures with confidence": lambda: summarize(ids, seg.model, confidence),
         "RLE of all classes": lambda: encode_rle(ids, present),
@@ -105,7 +105,7 @@ def phone(seg: Segmentation) -> dict[str, Work]:
     return {
         "open a JPEG for the network": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
         "instead: decode it": lambda: decode(jpeg, 10**9),
-        "instead: prepare it": lambda: prepare(pixels, [BUCKET]),
+        "instead: prepare it": lambda: letterbox(pixels, [BUCKET]),
     }
 
 
@@ -123,7 +123,7 @@ def instead(seg: Segmentation) -> dict[str, Work]:
     clear[0] = 255
     return {
         "decode a JPEG": lambda: decode(jpeg, 10**9),
-        "prepare it": lambda: prepare(pixels, [BUCKET]),
+        "prepare it": lambda: letterbox(pixels, [BUCKET]),
         "figures by a mask a class": lambda: figures_by_masks(ids),
         "overlay by NumPy's look-up": lambda: half[pixels] + tint[ids],
         "overlay JPEG 4:4:4": lambda: encoded(drawn, "JPEG", quality=85, subsampling="4:4:4"),

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
+from service import types
 from service.types import UInt8Array
 
 PICTURES: Final = 40  # enough: the extremes of a street
@@ -52,7 +53,7 @@ def measure(model: ModelProto, pictures: Sequence[UInt8Array]) -> Ranges:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # what a cut graph leaves unused is no news
     session = onnxruntime.InferenceSession(_with_extremes(model, names), options, providers=["CPUExecutionProvider"])
-    found = np.array([session.run(None, {"pictures": picture[None]}) for picture in pictures])
+    found = np.array([session.run(None, {types.PICTURES: picture[None]}) for picture in pictures])
     least, greatest = found[:, : len(names)].min(axis=0), found[:, len(names) :].max(axis=0)
     ranges = {name: (float(low), float(high)) for name, low, high in zip(names, least, greatest, strict=True)}
     return {node.name: ranges[node.input[0]] for node in chosen}

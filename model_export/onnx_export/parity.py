@@ -12,7 +12,7 @@ from onnx import ModelProto
 from PIL import Image
 
 from model_export.onnx_export.serving_module import ServingModule
-from service.types import UInt8Array
+from service.types import CLASS_MAP, LOGITS, PICTURES, UInt8Array
 
 # (N, H, W): the served size, odd sizes, smaller than a region of AlignCM's pooling at 1/32, batches.
 SHAPES = ((1, 360, 480), (2, 360, 480), (1, 363, 485), (3, 96, 130), (1, 33, 65), (1, 480, 360))
@@ -61,7 +61,7 @@ def onnx_runtime(model: ModelProto) -> Runtime:
         raise ParityError(f"ONNX Runtime {onnxruntime.__version__} does not load the export: {error}") from error
 
     def run(pictures: UInt8Array) -> Outputs:
-        class_map, logits = session.run(["class_map", "logits"], {"pictures": pictures})
+        class_map, logits = session.run([CLASS_MAP, LOGITS], {PICTURES: pictures})
         return class_map, logits
 
     return run

@@ -14,7 +14,7 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from model_export.onnx_export import calibration
-from service.types import UInt8Array
+from service.types import PICTURES, UInt8Array
 
 Array = npt.NDArray[np.float32]
 EightBit = Literal["int8", "fp8"]
@@ -46,7 +46,7 @@ def calibrate(model: ModelProto, pictures: Sequence[UInt8Array], kind: EightBit)
         some = names[first : first + _BATCH]
         session = onnxruntime.InferenceSession(_tapped(model, some), options, providers=["CPUExecutionProvider"])
         for picture in pictures:
-            for name, values in zip(some, session.run(some, {"pictures": picture[None]}), strict=True):
+            for name, values in zip(some, session.run(some, {PICTURES: picture[None]}), strict=True):
                 reach[name] = max(reach[name], float(np.abs(values).max()))
     return reach
 

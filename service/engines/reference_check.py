@@ -11,8 +11,8 @@ import numpy as np
 
 from service.errors import EngineUnavailable, ManifestError
 from service.imaging.decode import decode
-from service.imaging.letterbox import Size, prepare
-from service.types import Engine, UInt8Array
+from service.imaging.letterbox import letterbox
+from service.types import Engine, Size, UInt8Array
 
 ROLE: Final = "self_test"
 SCENE: Final = Path(__file__).parents[1] / "web" / "scene.jpg"
@@ -64,4 +64,4 @@ class SelfTest(NamedTuple):
 
 def street(bucket: Size) -> UInt8Array:
     """A drawn street in a bucket of (height, width): (1, H, W, 3) uint8 RGB."""
-    return prepare(decode(SCENE.read_bytes(), max_pixels=10**7), [bucket]).pixels[None]
+    return letterbox(decode(SCENE.read_bytes(), max_pixels=10**7), [bucket]).pixels[None]

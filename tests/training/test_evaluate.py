@@ -151,8 +151,8 @@ def test_the_figures_and_the_picture_of_the_confusions(root, tmp_path):
     [
         (["--server", "http://x", "--flip"], "mirrored too: tiles, scales and mirror images need the logits"),
         (["--model", "x", "--tile", "64x64"], "give --engine pytorch"),
-        (["--checkpoint", "x", "--tile", "64"], "got 64, expected HxW"),
-        (["--checkpoint", "x", "--scales", "half"], "got None, half; expected HxW"),
+        (["--checkpoint", "x", "--tile", "64"], "tile: got '64', expected HxW"),
+        (["--checkpoint", "x", "--scales", "half"], "scales: got 'half', expected numbers"),
     ],
 )
 def test_ways_to_look_that_cannot_be_taken_are_told(flags, told, root, capsys):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
-from service.imaging.letterbox import prepare, restore
+from service.imaging.letterbox import letterbox, unletterbox
 from service.model_folder import manifest as manifests
 from service.types import Engine
 from training.evaluation.inference_modes import Predict, on_raster, whole
@@ -60,8 +60,8 @@ def with_engine(engine: Engine, buckets: Sequence[tuple[int, int]]) -> Predictor
     """Through an engine as the service drives it: into the best bucket (H, W), and back to the picture's own size."""
 
     def predict(picture: Bytes) -> Bytes:
-        prepared = prepare(picture, buckets)
-        return restore(engine.infer(prepared.pixels[None]).ids[0], prepared).ids
+        prepared = letterbox(picture, buckets)
+        return unletterbox(engine.infer(prepared.pixels[None]).ids[0], prepared)
 
     return predict
 

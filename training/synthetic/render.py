@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from service.types import parse_size
 from training.synthetic.buildings import House, texture_walls
 from training.synthetic.canvas import Camera, Canvas, Colour, Light
 from training.synthetic.ground import Street, background
@@ -231,7 +232,7 @@ def main() -> None:
     parser.add_argument("--size", default="480x360", help="width x height in pixels")
     parser.add_argument("--labels", type=Path, help="where the ids go, as a grey PNG")
     given = parser.parse_args()
-    width, height = (int(side) for side in given.size.split("x"))
+    width, height = parse_size(given.size, "WIDTHxHEIGHT", name="--size")
     picture, labels = render(given.seed, (height, width))
     Image.fromarray(picture).save(given.out, quality=92)
     if given.labels is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import onnxruntime
 
 from benchmarks.server.fake_engine_server import BUCKET, COLORS, StandInEngine
+from service.types import CLASS_MAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ def open_model(folder: Path) -> Peer:
     session = onnxruntime.InferenceSession(folder / told["files"]["onnx"]["path"], providers=["CPUExecutionProvider"])
     name, (height, width) = session.get_inputs()[0].name, told["input"]["buckets"][0]
     palette = bytes(value for entry in told["classes"] for value in entry["color"])
-    return Peer(lambda batch: session.run(["class_map"], {name: batch})[0], (width, height), palette)
+    return Peer(lambda batch: session.run([CLASS_MAP], {name: batch})[0], (width, height), palette)
 
 
 def stand_in(infer_ms: float) -> Peer:

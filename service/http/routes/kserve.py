@@ -20,7 +20,7 @@ from service.inference.pipeline import Pipeline
 from service.model_folder.manifest import Manifest
 from service.rendering import media_types
 from service.rendering.segmentation import Segmentation
-from service.types import UInt8Array
+from service.types import CLASS_MAP, UInt8Array
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=kserve.ERRORS)
 
@@ -57,7 +57,7 @@ async def ready(request: Request) -> dict[str, bool]:
 async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
     """Inputs and outputs of the model. An inference takes one of the two inputs."""
     manifest = _find(request, model, version)
-    outputs = [kserve_codec.CLASS_MAP, *([kserve_codec.CONFIDENCE] if _pipeline(request).model.has_confidence else [])]
+    outputs = [CLASS_MAP, *([kserve_codec.CONFIDENCE] if _pipeline(request).model.has_confidence else [])]
     return {
         "name": manifest.name,
         "versions": [manifest.version],
@@ -113,7 +113,7 @@ async def _segment(pipeline: Pipeline, wanted: Wanted, deadline: float) -> list[
     def keep(index: int, seg: Segmentation) -> bytes:
         if len(wanted.pictures) * seg.ids.size > most:
             raise ImageTooLarge(f"{len(wanted.pictures)} maps of {seg.ids.size} pixels; at most {most} in one tensor.")
-        maps = {kserve_codec.CLASS_MAP: seg.ids, kserve_codec.CONFIDENCE: seg.confidence}
+        maps = {CLASS_MAP: seg.ids, kserve_codec.CONFIDENCE: seg.confidence}
         found[index] = _Maps(seg.model, {name: values for name in wanted.outputs if (values := maps[name]) is not None})
         return b""
 

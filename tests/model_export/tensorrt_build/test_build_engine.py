@@ -259,10 +259,10 @@ def test_profiles_cover_all_batches() -> None:
     ]  # fmt: skip
 
 
-def test_sizes() -> None:
-    assert source.size("360x480") == (360, 480)
-    with pytest.raises(ValueError, match="expected HEIGHTxWIDTH"):
-        source.size("360")
+def test_a_malformed_bucket_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_engine.main(["model", "--bucket", "360"])
+    assert "argument --bucket: got '360', expected HEIGHTxWIDTH" in capsys.readouterr().err
 
 
 def test_verify_compares_onnx_runtime_with_pytorch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
