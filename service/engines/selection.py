@@ -109,7 +109,7 @@ def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path, device: Device
         here = library.machine(device)
         found, info = engine_plan.find(settings.model, here, onnx_sha256, manifest.input.buckets)
     except EngineUnavailable:
-        if settings.build == "auto":
+        if settings.build_engine == "auto":
             background_build.start(settings.model, f"{onnx_sha256} {manifest.input.buckets}")
         raise
     yield (first := tensorrt.TensorRtEngine(found, info, device))

@@ -170,7 +170,7 @@ def test_an_error_is_told_kindly_and_can_be_left(page) -> None:  # type: ignore[
     pick(page, b"hello", "notes.txt")
     alert = page.get_by_role("alert")
     alert.wait_for()
-    assert "Not a picture of a supported format" in alert.inner_text()
+    assert "Unsupported image format" in alert.inner_text()
     assert "expected a JPEG" in alert.inner_text()
     assert page.get_by_role("button", name="Try again").is_hidden()  # the same picture would not get better
     pick(page)

@@ -114,7 +114,7 @@ def test_a_missing_engine_is_built_in_the_background(
     monkeypatch.setattr(background_build, "start", lambda *what: asked.append(what))
     opened(folder, caplog)
     assert asked == []
-    opened(folder, caplog, build="auto")
+    opened(folder, caplog, build_engine="auto")
     assert asked == [(folder, f"{manifests.load(folder).files['onnx'].sha256} {BUCKETS}")]
 
 
