@@ -1,4 +1,4 @@
-"""What the server's benchmarks share: a server in a process of its own, watched; a generator in another; a report."""
+"""Shared by all benchmarks: a server in its own process, watched; a load generator in another; the report."""
 
 import contextlib
 import json
@@ -14,14 +14,14 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results"
 SCENE: Final = ROOT / "service" / "web" / "scene.jpg"
-_PACKAGES: Final = (
+SERVER_PACKAGES: Final = (
     "fastapi",
     "starlette",
     "uvicorn",
@@ -36,8 +36,11 @@ _PACKAGES: Final = (
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
-class Watched:
-    """A server's process, with those that it starts, and what they cost. wait: until it says where it runs."""
+class ServerProcess:
+    """A server's process and its children, with what they cost. wait: until the server logs its address.
+
+    Raises RuntimeError with the log when the server does not start within a minute.
+    """
 
     def __init__(self, command: Sequence[str], wait: bool = True, **environment: str) -> None:
         self.process = subprocess.Popen(
@@ -47,7 +50,7 @@ class Watched:
         self.port = 0
         self.log: list[str] = []
         self.rss_mb: list[tuple[float, float]] = []  # (time.monotonic(), resident megabytes)
-        self.others_s: list[tuple[float, float]] = []  # (time.monotonic(), seconds of CPU that all else has taken)
+        self.other_s: list[tuple[float, float]] = []  # (time.monotonic(), CPU seconds of all other processes)
         self._started = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -57,7 +60,7 @@ class Watched:
         threading.Thread(target=self._sample, daemon=True).start()
 
     def close(self) -> None:
-        """Kill what still runs, and let go of its pipe."""
+        """Kill all processes that still run, and close the pipe."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -66,24 +69,24 @@ class Watched:
             self.process.stdout.close()
 
     def cpu_s(self) -> float:
-        """Seconds of CPU so far, all threads of all processes."""
-        fields = [_read(pid, "stat").rpartition(")")[2].split() for pid in family(self.process.pid)]
+        """CPU seconds so far, of all threads of all processes."""
+        fields = [_read(pid, "stat").rpartition(")")[2].split() for pid in process_tree(self.process.pid)]
         return sum(int(one[11]) + int(one[12]) for one in fields if one) / _TICKS
 
     def rss(self) -> float:
-        """Resident megabytes now, of all processes; what they share is counted once for each."""
-        pages = [_read(pid, "statm").split() for pid in family(self.process.pid)]
+        """Resident megabytes now, of all processes; shared pages count once for each."""
+        pages = [_read(pid, "statm").split() for pid in process_tree(self.process.pid)]
         return sum(int(one[1]) for one in pages if one) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def peak_rss(self, since: float = 0.0) -> float:
-        """The most resident megabytes seen since a moment on time.monotonic()."""
+        """Largest sample of resident megabytes since a time on time.monotonic()."""
         return max((rss for when, rss in self.rss_mb if when >= since), default=self.rss())
 
     def _sample(self) -> None:
         while self.process.poll() is None:
             if rss := self.rss():  # 0: it has just ended
                 self.rss_mb.append((time.monotonic(), rss))
-                self.others_s.append((time.monotonic(), others_cpu_s(self.cpu_s())))
+                self.other_s.append((time.monotonic(), other_cpu_s(self.cpu_s())))
             time.sleep(0.25)
 
     def _read(self) -> None:
@@ -96,11 +99,11 @@ class Watched:
         self._started.set()
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
-    threads = (int(task.name) for task in Path(f"/proc/{pid}/task").glob("*"))  # any may have started some
+def process_tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    threads = (int(task.name) for task in Path(f"/proc/{pid}/task").glob("*"))  # each may have children
     children = [int(child) for thread in threads for child in _read(pid, f"task/{thread}/children").split()]
-    return [pid, *(one for child in children for one in family(child))]
+    return [pid, *(one for child in children for one in process_tree(child))]
 
 
 def _read(pid: int, name: str) -> str:
@@ -112,26 +115,26 @@ def _read(pid: int, name: str) -> str:
 
 
 @contextmanager
-def serving(command: Sequence[str], **environment: str) -> Generator[Watched, None, None]:
-    """A server on 127.0.0.1, ended on the way out; raises when it does not end with 0."""
-    server = Watched(command, ALIGNSEG_LOG="json", **environment)
+def serving(command: Sequence[str], **environment: str) -> Generator[ServerProcess, None, None]:
+    """Run a server on 127.0.0.1 and end it with SIGTERM. Raises RuntimeError when it does not exit with 0."""
+    server = ServerProcess(command, ALIGNSEG_LOG="json", **environment)
     try:
         yield server
         server.process.terminate()
         if (code := server.process.wait(60)) != 0:
-            raise RuntimeError(f"the server ended with {code}:\n" + "".join(server.log[-20:]))
+            raise RuntimeError(f"the server exited with {code}:\n" + "".join(server.log[-20:]))
     finally:
         server.close()
 
 
-def others_cpu_s(*ours: float) -> float:
-    """Seconds of CPU that this machine has spent so far, less `ours`: what grows is other work that disturbs."""
+def other_cpu_s(*ours: float) -> float:
+    """CPU seconds of this machine so far, less `ours`: its growth is other work that disturbs a measurement."""
     user, nice, system, _idle, _wait, irq, soft, steal, *_ = map(int, Path("/proc/stat").read_text().split()[1:11])
     return (user + nice + system + irq + soft + steal) / _TICKS - sum(ours)
 
 
 def free_port() -> int:
-    """One that nobody listens on at the moment."""
+    """A port of 127.0.0.1 that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -143,14 +146,14 @@ def shipped() -> list[str]:
     return [sys.executable, "-m", "alignseg_serve", "serve", "--port", "0"]
 
 
-def stand_in(infer_ms: float = 0.3, **options: float) -> list[str]:
-    """The command of a server with a stand-in engine."""
+def fake_engine_server(infer_ms: float = 0.3, **options: float) -> list[str]:
+    """The command of a server whose engine only waits. options: of benchmarks.server.fake_engine_server."""
     extra = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     return [sys.executable, "-m", "benchmarks.server.fake_engine_server", "--infer-ms", str(infer_ms), *extra]
 
 
 def load(port: int, **options: object) -> dict[str, Any]:
-    """Run the generator in a process of its own; its result."""
+    """Run benchmarks.server.load_generator in its own process and return its result."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
         options = {"port": port, "body": SCENE, "out": out, **options}
@@ -170,16 +173,10 @@ def percentiles(values: Sequence[float], points: Sequence[float] = (50, 95, 99))
     )
 
 
-def machine() -> dict[str, Any]:
-    """Where a result comes from."""
-    cpu = next(
-        (
-            ln.partition(":")[2].strip()
-            for ln in Path("/proc/cpuinfo").read_text().splitlines()
-            if ln.startswith("model name")
-        ),
-        "?",
-    )
+def machine(packages: Sequence[str] = SERVER_PACKAGES) -> dict[str, Any]:
+    """Describe the machine and the versions of `packages`; None for one that is not installed."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return {
@@ -188,17 +185,24 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
         "load_average_after": os.getloadavg()[0],
-        "niceness": os.nice(0),  # below zero: measured beside other work, and kept apart from it
+        "niceness": os.nice(0),  # below zero: measured beside other work, and ahead of it
         "python": sys.version.split()[0],
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in packages},
         "commit": commit.stdout.strip(),
     }
 
 
-def report(name: str, figures: dict[str, Any]) -> None:
-    """Print, and write to benchmarks/results/NAME.json."""
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def report(name: str, results: dict[str, Any]) -> None:
+    """Print the results, and write them to benchmarks/results/NAME.json with the machine."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))
+    path.write_text(json.dumps({"machine": machine(), **results}, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
     print(f"written to {path.relative_to(ROOT)}")

@@ -1,1 +1,1 @@
-"""Engines, accuracy and codecs."""
+"""The model: runtimes, accuracy, codecs, GPU."""

@@ -1,8 +1,9 @@
-"""Quality as served: python -m benchmarks.model.accuracy --root ../shared/camvid.
+"""mIoU of the shipped weights on CamVid val, through every runtime and over HTTP.
 
-The shipped weights on CamVid val through PyTorch, through both runtimes of the CPU in float32, through a server of
-float32 over HTTP, and through the quicker engines of fewer digits, where the processor has them.
-Writes results/quality.json and draws docs/confusion.png.
+    python -m benchmarks.model.accuracy --root ../shared/camvid
+
+PyTorch, both CPU runtimes in float32, a float32 server over HTTP; bf16 and int8 where the processor has bfloat16.
+Writes results/accuracy.json and draws docs/confusion.png.
 """
 
 import argparse
@@ -17,15 +18,15 @@ from service.engines.openvino.engine import computes_bf16
 from training import evaluate
 from training.evaluation.report import draw_confusion
 
-MODEL: Final = "weights/alignseg-lite"  # as seen from the repository, where this is run
+MODEL: Final = "weights/alignseg-lite"  # relative to the repository, where this is run
 RUNTIMES: Final = ("pytorch", "onnxruntime-cpu", "openvino-cpu")
-CLOSE: Final = 0.001  # of mIoU: what these may differ by
-QUICK: Final = ("openvino-bf16", "openvino-int8")
-GIVEN_UP: Final = 0.005  # of mIoU: what these may lose
+MAX_DIFFERENCE: Final = 0.001  # of mIoU, between these
+REDUCED: Final = ("openvino-bf16", "openvino-int8")
+MAX_LOSS: Final = 0.005  # of mIoU, of these
 
 
 def main() -> int:
-    """Exit status 1 when the ways of float32 differ by more than CLOSE, or a quick one loses more than GIVEN_UP."""
+    """Exit code 1 when float32 differs by more than MAX_DIFFERENCE, or another loses more than MAX_LOSS."""
     parser = argparse.ArgumentParser("python -m benchmarks.model.accuracy", description=__doc__)
     parser.add_argument("--root", default="../shared/camvid", help="folder of CamVid")
     root = parser.parse_args().root
@@ -35,33 +36,33 @@ def main() -> int:
     ) as server:
         measured.append(_measure(root, "--server", f"http://127.0.0.1:{server.port}"))
     draw_confusion(measured[0], ROOT / "docs" / "confusion.png")
-    mious = [figures["miou"] for figures in measured]
-    quick = [_measure(root, "--model", MODEL, "--engine", runtime) for runtime in QUICK if computes_bf16()]
-    lost = max((mious[0] - figures["miou"] for figures in quick), default=0.0)
+    mious = [result["miou"] for result in measured]
+    reduced = [_measure(root, "--model", MODEL, "--engine", runtime) for runtime in REDUCED if computes_bf16()]
+    loss = max((mious[0] - result["miou"] for result in reduced), default=0.0)
     version = json.loads(Path(MODEL, "model.json").read_text())["version"]
-    told = {
+    results = {
         "command": "python -m benchmarks.model.accuracy",
         "weights": f"{MODEL} {version}",
         "largest_difference": round(max(mious) - min(mious), 5),
-        "lost_by_quick_engines": round(lost, 5),
-        "measured": [_short(figures) for figures in measured + quick],
+        "lost_by_bf16_and_int8": round(loss, 5),
+        "measured": [_without_confusion(result) for result in measured + reduced],
     }
-    report("quality", told)
-    return int(max(mious) - min(mious) > CLOSE or lost > GIVEN_UP)
+    report("accuracy", results)
+    return int(max(mious) - min(mious) > MAX_DIFFERENCE or loss > MAX_LOSS)
 
 
-def _short(figures: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in figures.items() if key != "confusion"}
+def _without_confusion(result: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in result.items() if key != "confusion"}
 
 
-def _measure(root: str, *how: str) -> dict[str, Any]:
-    """What `alignseg evaluate` tells; it prints its table too."""
+def _measure(root: str, *target: str) -> dict[str, Any]:
+    """Run `alignseg evaluate`, which also prints its table, and return its JSON."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "figures.json"
-        if evaluate.main([*how, "--root", root, "--json", str(path)]):
-            raise SystemExit(f"alignseg evaluate {' '.join(how)} failed")
-        figures: dict[str, Any] = json.loads(path.read_text())
-        return figures
+        path = Path(folder) / "result.json"
+        if evaluate.main([*target, "--root", root, "--json", str(path)]):
+            raise SystemExit(f"alignseg evaluate {' '.join(target)} failed")
+        result: dict[str, Any] = json.loads(path.read_text())
+        return result
 
 
 if __name__ == "__main__":

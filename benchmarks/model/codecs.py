@@ -1,8 +1,8 @@
-"""What each form of an answer costs: CPU milliseconds and bytes per megapixel, and what was tried instead.
+"""Cost of each response format: CPU milliseconds and bytes per megapixel, beside alternatives that were tried.
 
     python -m benchmarks.model.codecs [--note "..."]
 
-One thread; the best of several runs, in CPU time, so that a busy machine matters little. The picture is a drawn street
+One thread; the best of several runs, in CPU time, so that a busy machine matters little. The image is a rendered street
 of 1440x1080 whose class map comes from 480x360, as the network's does.
 """
 
@@ -34,12 +34,12 @@ from training.synthetic.render import DEMO_SEED, render
 BUCKET: Final = (360, 480)
 SIZE: Final = (1080, 1440)
 ROUNDS: Final = 7
-PHONE: Final = (3000, 4000)
+LARGE: Final = (3000, 4000)  # a phone's 12 megapixels
 Work = Callable[[], Any]
 
 
 def scene() -> Segmentation:
-    """A street, its map and a confidence that falls towards the classes' edges."""
+    """A street, its class map, and a confidence that falls towards the edges of classes."""
     pixels, _ = render(DEMO_SEED, SIZE)
     _, labels = render(DEMO_SEED, BUCKET)
     prepared = letterbox(pixels, [BUCKET])
@@ -53,29 +53,29 @@ def scene() -> Segmentation:
     return Segmentation(model, pixels, ids, {}, time.perf_counter(), sure)
 
 
-def answer_forms(seg: Segmentation) -> dict[str, Work]:
-    """Whole answers, as requests get them."""
+def responses(seg: Segmentation) -> dict[str, Work]:
+    """Whole response bodies."""
     whole, seg = seg, replace(seg, confidence=None)
-    forms: dict[str, Work] = {
+    works: dict[str, Work] = {
         f"{media_types.JSON} confidence": lambda: formats.render(media_types.JSON, RenderOptions(), whole)
     }
     for kind in media_types.ALL:
-        forms[kind] = partial(formats.render, kind, RenderOptions(), seg)
+        works[kind] = partial(formats.render, kind, RenderOptions(), seg)
     for masks in ("rle", "polygons", "none"):
-        forms[f"{media_types.JSON} masks={masks}"] = partial(
+        works[f"{media_types.JSON} masks={masks}"] = partial(
             formats.render, media_types.JSON, RenderOptions(masks=masks), seg
         )
-    forms[f"{media_types.PNG} classes=1,5"] = lambda: formats.render(
+    works[f"{media_types.PNG} classes=1,5"] = lambda: formats.render(
         media_types.PNG, RenderOptions(classes=("1", "5")), seg
     )
-    forms[f"{media_types.JPEG} classes=1,5"] = lambda: formats.render(
+    works[f"{media_types.JPEG} classes=1,5"] = lambda: formats.render(
         media_types.JPEG, RenderOptions(classes=("1", "5")), seg
     )
-    return forms
+    return works
 
 
-def parts(seg: Segmentation) -> dict[str, Work]:
-    """What answers are made of, and the road's other ends."""
+def steps(seg: Segmentation) -> dict[str, Work]:
+    """Single steps: decoding, and the parts of responses."""
     ids, palette, pixels = seg.ids, seg.model.palette, seg.picture
     present = np.unique(ids).tolist()
     jpeg, prepared = encoded(pixels, "JPEG", quality=90), letterbox(pixels, [BUCKET])
@@ -83,10 +83,10 @@ def parts(seg: Segmentation) -> dict[str, Work]:
     assert seg.confidence is not None  # noqa: S101
     confidence = seg.confidence
     return {
-        "open a JPEG for the network": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
-        "restore": lambda: unletterbox(small, prepared),
-        "figures": lambda: summarize(ids, seg.model),
-        "figures with confidence": lambda: summarize(ids, seg.model, confidence),
+        "decode and letterbox a JPEG": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
+        "class map to the image's size": lambda: unletterbox(small, prepared),
+        "class statistics": lambda: summarize(ids, seg.model),
+        "class statistics with confidence": lambda: summarize(ids, seg.model, confidence),
         "RLE of all classes": lambda: encode_rle(ids, present),
         "polygons of all classes": lambda: trace(ids, present),
         "overlay, not encoded": lambda: images.overlay(pixels, ids, palette, 0.5),
@@ -98,19 +98,19 @@ def parts(seg: Segmentation) -> dict[str, Work]:
     }
 
 
-def phone(seg: Segmentation) -> dict[str, Work]:
-    """The first stage of the road, for a picture of PHONE; the second and third are what it was before."""
-    pixels = np.asarray(Image.fromarray(seg.picture).resize(PHONE[::-1], Image.Resampling.BICUBIC))
+def large(seg: Segmentation) -> dict[str, Work]:
+    """Decoding and letterboxing an image of size LARGE, in one step and, as an alternative, in two."""
+    pixels = np.asarray(Image.fromarray(seg.picture).resize(LARGE[::-1], Image.Resampling.BICUBIC))
     jpeg = encoded(pixels, "JPEG", quality=90)
     return {
-        "open a JPEG for the network": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
-        "instead: decode it": lambda: decode(jpeg, 10**9),
-        "instead: prepare it": lambda: letterbox(pixels, [BUCKET]),
+        "decode and letterbox a JPEG": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
+        "alternative: decode by itself": lambda: decode(jpeg, 10**9),
+        "alternative: letterbox by itself": lambda: letterbox(pixels, [BUCKET]),
     }
 
 
-def instead(seg: Segmentation) -> dict[str, Work]:
-    """What was there before, or was tried and left."""
+def alternatives(seg: Segmentation) -> dict[str, Work]:
+    """Earlier implementations, and ones that were tried and not taken."""
     ids, palette, pixels = seg.ids, seg.model.palette, seg.picture
     assert seg.confidence is not None  # noqa: S101
     confidence = seg.confidence
@@ -122,9 +122,9 @@ def instead(seg: Segmentation) -> dict[str, Work]:
     clear = np.zeros((256, 4), dtype=np.uint8)
     clear[0] = 255
     return {
-        "decode a JPEG": lambda: decode(jpeg, 10**9),
-        "prepare it": lambda: letterbox(pixels, [BUCKET]),
-        "figures by a mask a class": lambda: figures_by_masks(ids),
+        "decode a JPEG by itself": lambda: decode(jpeg, 10**9),
+        "letterbox by itself": lambda: letterbox(pixels, [BUCKET]),
+        "class statistics by a mask a class": lambda: statistics_by_masks(ids),
         "overlay by NumPy's look-up": lambda: half[pixels] + tint[ids],
         "overlay JPEG 4:4:4": lambda: encoded(drawn, "JPEG", quality=85, subsampling="4:4:4"),
         "overlay JPEG, optimized": lambda: encoded(drawn, "JPEG", quality=85, optimize=True),
@@ -136,8 +136,8 @@ def instead(seg: Segmentation) -> dict[str, Work]:
     }
 
 
-def figures_by_masks(ids: UInt8Array) -> list[tuple[int, ...]]:
-    """Counts, and a box around each class's mask."""
+def statistics_by_masks(ids: UInt8Array) -> list[tuple[int, ...]]:
+    """The id and a box around each class's mask."""
     boxes: list[tuple[int, ...]] = []
     for i in np.flatnonzero(np.bincount(ids.ravel(), minlength=256)):
         mask = ids == i
@@ -146,10 +146,10 @@ def figures_by_masks(ids: UInt8Array) -> list[tuple[int, ...]]:
     return boxes
 
 
-def encoded(picture: UInt8Array | Image.Image, kind: str, **options: Any) -> bytes:
-    """A picture by Pillow."""
+def encoded(image: UInt8Array | Image.Image, kind: str, **options: Any) -> bytes:
+    """Encode with Pillow."""
     out = io.BytesIO()
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(out, kind, **options)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(out, kind, **options)
     return out.getvalue()
 
 
@@ -168,18 +168,23 @@ def measure(work: Work, size: tuple[int, int]) -> dict[str, float]:
 def main() -> None:
     """Measure, print a table, write the report."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--note", default="", help="what a reader of the result should know of the machine")
+    arguments.add_argument("--note", default="", help="a remark on the machine, kept with the result")
     note = arguments.parse_args().note
     seg = scene()
-    figures: dict[str, Any] = {}
-    groups = {"answers": answer_forms(seg), "parts": parts(seg), "instead": instead(seg), "phone": phone(seg)}
+    results: dict[str, Any] = {}
+    groups = {
+        "responses": responses(seg),
+        "steps": steps(seg),
+        "alternatives": alternatives(seg),
+        "12_megapixels": large(seg),
+    }
     for title, works in groups.items():
-        size = PHONE if title == "phone" else SIZE
+        size = LARGE if title == "12_megapixels" else SIZE
         print(f"\n{f'{title}, {size[1]}x{size[0]}':34} CPU ms/MP   bytes/MP")
-        figures[title] = {name: measure(work, size) for name, work in works.items()}
-        for name, row in figures[title].items():
+        results[title] = {name: measure(work, size) for name, work in works.items()}
+        for name, row in results[title].items():
             print(f"{name:34} {row['cpu_ms_per_mp']:9.2f} {row.get('bytes_per_mp', ''):>10}")
-    report("codecs", {"note": note, "size": list(SIZE), "phone_size": list(PHONE), "bucket": list(BUCKET), **figures})
+    report("codecs", {"note": note, "size": list(SIZE), "large_size": list(LARGE), "bucket": list(BUCKET), **results})
 
 
 if __name__ == "__main__":

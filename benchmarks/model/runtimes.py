@@ -1,13 +1,13 @@
-"""Every runtime, precision and rewrite on the same cores in one run, against a straight torch.onnx export.
+"""Every runtime and precision on the same cores in one run, against a plain torch.onnx export.
 
     python -m benchmarks.model.runtimes [--model weights/alignseg-lite] [--rounds 5]
     python -m benchmarks.model.runtimes --root ../shared/camvid
 
-The straight export is what a user gets from torch.onnx without this project: the network's own modules, GridSample as
-PyTorch writes it, in ONNX Runtime with its default options. Rounds are interleaved, so that a busy minute hits all
-alike; medians. latency: one picture at a time on all cores. throughput: an engine a core, each with one thread, all at
-once. pixels_agreeing is against the straight export in ONNX Runtime. With --root, mIoU on CamVid val is measured and no
-time, and joins the figures of the same model in engines.json; it takes minutes, and a busy machine does not matter.
+The plain export is what a user gets from torch.onnx without this project: the network's own modules, GridSample as
+PyTorch writes it, in ONNX Runtime with its default options. Rounds are interleaved, so that a busy minute affects all
+alike; medians are reported. latency: one image at a time on all cores. throughput: one engine a core, each with one
+thread, all at once. pixels_agreeing: with the plain export in ONNX Runtime. With --root only mIoU on CamVid val is
+measured and added to the results of the same model in runtimes.json; that takes minutes, and a busy machine is fine.
 """
 
 import argparse
@@ -43,16 +43,16 @@ from training.data.datasets import DATASETS
 from training.evaluation.measure import evaluate
 from training.evaluation.predictors import with_engine
 
-BASELINE: Final = "ONNX Runtime, straight export"
+BASELINE: Final = "ONNX Runtime, plain export"
 CORES: Final = torch.get_num_threads()
-PICTURES: Final = 8  # a round
-Open = Callable[[int], Engine]  # with so many threads; 0: all cores
+IMAGES: Final = 8  # a round
+Open = Callable[[int], Engine]  # the argument is the number of threads; 0: all cores
 
 
-class Straight:
-    """ONNX Runtime as its documentation shows it; the engine of the product turns thread spinning off."""
+class PlainExport:
+    """ONNX Runtime as its documentation shows it; the product's engine turns thread spinning off."""
 
-    name, max_batch, has_confidence = "straight", 1, False
+    name, max_batch, has_confidence = "plain export", 1, False
 
     def __init__(self, model: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -60,15 +60,15 @@ class Straight:
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
-        """Class maps alone."""
+        """Class maps only."""
         return Inference(self._session.run([CLASS_MAP], {"pictures": batch})[0])
 
     def close(self) -> None:
-        """Nothing is held that the garbage collector would not find."""
+        """Nothing to release."""
 
 
-class StraightOpenVino(OpenVinoEngine):
-    """OpenVINO with one of its own precision hints, and no rewrite of the product's."""
+class PlainOpenVino(OpenVinoEngine):
+    """OpenVINO with its own precision hint, and none of the product's rewrites."""
 
     def _read(self) -> Any:
         return self._core.read_model(self._path)
@@ -76,17 +76,17 @@ class StraightOpenVino(OpenVinoEngine):
 
 @dataclass
 class Row:
-    """What is measured of one engine."""
+    """Measurements of one engine."""
 
     name: str
     open: Open
     latency_s: list[float] = field(default_factory=list)
-    throughput: list[float] = field(default_factory=list)  # pictures a second
-    figures: dict[str, float] = field(default_factory=dict)
+    throughput: list[float] = field(default_factory=list)  # images a second
+    results: dict[str, float] = field(default_factory=dict)
 
 
-def export_straight(network: torch.nn.Module, path: Path) -> None:
-    """torch.onnx.export of the network as it is, dynamic sizes, no rewrite, no function of ours."""
+def export_plain(network: torch.nn.Module, path: Path) -> None:
+    """torch.onnx.export of the network as it is, with dynamic sizes, without this project's rewrites and functions."""
     dynamic = torch.export.Dim.AUTO
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -105,8 +105,8 @@ def export_straight(network: torch.nn.Module, path: Path) -> None:
     program.save(path)
 
 
-def rows(straight: Path, folder: Path, manifest: Manifest) -> list[Row]:
-    """The straight export in both runtimes, then what this project makes of the network."""
+def rows(plain: Path, folder: Path, manifest: Manifest) -> list[Row]:
+    """The plain export in both runtimes, then the shipped model in all."""
     shipped, sizes = manifests.verified_file(folder, manifest, ROLE), manifest.input.buckets[:1]
     ranges = None
     if quantization.ROLE in manifest.files:
@@ -116,36 +116,36 @@ def rows(straight: Path, folder: Path, manifest: Manifest) -> list[Row]:
     def openvino(kind: type[OpenVinoEngine], model: Path, precision: Precision) -> Open:
         return lambda threads: kind(model, precision=precision, ranges=ranges, threads=threads, sizes=sizes)
 
-    made = [Row(BASELINE, lambda threads: Straight(straight, threads))]
-    made += [Row(f"OpenVINO {p}, straight export", openvino(StraightOpenVino, straight, p)) for p in exact]
-    made += [Row("ONNX Runtime, shipped", lambda threads: OnnxRuntimeEngine(shipped, intra_op_threads=threads))]
-    made += [Row(f"OpenVINO {p}, shipped", openvino(OpenVinoEngine, shipped, p)) for p in exact]
+    engines = [Row(BASELINE, lambda threads: PlainExport(plain, threads))]
+    engines += [Row(f"OpenVINO {p}, plain export", openvino(PlainOpenVino, plain, p)) for p in exact]
+    engines += [Row("ONNX Runtime, shipped", lambda threads: OnnxRuntimeEngine(shipped, intra_op_threads=threads))]
+    engines += [Row(f"OpenVINO {p}, shipped", openvino(OpenVinoEngine, shipped, p)) for p in exact]
     if ranges and len(exact) > 1:
-        made.append(Row("OpenVINO int8, shipped", openvino(OpenVinoEngine, shipped, "int8")))
-    return made
+        engines.append(Row("OpenVINO int8, shipped", openvino(OpenVinoEngine, shipped, "int8")))
+    return engines
 
 
-def measure(found: Sequence[Row], pictures: Sequence[UInt8Array], rounds: int) -> None:
-    """Latency and throughput of each, round by round. pictures: (1, H, W, 3)."""
-    alone = [row.open(0) for row in found]
-    narrow = [[row.open(1) for _ in range(CORES)] for row in found]
-    for engine in (*alone, *(one for several in narrow for one in several)):
-        engine.infer(pictures[0])
+def measure(engines: Sequence[Row], images: Sequence[UInt8Array], rounds: int) -> None:
+    """Latency and throughput of each, round by round. images: (1, H, W, 3)."""
+    alone = [row.open(0) for row in engines]
+    one_a_core = [[row.open(1) for _ in range(CORES)] for row in engines]
+    for engine in (*alone, *(one for several in one_a_core for one in several)):
+        engine.infer(images[0])
     for _ in range(rounds):
-        for row, engine, several in zip(found, alone, narrow, strict=True):
-            for picture in pictures:
+        for row, engine, several in zip(engines, alone, one_a_core, strict=True):
+            for image in images:
                 began = time.perf_counter()
-                engine.infer(picture)
+                engine.infer(image)
                 row.latency_s.append(time.perf_counter() - began)
-            row.throughput.append(at_once(several, pictures))
+            row.throughput.append(at_once(several, images))
 
 
-def at_once(engines: Sequence[Engine], pictures: Sequence[UInt8Array]) -> float:
-    """Pictures a second of all engines together."""
+def at_once(engines: Sequence[Engine], images: Sequence[UInt8Array]) -> float:
+    """Images a second of all engines together."""
 
     def work(engine: Engine) -> None:
-        for picture in pictures:
-            engine.infer(picture)
+        for image in images:
+            engine.infer(image)
 
     threads = [threading.Thread(target=work, args=(engine,)) for engine in engines]
     began = time.perf_counter()
@@ -153,17 +153,17 @@ def at_once(engines: Sequence[Engine], pictures: Sequence[UInt8Array]) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    return len(engines) * len(pictures) / (time.perf_counter() - began)
+    return len(engines) * len(images) / (time.perf_counter() - began)
 
 
-def compare(found: Sequence[Row], pictures: Sequence[UInt8Array]) -> None:
-    """Agreement with the baseline."""
+def compare(engines: Sequence[Row], images: Sequence[UInt8Array]) -> None:
+    """Share of pixels that agree with the baseline."""
     expected: list[UInt8Array] = []
-    for row in found:
+    for row in engines:
         engine = row.open(0)
-        ids = [engine.infer(picture).ids for picture in pictures]
+        ids = [engine.infer(image).ids for image in images]
         expected = expected or ids
-        row.figures["pixels_agreeing"] = round(float(np.mean([a == b for a, b in zip(ids, expected, strict=True)])), 6)
+        row.results["pixels_agreeing"] = round(float(np.mean([a == b for a, b in zip(ids, expected, strict=True)])), 6)
         engine.close()
 
 
@@ -175,15 +175,15 @@ def miou(row: Row, manifest: Manifest, root: Path) -> float:
     return round(100 * confusion.miou, 2)
 
 
-def kept(model: str) -> dict[str, dict[str, float]]:
-    """What engines.json tells of the same model file."""
-    path = RESULTS / "engines.json"
-    told = json.loads(path.read_bytes()) if path.is_file() else {}
-    return told.get("engines", {}) if told.get("onnx") == model else {}
+def previous(model: str) -> dict[str, dict[str, float]]:
+    """Results of the same model file in runtimes.json."""
+    path = RESULTS / "runtimes.json"
+    report = json.loads(path.read_bytes()) if path.is_file() else {}
+    return report.get("engines", {}) if report.get("onnx") == model else {}
 
 
-def table(found: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Figures by name, with the ratio of the better pictures a second to the baseline's better."""
+def table(engines: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Results by name. throughput_ratio: of the better of 1 / latency and throughput, to that of the baseline."""
 
     def best(row: Row) -> float:
         return max(1 / statistics.median(row.latency_s), statistics.median(row.throughput))
@@ -192,59 +192,59 @@ def table(found: Sequence[Row]) -> dict[str, dict[str, float]]:
         row.name: {
             "latency_ms": round(1e3 * statistics.median(row.latency_s), 1),
             "throughput_per_s": round(statistics.median(row.throughput), 1),
-            "latency_ratio": round(statistics.median(found[0].latency_s) / statistics.median(row.latency_s), 2),
-            "throughput_ratio": round(best(row) / best(found[0]), 2),
-            **row.figures,
+            "latency_ratio": round(statistics.median(engines[0].latency_s) / statistics.median(row.latency_s), 2),
+            "throughput_ratio": round(best(row) / best(engines[0]), 2),
+            **row.results,
         }
-        for row in found
+        for row in engines
     }
 
 
-def plot(figures: dict[str, dict[str, float]], path: Path) -> None:
-    """Bars: times the pictures a second of the straight export."""
-    names, ratios = list(figures), [row["throughput_ratio"] for row in figures.values()]
+def plot(results: dict[str, dict[str, float]], path: Path) -> None:
+    """Bars: throughput relative to the plain export."""
+    names, ratios = list(results), [row["throughput_ratio"] for row in results.values()]
     figure = Figure(figsize=(8, 0.5 * len(names) + 1), layout="constrained")
     axes = figure.subplots()
     axes.bar_label(axes.barh(names, ratios, color="#4063a0"), fmt="%.2f", padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set_xlabel("pictures a second, relative to the straight export in ONNX Runtime")
+    axes.set_xlabel("throughput, relative to the plain export in ONNX Runtime")
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    """Measure, print, write engines.json and engines.png."""
+    """Measure, print, write runtimes.json and runtimes.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "weights" / "alignseg-lite")
     parser.add_argument("--root", type=Path, help="CamVid: measure mIoU")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--note", default="", help="what a reader of the result should know of the machine")
+    parser.add_argument("--note", default="", help="a remark on the machine, kept with the result")
     options = parser.parse_args()
     manifest = manifests.load(options.model)
     bucket = manifest.input.buckets[0]
-    pictures = [np.ascontiguousarray(np.roll(reference_check.street(bucket), 40 * i, axis=2)) for i in range(PICTURES)]
+    images = [np.ascontiguousarray(np.roll(reference_check.street(bucket), 40 * i, axis=2)) for i in range(IMAGES)]
     onnx = manifest.files[ROLE].sha256
-    known = kept(onnx)
+    known = previous(onnx)
     with tempfile.TemporaryDirectory() as folder:
-        straight = Path(folder) / "straight.onnx"
-        export_straight(checkpoint.load(manifests.verified_file(options.model, manifest, "checkpoint")), straight)
-        found = rows(straight, options.model, manifest)
+        plain = Path(folder) / "plain.onnx"
+        export_plain(checkpoint.load(manifests.verified_file(options.model, manifest, "checkpoint")), plain)
+        engines = rows(plain, options.model, manifest)
         if options.root:
-            figures = {
-                row.name: {**known.get(row.name, {}), "miou": miou(row, manifest, options.root)} for row in found
+            results = {
+                row.name: known.get(row.name, {}) | {"miou": miou(row, manifest, options.root)} for row in engines
             }
         else:
-            compare(found, pictures)
-            measure(found, pictures, options.rounds)
-            figures = {name: {**known.get(name, {}), **row} for name, row in table(found).items()}
-    for name, row in figures.items():
+            compare(engines, images)
+            measure(engines, images, options.rounds)
+            results = {name: known.get(name, {}) | row for name, row in table(engines).items()}
+    for name, row in results.items():
         print(f"{name:34} " + "  ".join(f"{key} {value:g}" for key, value in row.items()))
     RESULTS.mkdir(exist_ok=True)
-    if all("throughput_ratio" in row for row in figures.values()):
-        plot(figures, RESULTS / "engines.png")
-    runtimes: dict[str, Any] = {name: version(name) for name in ("onnxruntime", "openvino", "torch")}
+    if all("throughput_ratio" in row for row in results.values()):
+        plot(results, RESULTS / "runtimes.png")
+    versions: dict[str, Any] = {name: version(name) for name in ("onnxruntime", "openvino", "torch")}
     about = {"note": options.note, "model": f"{manifest.name} {manifest.version}", "onnx": onnx, "bucket": list(bucket)}
-    report("engines", {**about, "cores": CORES, "rounds": options.rounds, "runtimes": runtimes, "engines": figures})
+    report("runtimes", {**about, "cores": CORES, "rounds": options.rounds, "runtimes": versions, "engines": results})
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""What a job on Ray holds in memory while it runs: its own process, the workers, and what Ray keeps itself."""
+"""Memory of a Ray job while it runs: the driver, the workers, and Ray itself."""
 
 import threading
 import time
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.harness import family
+from benchmarks.harness import process_tree
 
 KINDS: Final = ("driver", "workers", "ray")
 EVERY_S: Final = 0.5
-POINTS: Final = 12  # of the curve that is written down
+POINTS: Final = 12  # of the reported curve
 
 
 class RayMemory:
-    """Samples a process and all that descend from it until it ends, in proportional megabytes (PSS).
+    """Samples a process and its descendants until it ends, in proportional megabytes (PSS).
 
-    What several map, such as Ray's object store, is so counted once in all.
+    Memory that several processes map, such as Ray's object store, counts once in total.
     """
 
     def __init__(self, pid: int) -> None:
@@ -24,8 +24,8 @@ class RayMemory:
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
 
-    def told(self) -> dict[str, Any]:
-        """Once the process has ended. peak_mb: of each kind. mb: the highest in each twelfth of the run, in order."""
+    def results(self) -> dict[str, Any]:
+        """Wait for the process to end. peak_mb: of each kind. mb: the largest sample of each twelfth of the run."""
         self._thread.join()
         steps = [
             self._samples[len(self._samples) * n // POINTS :][: -(-len(self._samples) // POINTS)] for n in range(POINTS)
@@ -37,11 +37,11 @@ class RayMemory:
 
     def _sample(self) -> None:
         while Path(f"/proc/{self._pid}/status").exists():
-            found = dict.fromkeys(KINDS, 0.0)
-            for pid in family(self._pid):
-                found[self._kind(pid)] += _pss_mb(pid)
-            if found["driver"]:
-                self._samples.append(found)
+            sample = dict.fromkeys(KINDS, 0.0)
+            for pid in process_tree(self._pid):
+                sample[self._kind(pid)] += _pss_mb(pid)
+            if sample["driver"]:
+                self._samples.append(sample)
             time.sleep(EVERY_S)
 
     def _kind(self, pid: int) -> str:

@@ -1,1 +1,1 @@
-"""The server beside its peers, under overload and over time."""
+"""The server: beside its peers, under overload, over time."""

@@ -1,4 +1,4 @@
-"""The server with a stand-in engine that only takes time, so that everything but the engine is measured.
+"""The server with a fake engine that only waits, so that everything but the engine is measured.
 
 python -m benchmarks.server.fake_engine_server --infer-ms 0.3
 """
@@ -25,13 +25,13 @@ COLORS: Final = {
 }  # fmt: skip
 
 
-class StandInEngine:
-    """Sleeps as a GPU would be waited for, with the GIL released; its answer is a street-like map of eleven classes.
+class FakeEngine:
+    """Sleeps with the GIL released, as one waits for a GPU, and returns a street-like map of eleven classes.
 
-    infer_s: seconds a call, and as many again a picture beyond the first times `growth`. first_s: of the first call.
+    infer_s: seconds a call; each further image of the batch adds `growth` times that. first_s: of the first call.
     """
 
-    name = "stand-in"
+    name = "fake"
     has_confidence = False
 
     def __init__(self, infer_s: float, max_batch: int = 1, growth: float = 1.0, first_s: float | None = None) -> None:
@@ -41,7 +41,7 @@ class StandInEngine:
         self._next_s = infer_s if first_s is None else first_s
 
     def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
-        """See contracts.Engine."""
+        """See service.types.Engine."""
         time.sleep(self._next_s * (1 + self._growth * (len(batch) - 1)))
         self._next_s = self._infer_s
         ids = _street(batch.shape[1], batch.shape[2])
@@ -64,10 +64,10 @@ def _street(height: int, width: int) -> UInt8Array:
 
 
 def manifest() -> Manifest:
-    """A model of one bucket."""
+    """A model with one bucket."""
     return Manifest.model_validate(
         {
-            "name": "stand-in", "version": "1", "description": "takes time", "trained_on": "nothing", "terms": "none",
+            "name": "fake", "version": "1", "description": "waits", "trained_on": "nothing", "terms": "none",
             "architecture": {
                 "backbone": "none", "num_classes": len(COLORS), "channels": 1, "sampling": "standard",
                 "aux_head": False,
@@ -84,17 +84,17 @@ def main() -> None:
     """Command line. Everything else is read from ALIGNSEG_*, as shipped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--infer-ms", type=float, default=0.3)
-    parser.add_argument("--warm-ms", type=float, help="of the first call; as the others if not given")
+    parser.add_argument("--warm-ms", type=float, help="of the first call; default: as the others")
     parser.add_argument("--max-batch", type=int, default=1)
-    parser.add_argument("--growth", type=float, default=1.0, help="cost of a further picture in a batch, 0 to 1")
-    parser.add_argument("--engines", type=int, default=1, help="as many GPUs")
+    parser.add_argument("--growth", type=float, default=1.0, help="cost of each further image of a batch, 0 to 1")
+    parser.add_argument("--engines", type=int, default=1, help="number of engines, as of GPUs")
     parser.add_argument("--port", type=int, default=0)
-    arguments = parser.parse_args()
-    settings = Settings(port=arguments.port)
+    options = parser.parse_args()
+    settings = Settings(port=options.port)
     logs.configure(settings.log)
-    first_s = None if arguments.warm_ms is None else arguments.warm_ms / 1e3
-    one = partial(StandInEngine, arguments.infer_ms / 1e3, arguments.max_batch, arguments.growth, first_s)
-    engines = [one() for _ in range(arguments.engines)]
+    first_s = None if options.warm_ms is None else options.warm_ms / 1e3
+    one = partial(FakeEngine, options.infer_ms / 1e3, options.max_batch, options.growth, first_s)
+    engines = [one() for _ in range(options.engines)]
     raise SystemExit(Server(create_app(settings, engines, manifest()), settings).run_until_stopped())
 
 

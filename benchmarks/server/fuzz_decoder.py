@@ -1,4 +1,4 @@
-"""Mutated pictures over real HTTP: no 5xx, no hang, no growth.
+"""Mutated images over real HTTP: no 5xx, no hang, no growth.
 
     python -m benchmarks.server.fuzz_decoder --count 10000
 
@@ -22,32 +22,32 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from benchmarks.harness import Watched, percentiles, report, serving, stand_in
+from benchmarks.harness import ServerProcess, fake_engine_server, percentiles, report, serving
 
 CLIENTS: Final = 8
-PATIENCE_S: Final = 30.0  # longer is a hang
+TIMEOUT_S: Final = 30.0  # longer is a hang
 KEPT: Final = Path("/tmp/alignseg-fuzz")  # noqa: S108 - named in the help
 _ALLOWED: Final = frozenset({200, 400, 413, 415, 429})
 Mutation = Callable[[bytearray, random.Random], bytearray]
 
 
 def seeds() -> list[bytes]:
-    """Small pictures of every format, in the modes and compressions that people send."""
+    """Small images of every format, in the modes and compressions that users send."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:48, :64]
     rgb = np.stack([x * 4, y * 5, rng.integers(0, 256, x.shape)], axis=2).astype(np.uint8)
-    colour = Image.fromarray(rgb)
+    color = Image.fromarray(rgb)
     deep = Image.fromarray((x * 1000).astype(np.uint16))
     exif = Image.Exif()
     exif[0x0112] = 6
     kinds: list[tuple[Image.Image, str, dict[str, Any]]] = [
-        (colour, "JPEG", {}), (colour, "JPEG", {"progressive": True, "exif": exif}), (colour.convert("L"), "JPEG", {}),
-        (colour.convert("CMYK"), "JPEG", {}), (colour, "PNG", {}), (colour.convert("RGBA"), "PNG", {}),
-        (colour.convert("P"), "PNG", {"transparency": 3}), (colour.convert("1"), "PNG", {}), (deep, "PNG", {}),
-        (colour, "WEBP", {}), (colour, "WEBP", {"lossless": True}), (colour.convert("RGBA"), "WEBP", {}),
-        (colour, "TIFF", {}), (colour, "TIFF", {"compression": "tiff_lzw"}), (colour, "TIFF", {"compression": "jpeg"}),
-        (deep, "TIFF", {}), (colour.convert("1"), "TIFF", {"compression": "group4"}),
-        (colour, "TIFF", {"compression": "tiff_adobe_deflate"}),
+        (color, "JPEG", {}), (color, "JPEG", {"progressive": True, "exif": exif}), (color.convert("L"), "JPEG", {}),
+        (color.convert("CMYK"), "JPEG", {}), (color, "PNG", {}), (color.convert("RGBA"), "PNG", {}),
+        (color.convert("P"), "PNG", {"transparency": 3}), (color.convert("1"), "PNG", {}), (deep, "PNG", {}),
+        (color, "WEBP", {}), (color, "WEBP", {"lossless": True}), (color.convert("RGBA"), "WEBP", {}),
+        (color, "TIFF", {}), (color, "TIFF", {"compression": "tiff_lzw"}), (color, "TIFF", {"compression": "jpeg"}),
+        (deep, "TIFF", {}), (color.convert("1"), "TIFF", {"compression": "group4"}),
+        (color, "TIFF", {"compression": "tiff_adobe_deflate"}),
     ]  # fmt: skip
     return [_saved(*kind) for kind in kinds]
 
@@ -74,7 +74,7 @@ def _cut(data: bytearray, rng: random.Random) -> bytearray:
     return data[: rng.randrange(1, len(data))]
 
 
-def _lose(data: bytearray, rng: random.Random) -> bytearray:
+def _delete(data: bytearray, rng: random.Random) -> bytearray:
     begin = rng.randrange(len(data))
     del data[begin : begin + rng.randrange(1, 64)]
     return data or bytearray(b"\0")
@@ -95,7 +95,7 @@ def _number(data: bytearray, rng: random.Random) -> bytearray:
     return data
 
 
-MUTATIONS: Final[Sequence[Mutation]] = (_flip, _flip_head, _flip_head, _cut, _lose, _repeat, _number, _number)
+MUTATIONS: Final[Sequence[Mutation]] = (_flip, _flip_head, _flip_head, _cut, _delete, _repeat, _number, _number)
 
 
 def mutated(seed_files: Sequence[bytes], index: int) -> bytes:
@@ -108,10 +108,10 @@ def mutated(seed_files: Sequence[bytes], index: int) -> bytes:
 
 
 async def send_all(url: str, count: int, clients: int = CLIENTS) -> tuple[Counter[str], list[float], list[str]]:
-    """Statuses, milliseconds, and what went wrong."""
-    files, statuses, times, wrong = seeds(), Counter[str](), list[float](), list[str]()
+    """Send `count` mutations; returns statuses, milliseconds, and failures."""
+    files, statuses, times, failures = seeds(), Counter[str](), list[float](), list[str]()
     numbers = iter(range(count))
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, headers={"Accept": "image/png"}) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, headers={"Accept": "image/png"}) as client:
 
         async def work() -> None:
             for number in numbers:
@@ -120,10 +120,10 @@ async def send_all(url: str, count: int, clients: int = CLIENTS) -> tuple[Counte
                 times.append((time.monotonic() - began) * 1e3)
                 statuses[status] += 1
                 if not status.isdecimal() or int(status) not in _ALLOWED:
-                    wrong.append(f"mutation {number}: {status}, kept as {_keep(data)}")
+                    failures.append(f"mutation {number}: {status}, kept as {_keep(data)}")
 
         await asyncio.gather(*(work() for _ in range(clients)))
-    return statuses, times, wrong
+    return statuses, times, failures
 
 
 async def _send(client: httpx.AsyncClient, data: bytes) -> str:
@@ -145,29 +145,29 @@ def _keep(data: bytes) -> Path:
     return path
 
 
-def run(server: Watched, count: int, rounds: int) -> dict[str, Any]:
-    """Fuzz a running server, several times with the same mutations: what grows every time is lost, not in use.
+def run(server: ServerProcess, count: int, rounds: int) -> dict[str, Any]:
+    """Fuzz a running server, `rounds` times with the same mutations: memory that grows every time is leaked.
 
-    The heap takes its shape in the first third of the rounds, in steps of some megabytes; so growth is that of the last
-    third over the middle one, each by its median.
+    The heap settles in the first third of the rounds, in steps of some megabytes; so growth is that of the last third
+    over the middle one, each by its median.
     """
     third = max(1, rounds // 3)
     url, began = f"http://127.0.0.1:{server.port}", time.monotonic()
     rest_mb = server.rss()
-    statuses, times, wrong = asyncio.run(send_all(url, count))
-    seconds, memory_mb, same_again = time.monotonic() - began, [server.rss()], True
+    statuses, times, failures = asyncio.run(send_all(url, count))
+    seconds, memory_mb, same_every_round = time.monotonic() - began, [server.rss()], True
     for _ in range(rounds - 1):
-        again, _, wrong_again = asyncio.run(send_all(url, count))
+        again, _, more_failures = asyncio.run(send_all(url, count))
         memory_mb.append(server.rss())
-        wrong += wrong_again
-        same_again &= again == statuses
+        failures += more_failures
+        same_every_round &= again == statuses
     return {
         "mutations": count,
         "seconds": round(seconds, 1),
         "statuses": dict(sorted(statuses.items())),
-        "answer_ms": {**percentiles(times), "max": round(max(times), 1)},
-        "wrong": wrong[:20],
-        "same_again": same_again,
+        "latency_ms": {**percentiles(times), "max": round(max(times), 1)},
+        "failures": failures[:20],
+        "same_every_round": same_every_round,
         "memory_mb": {"at_rest": round(rest_mb, 1), "after_rounds": [round(mb, 1) for mb in memory_mb]},
         "growth": round(median(memory_mb[-third:]) / median(memory_mb[-2 * third : -third]) - 1, 4),
         "tracebacks_in_log": sum("Traceback" in line for line in server.log),
@@ -175,15 +175,15 @@ def run(server: Watched, count: int, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Command line; exit code 1 when something went wrong."""
+    """Command line; exit code 1 on any failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    with serving(stand_in(0.3)) as server:
-        figures = run(server, arguments.count, arguments.rounds)
-    report("fuzz", figures)
-    raise SystemExit(bool(figures["wrong"] or figures["tracebacks_in_log"]))
+    options = parser.parse_args()
+    with serving(fake_engine_server(0.3)) as server:
+        results = run(server, options.count, options.rounds)
+    report("fuzz-decoder", results)
+    raise SystemExit(bool(results["failures"] or results["tracebacks_in_log"]))
 
 
 if __name__ == "__main__":

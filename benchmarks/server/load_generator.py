@@ -1,8 +1,8 @@
 """A light load generator in a process of its own: raw sockets, keep-alive, prebuilt requests, only 127.0.0.1.
 
-Open loop: Poisson arrivals that do not care whether the server keeps up; latency counts from the moment a request was
-due, so nothing that the generator or the server delays is left out. Closed loop: N clients, one request each at a time.
-No asyncio: at four times a server's capacity that would take more of the cores than the refusals it is to measure.
+Open loop: Poisson arrivals, whether or not the server keeps up. Latency counts from the moment a request was due, so it
+includes every delay of the generator and the server. Closed loop: N clients, one request each at a time. No asyncio: at
+four times a server's capacity it would use more CPU than the rejections that are to be measured.
 
     python -m benchmarks.server.load_generator --port 8000 --rate 200 --seconds 10 --body photo.jpg --out result.json
 """
@@ -23,14 +23,14 @@ from typing import Any, Final
 from benchmarks.server.load_client import HOST, LENGTH, LOST, RETRY_MS, Connection, Result, build_request, number_in
 
 MAX_CONNECTIONS: Final = 2000
-LATE_S: Final = 30.0  # how long answers are waited for after the last request, if not told otherwise
+LATE_S: Final = 30.0  # how long responses are waited for after the last request, by default
 
 
 class Generator:
-    """Sends requests and notes what becomes of them.
+    """Sends requests and records how each ends.
 
-    hang_up: the share of clients that leave before their answer, after a random time up to `patience_s`.
-    late_s: how long answers are waited for after the last request; who has none by then is LOST.
+    disconnect: share of requests whose client leaves before the response, after a random time up to `patience_s`.
+    late_s: how long responses are waited for after the last request; a request without one by then is LOST.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Generator:
         port: int,
         requests: Sequence[bytes],
         seed: int,
-        hang_up: float = 0.0,
+        disconnect: float = 0.0,
         patience_s: float = 0.05,
         late_s: float = LATE_S,
     ):
@@ -46,17 +46,16 @@ class Generator:
         self._port = port
         self._requests = requests
         self._random = random.Random(seed)
-        self._hang_up, self._patience_s, self._late_s = hang_up, patience_s, late_s
+        self._disconnect, self._patience_s, self._late_s = disconnect, patience_s, late_s
         self._epoll = select.epoll()
         self._open: dict[int, Connection] = {}
         self._idle: list[Connection] = []
         self._in_flight = 0
         self._sent = 0
         self._began = 0.0
-        self._clients_until = 0.0  # closed loop: an answer brings the next request, until then
-        self._timers: list[
-            tuple[float, int, Connection | None, int]
-        ] = []  # a hang-up, or (None) a client's next request
+        self._clients_until = 0.0  # closed loop: until then a response triggers the next request
+        # (when, order, connection to end, number of its request); without a connection: a client's next request
+        self._timers: list[tuple[float, int, Connection | None, int]] = []
         self._order = count()
 
     def open_loop(self, rate: float, seconds: float) -> None:
@@ -72,7 +71,7 @@ class Generator:
         self._finish()
 
     def closed_loop(self, clients: int, seconds: float) -> None:
-        """`clients` that each send the next request when they have their answer; a refused one waits as it was told."""
+        """`clients` that each send the next request after a response, or after Retry-After-Ms."""
         self._began, self._clients_until = time.monotonic(), seconds
         for _ in range(clients):
             self._start(self._now())
@@ -94,7 +93,7 @@ class Generator:
         self._epoll.close()
 
     def _turn(self, wait_s: float) -> None:
-        """Sleep until something happens, and see to it."""
+        """Wait for socket events or timers, and handle them."""
         if self._timers:
             wait_s = min(wait_s, self._timers[0][0] - self._now())
         for number, event in self._epoll.poll(max(0.0, wait_s)):
@@ -110,7 +109,7 @@ class Generator:
             if connection is None:
                 self._next_of_client()
             elif connection.busy and connection.number == number:
-                self.result.hung_up += 1
+                self.result.disconnected += 1
                 self._end(connection)
                 self._next_of_client()
 
@@ -122,9 +121,9 @@ class Generator:
         self._sent += 1
         self._in_flight += 1
         connection.due, connection.busy, connection.number = due, True, self._sent
-        connection.got, connection.needed = b"", -1
+        connection.received, connection.needed = b"", -1
         connection.unsent = memoryview(self._requests[self._sent % len(self._requests)])
-        if self._hang_up and self._random.random() < self._hang_up:
+        if self._disconnect and self._random.random() < self._disconnect:
             when = self._now() + self._random.random() * self._patience_s
             heapq.heappush(self._timers, (when, next(self._order), connection, self._sent))
         self._write(connection)
@@ -135,7 +134,7 @@ class Generator:
         sock = socket.socket()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            sock.connect((HOST, self._port))  # to 127.0.0.1: the kernel answers at once, or refuses
+            sock.connect((HOST, self._port))  # to 127.0.0.1: the kernel accepts or refuses at once
         except OSError:
             sock.close()
             return None
@@ -145,7 +144,7 @@ class Generator:
         return connection
 
     def _write(self, connection: Connection) -> None:
-        waited = bool(connection.unsent) and connection.got == b"" and connection.needed == -2
+        waited = bool(connection.unsent) and connection.received == b"" and connection.needed == -2
         try:
             connection.unsent = connection.unsent[connection.sock.send(connection.unsent) :]
         except BlockingIOError:
@@ -170,20 +169,20 @@ class Generator:
         if not data or not connection.busy:
             self._lost(connection)
             return
-        connection.got = connection.got + data if connection.got else data
-        end = connection.got.find(b"\r\n\r\n")
+        connection.received = connection.received + data if connection.received else data
+        end = connection.received.find(b"\r\n\r\n")
         if end < 0:
             return
-        head = connection.got[: end + 2]
-        if len(connection.got) < end + 4 + number_in(LENGTH, head, 0):
+        head = connection.received[: end + 2]
+        if len(connection.received) < end + 4 + number_in(LENGTH, head, 0):
             return
-        self._answered(connection, int(head[9:12]), number_in(RETRY_MS, head, -1))
+        self._responded(connection, int(head[9:12]), number_in(RETRY_MS, head, -1))
 
-    def _answered(self, connection: Connection, status: int, retry_ms: int) -> None:
+    def _responded(self, connection: Connection, status: int, retry_ms: int) -> None:
         self.result.add(connection.due, self._now(), status, retry_ms)
         self._in_flight -= 1
         connection.busy = False
-        if connection.unsent:  # refused in the middle of its body; the rest is not worth sending
+        if connection.unsent:  # rejected in the middle of its body: the rest is not sent
             self._end(connection)
         else:
             self._idle.append(connection)
@@ -210,15 +209,15 @@ class Generator:
         if connection in self._idle:
             self._idle.remove(connection)
         del self._open[connection.sock.fileno()]
-        # Reset rather than closed politely: this is how clients vanish, and it leaves no port in TIME_WAIT.
+        # Reset instead of an orderly close: that is how clients disappear, and it leaves no port in TIME_WAIT.
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connection.sock.close()
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Generate the load that the command line asks for."""
+    """Generate the load that the command line describes."""
     requests = [build_request(path.read_bytes(), timeout_ms=arguments.timeout_ms) for path in arguments.body]
-    generator = Generator(arguments.port, requests, arguments.seed, arguments.hang_up, late_s=arguments.late)
+    generator = Generator(arguments.port, requests, arguments.seed, arguments.disconnect, late_s=arguments.late)
     if arguments.rate:
         generator.open_loop(arguments.rate, arguments.seconds)
     else:
@@ -235,10 +234,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0, help="open loop: requests a second")
     parser.add_argument("--clients", type=int, default=16, help="closed loop, where no rate is given")
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--body", type=Path, action="append", required=True, help="a picture; repeat for several")
+    parser.add_argument("--body", type=Path, action="append", required=True, help="an image; repeat for several")
     parser.add_argument("--timeout-ms", type=int, default=0, help="X-Request-Timeout-Ms")
-    parser.add_argument("--hang-up", type=float, default=0.0, help="share of clients that leave early")
-    parser.add_argument("--late", type=float, default=LATE_S, help="seconds to wait for the last answers")
+    parser.add_argument("--disconnect", type=float, default=0.0, help="share of requests whose client leaves early")
+    parser.add_argument("--late", type=float, default=LATE_S, help="seconds to wait for the last responses")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.server.soak
 
-The first minute is warm-up; the report has a line a minute and compares the first third of the rest with the last.
-others_cpu in each line: how many cores other work took in that minute. The exit code is 1 when a promise is broken.
+The first minute is warm-up; the report has a row a minute and compares the first third of the rest with the last.
+other_cpu_cores in each row: how many cores other work used in that minute. Exit code 1 when a bound is exceeded.
 """
 
 import argparse
@@ -13,18 +13,18 @@ from collections import Counter
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.harness import Watched, load, percentiles, report, serving, stand_in
+from benchmarks.harness import ServerProcess, fake_engine_server, load, percentiles, report, serving
 from benchmarks.server.overload import capacity
 
 SHARE: Final = 0.8
-MOST_GROWTH: Final = 0.05  # of memory
-MOST_DRIFT: Final = 0.25  # of the p99
+MAX_GROWTH: Final = 0.05  # of memory
+MAX_DRIFT: Final = 0.25  # of the p99
 
 
-def run(server: Watched, seconds: float, step_s: float) -> dict[str, Any]:
-    """Soak a running server for `seconds`, told about every `step_s`; the first step is warm-up."""
-    found = capacity(server, min(10.0, step_s))["a_second"]
-    rate, began = SHARE * found, time.monotonic()
+def run(server: ServerProcess, seconds: float, step_s: float) -> dict[str, Any]:
+    """Load a running server for `seconds`, with a row for every `step_s`; the first step is warm-up."""
+    capacity_per_s = capacity(server, min(10.0, step_s))["responses_per_s"]
+    rate, began = SHARE * capacity_per_s, time.monotonic()
     result = load(server.port, rate=round(rate, 1), seconds=seconds)
     steps = [_step(server, result, began, index * step_s, step_s) for index in range(1, int(seconds / step_s))]
     third = max(1, len(steps) // 3)
@@ -34,8 +34,8 @@ def run(server: Watched, seconds: float, step_s: float) -> dict[str, Any]:
     }
     return {
         "verdict": verdict(drift),
-        "capacity_a_second": found,
-        "rate_a_second": round(rate, 1),
+        "capacity_per_s": capacity_per_s,
+        "rate_per_s": round(rate, 1),
         "seconds": seconds,
         "statuses": {str(status): count for status, count in sorted(Counter(result["status"]).items())},
         "drift_last_third_of_first": drift,
@@ -44,27 +44,27 @@ def run(server: Watched, seconds: float, step_s: float) -> dict[str, Any]:
 
 
 def verdict(drift: dict[str, float]) -> dict[str, bool]:
-    """What was promised, of the last third of the steps against the first."""
+    """Whether the last third of the steps is within the bounds, relative to the first."""
     return {
-        f"memory_grew_less_than_{MOST_GROWTH:.0%}": drift["memory_mb"] < MOST_GROWTH,
-        f"p99_rose_less_than_{MOST_DRIFT:.0%}": drift["p99_ms"] < MOST_DRIFT,
+        f"memory_grew_less_than_{MAX_GROWTH:.0%}": drift["memory_mb"] < MAX_GROWTH,
+        f"p99_rose_less_than_{MAX_DRIFT:.0%}": drift["p99_ms"] < MAX_DRIFT,
     }
 
 
-def _step(server: Watched, result: dict[str, Any], began: float, begin: float, length: float) -> dict[str, float]:
+def _step(server: ServerProcess, result: dict[str, Any], began: float, begin: float, length: float) -> dict[str, float]:
     rows = zip(result["due"], result["done"], result["status"], strict=True)
-    took = [(done - due) * 1e3 for due, done, status in rows if status == 200 and begin <= due < begin + length]
-    points = percentiles(took, (50, 99))
+    latencies = [(done - due) * 1e3 for due, done, status in rows if status == 200 and begin <= due < begin + length]
+    points = percentiles(latencies, (50, 99))
     memory = [mb for when, mb in server.rss_mb if begin <= when - began < begin + length]
-    others = [cpu_s for when, cpu_s in server.others_s if begin <= when - began < begin + length]
+    others = [cpu_s for when, cpu_s in server.other_s if begin <= when - began < begin + length]
     generator = result["cpu_s"] / max(result["done"])
     return {
         "from_s": begin,
-        "answers": len(took),
+        "responses": len(latencies),
         "p50_ms": points.get("p50", 0.0),
         "p99_ms": points.get("p99", 0.0),
         "memory_mb": round(median(memory), 1) if memory else 0.0,
-        "others_cpu": round((others[-1] - others[0]) / length - generator, 2) if others else 0.0,
+        "other_cpu_cores": round((others[-1] - others[0]) / length - generator, 2) if others else 0.0,
     }
 
 
@@ -74,14 +74,14 @@ def main() -> None:
     parser.add_argument("--infer-ms", type=float, default=0.3)
     parser.add_argument("--name", default="soak", help="of the file under benchmarks/results")
     parser.add_argument("--minutes", type=float, default=10.0)
-    arguments = parser.parse_args()
-    with serving(stand_in(arguments.infer_ms)) as server:
+    options = parser.parse_args()
+    with serving(fake_engine_server(options.infer_ms)) as server:
         load(server.port, clients=16, seconds=5)
-        figures = run(server, arguments.minutes * 60, step_s=arguments.minutes * 6)
-    report(arguments.name, {"engine_ms": arguments.infer_ms, **figures})
-    for step in figures["steps"]:
+        results = run(server, options.minutes * 60, step_s=options.minutes * 6)
+    report(options.name, {"engine_ms": options.infer_ms, **results})
+    for step in results["steps"]:
         print(json.dumps(step))
-    raise SystemExit(not all(figures["verdict"].values()))
+    raise SystemExit(not all(results["verdict"].values()))
 
 
 if __name__ == "__main__":

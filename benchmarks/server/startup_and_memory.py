@@ -1,8 +1,8 @@
-"""Start and memory of the server as shipped: seconds until it is ready, resident megabytes at rest and under full load.
+"""Start and memory of the shipped server: seconds until it is ready, resident megabytes at rest and under load.
 
     python -m benchmarks.server.startup_and_memory
 
-Full load: 64 clients in a closed loop with pictures of 480x360, then four times the capacity.
+Load: 64 clients in a closed loop with images of 480x360, then four times the capacity.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import urllib.request
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.harness import Watched, free_port, load, others_cpu_s, report, serving, shipped
+from benchmarks.harness import ServerProcess, free_port, load, other_cpu_s, report, serving, shipped
 from benchmarks.server.overload import capacity
 
 READY_WITHIN_S: Final = 3.0
@@ -25,7 +25,7 @@ def start_s() -> float:
     """Seconds from the command to the first 200 of /healthz/ready."""
     port, began = free_port(), time.monotonic()
     command = [*shipped()[:-1], str(port)]
-    server = Watched(command, wait=False, ALIGNSEG_LOG="json")
+    server = ServerProcess(command, wait=False, ALIGNSEG_LOG="json")
     try:
         while not _is_ready(port):
             time.sleep(0.01)
@@ -38,40 +38,40 @@ def start_s() -> float:
 
 def _is_ready(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz/ready", timeout=5) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz/ready", timeout=5) as response:
+            return bool(response.status == 200)
     except (urllib.error.URLError, ConnectionError):
         return False
 
 
 def memory(seconds: float) -> dict[str, float]:
-    """Resident megabytes of the serving process."""
+    """Resident megabytes of the server's process."""
     with serving(shipped()) as server:
         time.sleep(2.0)
-        fresh_mb = server.rss()
+        rest_mb = server.rss()
         load(server.port, clients=CLIENTS, seconds=seconds)
-        most = capacity(server, seconds / 2)["a_second"]
-        load(server.port, rate=round(FACTOR * most, 1), seconds=seconds)
+        responses_per_s = capacity(server, seconds / 2)["responses_per_s"]
+        load(server.port, rate=round(FACTOR * responses_per_s, 1), seconds=seconds)
         peak_mb = server.peak_rss()
         time.sleep(2.0)
-        told = {"at_rest_mb": fresh_mb, "peak_under_load_mb": peak_mb, "at_rest_afterwards_mb": server.rss()}
-        return {name: round(mb, 1) for name, mb in told.items()}
+        results = {"at_rest_mb": rest_mb, "peak_under_load_mb": peak_mb, "at_rest_afterwards_mb": server.rss()}
+        return {name: round(mb, 1) for name, mb in results.items()}
 
 
 def run(starts: int, seconds: float) -> dict[str, Any]:
-    """All figures, and whether they are within their bounds."""
-    began, others_s = time.monotonic(), others_cpu_s()
+    """All values, and whether each is within its bound."""
+    began, other_s = time.monotonic(), other_cpu_s()
     times = [start_s() for _ in range(starts)]
-    told = memory(seconds)
+    memory_mb = memory(seconds)
     return {
         "start_to_ready_s": {"median": round(median(times), 2), "each": [round(s, 2) for s in times]},
-        **told,
+        **memory_mb,
         "within": {
             f"start_to_ready_{READY_WITHIN_S:g}_s": median(times) <= READY_WITHIN_S,
-            f"at_rest_{REST_MB}_mb": told["at_rest_mb"] <= REST_MB,
-            f"under_load_{LOADED_MB}_mb": told["peak_under_load_mb"] <= LOADED_MB,
+            f"at_rest_{REST_MB}_mb": memory_mb["at_rest_mb"] <= REST_MB,
+            f"under_load_{LOADED_MB}_mb": memory_mb["peak_under_load_mb"] <= LOADED_MB,
         },
-        "cpu_of_the_whole_machine": round((others_cpu_s() - others_s) / (time.monotonic() - began), 2),
+        "machine_cpu_cores": round((other_cpu_s() - other_s) / (time.monotonic() - began), 2),
     }
 
 
@@ -80,8 +80,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
-    arguments = parser.parse_args()
-    report("footprint", run(arguments.starts, arguments.seconds))
+    options = parser.parse_args()
+    report("startup-and-memory", run(options.starts, options.seconds))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from service.settings import REPOSITORY
-from tests.e2e.test_server import Process
+from tests.support.server_process import Process
 
 README = (REPOSITORY / "README.md").read_text()
 CURLS = [line.split("  #")[0].strip() for line in README.splitlines() if line.startswith("curl ")]
@@ -21,7 +22,7 @@ CURLS = [line.split("  #")[0].strip() for line in README.splitlines() if line.st
 
 @pytest.fixture(scope="module")
 def url() -> Generator[str, None, None]:
-    process = Process(REPOSITORY / "weights" / "alignseg-lite")
+    process = Process([sys.executable, "-m", "alignseg_serve", "serve", "--port", "0"])
     yield process.url
     assert process.stop() == 0
 
@@ -31,11 +32,11 @@ def url() -> Generator[str, None, None]:
 def test_curl(command: str, url: str, tmp_path: Path) -> None:
     words = [word.replace("docs/", f"{REPOSITORY}/docs/") for word in shlex.split(command)]
     words = [word.replace("localhost:8000", url) for word in words]
-    answer = subprocess.run([*words, "-sS", "--fail"], cwd=tmp_path, capture_output=True, timeout=60, check=True)  # noqa: S603
+    response = subprocess.run([*words, "-sS", "--fail"], cwd=tmp_path, capture_output=True, timeout=60, check=True)  # noqa: S603
     if "-o" in words:
         check_mask(tmp_path / words[words.index("-o") + 1])
     else:
-        check_json(json.loads(answer.stdout))
+        check_json(json.loads(response.stdout))
 
 
 def check_mask(path: Path) -> None:
@@ -44,8 +45,8 @@ def check_mask(path: Path) -> None:
         assert len(np.unique(np.asarray(mask))) >= 4
 
 
-def check_json(answer: dict[str, object]) -> None:
-    classes = answer["classes"]
+def check_json(response: dict[str, object]) -> None:
+    classes = response["classes"]
     assert isinstance(classes, list)
     shares = {entry["name"]: entry["fraction"] for entry in classes}
     assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
@@ -56,12 +57,11 @@ def test_there_are_commands_to_run() -> None:
     assert len(CURLS) >= 2
 
 
-def test_every_file_it_names_exists() -> None:
-    reading = README.split("## How to read this code")[1].split("```sh")[0]
-    service, export = reading.split("**Checkpoint to engine**")
-    for text, folder in ((service, "service"), (export, "model_export")):
-        for name in re.findall(r"`([\w/]+(?:\.py|/))`", text):
-            if name not in {"service/", "model_export/"} and not name.startswith("weights"):
-                assert (REPOSITORY / folder / name).exists() or (REPOSITORY / folder / "alignseg" / name).exists(), name
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (REPOSITORY / link).exists(), link
+def test_python_blocks() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 1
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", blocks[0]], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\(720, 960\)\n\[.*'road'.*\]\n", done.stdout), done.stdout

@@ -16,8 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.harness import SCENE, Watched, serving
-from benchmarks.harness import stand_in as stand_in_command
+from benchmarks.harness import SCENE, ServerProcess, fake_engine_server, serving
 from benchmarks.server import client_disconnects, fuzz_decoder, load_client, load_generator, soak
 from benchmarks.server import overload as load
 from tests.support import tiny_model
@@ -26,8 +25,8 @@ from tests.support.server_process import Process, running, serve, stand_in
 
 
 @pytest.fixture(scope="module")
-def watched() -> Generator[Watched, None, None]:
-    with serving(stand_in_command(0.3)) as server:
+def watched() -> Generator[ServerProcess, None, None]:
+    with serving(fake_engine_server(0.3)) as server:
         yield server
     assert not [line for line in server.log if "Traceback" in line]
 
@@ -42,9 +41,9 @@ def test_at_four_times_the_capacity_all_are_answered_and_some_refused() -> None:
     assert overload["statuses"]["200"] > 0
 
 
-def test_mutated_pictures_are_no_fault_of_ours(watched: Watched) -> None:
+def test_mutated_pictures_are_no_fault_of_ours(watched: ServerProcess) -> None:
     figures = fuzz_decoder.run(watched, 150, 2)
-    assert figures["wrong"] == []
+    assert figures["failures"] == []
     assert {"200", "400"} <= set(figures["statuses"])
 
 
@@ -54,17 +53,17 @@ def test_mutations_can_be_made_again() -> None:
     assert len({fuzz_decoder.mutated(files, i) for i in range(50)}) > 45
 
 
-def test_a_storm_of_clients_that_hang_up_leaves_nothing_behind(watched: Watched) -> None:
+def test_a_storm_of_clients_that_hang_up_leaves_nothing_behind(watched: ServerProcess) -> None:
     figures = client_disconnects.run(watched, 0.6)
-    for phase in ("calm", "storm", "calm_again"):
+    for phase in ("before", "during", "after"):
         assert figures[phase]["still_in_flight"] == 0
         assert figures[phase]["other_statuses"] == []
-    assert figures["storm"]["hung_up"] > 0
-    assert figures["storm"]["computed_for_the_gone"] <= figures["storm"]["hung_up"]
-    assert figures["calm_again"]["computed_for_the_gone"] == 0
+    assert figures["during"]["disconnected"] > 0
+    assert figures["during"]["computed_for_disconnected"] <= figures["during"]["disconnected"]
+    assert figures["after"]["computed_for_disconnected"] == 0
 
 
-def test_a_short_soak(watched: Watched) -> None:
+def test_a_short_soak(watched: ServerProcess) -> None:
     figures = soak.run(watched, seconds=1.5, step_s=0.5)
     assert set(figures["statuses"]) <= {"200", "429"}
     assert len(figures["steps"]) == 2
@@ -110,7 +109,7 @@ def test_a_refusal_comes_before_the_body(settings: dict[str, str]) -> None:
         busy.join()
 
 
-def test_a_head_without_end_is_cut_off(watched: Watched) -> None:
+def test_a_head_without_end_is_cut_off(watched: ServerProcess) -> None:
     with socket.create_connection(("127.0.0.1", watched.port), timeout=10) as connection:
         connection.sendall(b"GET /classes HTTP/1.1\r\nX: ")
         try:

@@ -1,4 +1,4 @@
-"""The fused kernels alone: against PyTorch's chains, and against the bytes that must move over measured bandwidth."""
+"""The fused kernels alone, against the same operations in PyTorch and against the memory bandwidth."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ FORMATS: tuple[Formats, ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class KernelRow:
-    """Milliseconds of the best tactic and of the chain; of_limit: share of the time that the bytes alone would take."""
+    """Milliseconds of the best tactic and of PyTorch's chain. of_limit: time for the bytes alone / fused_ms."""
 
     operation: str
     storage: str
@@ -43,13 +43,16 @@ class KernelRow:
 
 
 def rows() -> Iterator[tuple[str, Callable[[float], KernelRow]]]:
-    """What to call each row by, and how to measure it, given the bandwidth. Aim: of_limit >= 0.8, speedup >= 3."""
+    """Yield the name of each row and the function that measures it, given the bandwidth in bytes a second.
+
+    Aim: of_limit >= 0.8, speedup >= 3.
+    """
     for dtype, memory_format in FORMATS:
-        told = f"{str(dtype).removeprefix('torch.')} {str(memory_format).removeprefix('torch.')}"
+        storage = f"{str(dtype).removeprefix('torch.')} {str(memory_format).removeprefix('torch.')}"
         for shape in AGGREGATES:
-            yield f"aggregate {_told(*shape)} {told}", partial(_aggregate, shape, dtype, memory_format)
+            yield f"aggregate {_shape_name(*shape)} {storage}", partial(_aggregate, shape, dtype, memory_format)
         for shape in ARGMAXES:
-            yield f"upsample_argmax {_told(*shape)} {told}", partial(_argmax, shape, dtype, memory_format)
+            yield f"upsample_argmax {_shape_name(*shape)} {storage}", partial(_argmax, shape, dtype, memory_format)
 
 
 Shape = tuple[int, tuple[int, int], tuple[int, int]]
@@ -64,7 +67,7 @@ def _aggregate(shape: Shape, dtype: torch.dtype, memory_format: torch.memory_for
         for tactic in tactics(launch.layout_of(low), channels)
     }
     moved = sum(x.numel() * x.element_size() for x in (low, low, high, offsets))
-    return _row(f"aggregate {_told(*shape)}", low, fused, partial(_chain, low, high, offsets), moved / bandwidth)
+    return _row(f"aggregate {_shape_name(*shape)}", low, fused, partial(_chain, low, high, offsets), moved / bandwidth)
 
 
 def _argmax(shape: Shape, dtype: torch.dtype, memory_format: torch.memory_format, bandwidth: float) -> KernelRow:
@@ -76,16 +79,16 @@ def _argmax(shape: Shape, dtype: torch.dtype, memory_format: torch.memory_format
 
     moved = logits.numel() * logits.element_size() + size[0] * size[1]
     fused = {"": partial(launch.upsample_argmax, logits, size)}
-    return _row(f"upsample_argmax {_told(*shape)}", logits, fused, chain, moved / bandwidth)
+    return _row(f"upsample_argmax {_shape_name(*shape)}", logits, fused, chain, moved / bandwidth)
 
 
 def _chain(low: Tensor, high: Tensor, offsets: Tensor) -> Tensor:
-    """As quick as PyTorch's own operators do it: all in the storage type, though a half grid is inexact."""
+    """The fastest chain of PyTorch operators: all in the storage type, although a float16 grid is inexact."""
     high_up = F.interpolate(high, low.shape[2:], mode="bilinear", align_corners=True)
-    return _moved(high_up, offsets[:, :2]) + _moved(low, offsets[:, 2:])
+    return _sample(high_up, offsets[:, :2]) + _sample(low, offsets[:, 2:])
 
 
-def _moved(feature: Tensor, offsets: Tensor) -> Tensor:
+def _sample(feature: Tensor, offsets: Tensor) -> Tensor:
     height, width = feature.shape[2:]
     x = torch.linspace(-1, 1, width, device=offsets.device, dtype=offsets.dtype) + offsets[:, 0] * (2 / (width - 1))
     rows = torch.linspace(-1, 1, height, device=offsets.device, dtype=offsets.dtype)
@@ -94,14 +97,14 @@ def _moved(feature: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _row(
-    operation: str, raster: Tensor, fused: Mapping[str, timing.Run], chain: timing.Run, least_s: float
+    operation: str, raster: Tensor, fused: Mapping[str, timing.Run], chain: timing.Run, limit_s: float
 ) -> KernelRow:
     """fused: a run for each tactic, by name."""
     chain_ms = timing.by_events(timing.graphed(chain))
     best_ms, tactic = min((timing.by_events(timing.graphed(run)), name) for name, run in fused.items())
     return KernelRow(
         operation, str(raster.dtype).removeprefix("torch."), launch.layout_of(raster), tactic,
-        best_ms, chain_ms, chain_ms / best_ms, 1e3 * least_s / best_ms,
+        best_ms, chain_ms, chain_ms / best_ms, 1e3 * limit_s / best_ms,
     )  # fmt: skip
 
 
@@ -110,5 +113,5 @@ def _random(channels: int, size: tuple[int, int], dtype: torch.dtype, memory_for
     return x.contiguous(memory_format=memory_format)
 
 
-def _told(channels: int, one: tuple[int, int], other: tuple[int, int]) -> str:
+def _shape_name(channels: int, one: tuple[int, int], other: tuple[int, int]) -> str:
     return f"{channels}x{one[0]}x{one[1]} {other[0]}x{other[1]}"

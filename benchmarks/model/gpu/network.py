@@ -1,4 +1,4 @@
-"""Whole networks, from pictures in host memory to class maps in host memory, by each runtime."""
+"""Whole networks with each runtime, from images in host memory to class maps in host memory."""
 
 import copy
 import tempfile
@@ -31,7 +31,7 @@ MODELS: dict[BackboneName, int] = {"resnet101": 256, "resnet18": 128}  # backbon
 SIZES = ((1024, 2048), (360, 480))
 CLASSES = 19
 BATCH = 8
-COMPILE: dict[str, Any] = {"mode": "reduce-overhead"}  # as CUDA graphs, like TensorRT's
+COMPILE: dict[str, Any] = {"mode": "reduce-overhead"}  # CUDA graphs, as TensorRT uses
 
 Infer = Callable[[UInt8Array], object]  # (N, H, W, 3) uint8 RGB; returns when the class maps are in host memory
 Open = Callable[[], AbstractContextManager[Infer]]
@@ -39,19 +39,19 @@ Open = Callable[[], AbstractContextManager[Infer]]
 
 @dataclass(frozen=True, slots=True)
 class NetworkRow:
-    """ms: of one picture. pictures_a_second: in batches of BATCH. memory_mib: of the GPU, for both together."""
+    """ms: of one image. images_per_s: in batches of BATCH. memory_mib: of the GPU, for both. error: if not measured."""
 
     model: str
     size: str
     runtime: str
     ms: float | None
-    pictures_a_second: float | None
+    images_per_s: float | None
     memory_mib: float | None
-    why_not: str = ""
+    error: str = ""
 
 
 def rows() -> Iterator[tuple[str, Callable[[], NetworkRow]]]:
-    """What to call each row by, and how to measure it; what can't run here has no figures, and says why."""
+    """Yield the name of each row and the function that measures it."""
     for backbone, channels in MODELS.items():
         with tempfile.TemporaryDirectory() as name:
             model = _Model(backbone, channels, Path(name) / "model.onnx")
@@ -62,7 +62,7 @@ def rows() -> Iterator[tuple[str, Callable[[], NetworkRow]]]:
 
 
 class _Model:
-    """Random weights: the time does not depend on them. Made, and exported, when first asked for."""
+    """Random weights: time does not depend on them. Built and exported on first use."""
 
     def __init__(self, backbone: BackboneName, channels: int, path: Path) -> None:
         self._backbone, self._channels, self._path = backbone, channels, path
@@ -99,20 +99,20 @@ def _runtimes(model: _Model, size: tuple[int, int]) -> dict[str, Open]:
 
 
 def _row(model: str, size: tuple[int, int], runtime: str, runs: Open) -> NetworkRow:
-    told = f"{size[0]}x{size[1]}"
+    shape = f"{size[0]}x{size[1]}"
     free = timing.free_memory()
     try:
         with runs() as infer:
-            one, many = (_pictures(count, size) for count in (1, BATCH))
+            one, many = (_images(count, size) for count in (1, BATCH))
             ms = timing.by_clock(partial(infer, one))
-            a_second = 1e3 * BATCH / timing.by_clock(partial(infer, many))
-            memory = (free - timing.free_memory(kept_too=False)) / 2**20  # PyTorch keeps what it needed at most
-    except Exception as error:  # a missing runtime or too little memory is a line of the table
-        return NetworkRow(model, told, runtime, None, None, None, (str(error) or repr(error)).splitlines()[0][:160])
-    return NetworkRow(model, told, runtime, ms, a_second, memory)
+            images_per_s = 1e3 * BATCH / timing.by_clock(partial(infer, many))
+            memory = (free - timing.free_memory(release_cache=False)) / 2**20  # PyTorch's cache holds its peak
+    except Exception as error:  # a missing runtime or too little memory is a row of the table
+        return NetworkRow(model, shape, runtime, None, None, None, (str(error) or repr(error)).splitlines()[0][:160])
+    return NetworkRow(model, shape, runtime, ms, images_per_s, memory)
 
 
-def _pictures(count: int, size: tuple[int, int]) -> UInt8Array:
+def _images(count: int, size: tuple[int, int]) -> UInt8Array:
     return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
@@ -122,20 +122,20 @@ def _torch(model: _Model, dtype: torch.dtype, *, fused: bool = False, compiled: 
     module: Any = ServingModule(torch_ops.fuse(network) if fused else network).to(DEVICE, dtype)
     module = module.to(memory_format=torch.channels_last)
     if compiled:
-        torch._dynamo.reset()  # else sizes seen before make it compile for any size
+        torch._dynamo.reset()  # otherwise an earlier size makes it compile for dynamic sizes
         module = torch.compile(module, fullgraph=True, dynamic=False, **COMPILE)
 
     @torch.no_grad()
-    def infer(pictures: UInt8Array) -> UInt8Array:
-        class_map: UInt8Array = module(_staged(pictures))[0].cpu().numpy()
+    def infer(images: UInt8Array) -> UInt8Array:
+        class_map: UInt8Array = module(_to_device(images))[0].cpu().numpy()
         return class_map
 
     yield infer
 
 
-def _staged(pictures: UInt8Array) -> torch.Tensor:
-    """On the GPU, by way of pinned memory, as the service's engines do it."""
-    on_host = torch.from_numpy(pictures)
+def _to_device(images: UInt8Array) -> torch.Tensor:
+    """Copy to the GPU through pinned memory, as the service's engines do."""
+    on_host = torch.from_numpy(images)
     return (on_host.pin_memory() if DEVICE == "cuda" else on_host).to(DEVICE, non_blocking=True)
 
 
@@ -148,8 +148,8 @@ def _engine(opens: Callable[[], Engine]) -> Iterator[Infer]:
 def _tensorrt(model: _Model, size: tuple[int, int], warp: str, precision: str) -> Engine:
     options = ["--bucket", f"{size[0]}x{size[1]}", "--batch", "1", str(BATCH), "--no-verify"]
     if build_engine.main([str(model.onnx), "--warp", warp, "--precision", precision, *options]) != 0:
-        raise RuntimeError("the engine was not built, see above")
-    built = (model.onnx.parent / "engines").glob(f"*-{precision}.json")
-    description = max(built, key=lambda path: path.stat().st_mtime)
+        raise RuntimeError("the engine was not built; the messages above say why")
+    descriptions = (model.onnx.parent / "engines").glob(f"*-{precision}.json")
+    description = max(descriptions, key=lambda path: path.stat().st_mtime)
     info = PlanInfo.model_validate_json(description.read_bytes())
     return TensorRtEngine(description.with_suffix(".plan"), info, cuda.first_device())

@@ -13,7 +13,7 @@ Run = Callable[[], Any]
 
 
 def by_events(run: Run, repeats: int = 50) -> float:
-    """Milliseconds of GPU time, with the second-level cache overwritten before each run, as a whole network would."""
+    """Milliseconds of GPU time, with the L2 cache overwritten before each run, as a whole network would do."""
     waste = torch.empty(_L2_BYTES, dtype=torch.uint8, device="cuda")
     for _ in range(_WARM_UP):
         run()
@@ -30,7 +30,7 @@ def by_events(run: Run, repeats: int = 50) -> float:
 
 
 def by_clock(run: Run, repeats: int = 30) -> float:
-    """Milliseconds until `run` returns; what it starts on the GPU, it must wait for."""
+    """Milliseconds until `run` returns; `run` must wait for the work that it starts on the GPU."""
     for _ in range(_WARM_UP):
         run()
     times = []
@@ -42,13 +42,13 @@ def by_clock(run: Run, repeats: int = 30) -> float:
 
 
 def graphed(run: Run) -> Run:
-    """`run` as one CUDA graph, so that Python's launches are not what is timed."""
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):  # compiles, and allocates what is allocated once
+    """`run` as one CUDA graph, so that Python's kernel launches are not timed."""
+    side_stream = torch.cuda.Stream()
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):  # compiles, and allocates once
         for _ in range(3):
             run()
-    torch.cuda.current_stream().wait_stream(beside)
+    torch.cuda.current_stream().wait_stream(side_stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
@@ -56,14 +56,14 @@ def graphed(run: Run) -> Run:
 
 
 def bandwidth() -> float:
-    """Bytes a second that a plain copy of 1 GiB reads and writes: what this GPU gives, not what its sheet says."""
+    """Bytes a second that a copy of 1 GiB reads and writes: measured, not from the data sheet."""
     source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return 2 * 2**30 / (by_events(lambda: target.copy_(source)) / 1e3)
 
 
-def free_memory(*, kept_too: bool = True) -> int:
-    """Bytes of GPU memory that nobody holds. kept_too: what PyTorch only keeps for later is given back before."""
-    if kept_too:
+def free_memory(*, release_cache: bool = True) -> int:
+    """Free bytes of GPU memory. release_cache: PyTorch's cached memory is released first."""
+    if release_cache:
         torch.cuda.empty_cache()
     return int(torch.cuda.mem_get_info()[0])

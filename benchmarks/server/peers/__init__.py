@@ -1,1 +1,1 @@
-"""What users would pick instead: the same model and contract behind other servers, as their own documents show them."""
+"""Other servers with the same model and API, written as their own documentation shows."""

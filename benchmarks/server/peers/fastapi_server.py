@@ -2,7 +2,7 @@
 
     python -m benchmarks.server.peers.fastapi_server --model weights/alignseg-lite      # or --infer-ms 0.3
 
-POST /segment: a picture as the body, answered with the indexed PNG of its class ids.
+POST /segment: an image as the body; the response is the indexed PNG of its class ids.
 """
 
 import io
@@ -29,20 +29,20 @@ def create_app(peer: Peer) -> FastAPI:
         return mask_png(ids, size, peer.palette)
 
     @app.post("/segment")
-    async def answer(request: Request) -> Response:
+    async def post_segment(request: Request) -> Response:
         return Response(await run_in_threadpool(segment, await request.body()), media_type="image/png")
 
     return app
 
 
 def open_image(data: bytes, size: tuple[int, int]) -> tuple[Any, tuple[int, int]]:
-    """(H, W, 3) uint8 RGB of the network's (width, height), and the picture's own (width, height)."""
-    picture = Image.open(io.BytesIO(data)).convert("RGB")
-    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR)), picture.size
+    """(H, W, 3) uint8 RGB at the network's (width, height), and the image's own (width, height)."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR)), image.size
 
 
 def mask_png(ids: Any, size: tuple[int, int], palette: bytes) -> bytes:
-    """The indexed PNG of (H, W) uint8 class ids, at the picture's own size."""
+    """The indexed PNG of (H, W) uint8 class ids, at the image's own size."""
     mask, out = Image.fromarray(ids).resize(size, Image.Resampling.NEAREST), io.BytesIO()
     mask.putpalette(palette)
     mask.save(out, "PNG")

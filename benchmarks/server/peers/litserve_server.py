@@ -1,8 +1,8 @@
-"""LitServe as its documents show it: decode, predict and encode in a worker process, with its defaults.
+"""LitServe as its documentation shows it: decode, predict and encode in a worker process, with its defaults.
 
     python -m benchmarks.server.peers.litserve_server --model weights/alignseg-lite      # or --infer-ms 0.3
 
-POST /segment, as in plain.py. LitServe takes JSON or forms by itself; the body is had by FastAPI's Depends.
+POST /segment, as in fastapi_server.py. LitServe reads JSON or forms; FastAPI's Depends gives the raw body.
 """
 
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ async def _body(request: Request) -> bytes:
 
 
 class SegmentAPI(litserve.LitAPI):  # type: ignore[misc]
-    """One picture at a time, from bytes to bytes."""
+    """One image at a time, from bytes to bytes."""
 
     def __init__(self) -> None:
         super().__init__(api_path="/segment")

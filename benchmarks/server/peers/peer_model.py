@@ -1,4 +1,4 @@
-"""What is behind every peer: the model folder's ONNX file as a user would open it, or the stand-in that takes time."""
+"""The model behind every peer: the model folder's ONNX file as a user would open it, or the fake engine."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import onnxruntime
 
-from benchmarks.server.fake_engine_server import BUCKET, COLORS, StandInEngine
+from benchmarks.server.fake_engine_server import BUCKET, COLORS, FakeEngine
 from service.types import CLASS_MAP
 
 
@@ -24,24 +24,26 @@ class Peer:
 
 def open_model(folder: Path) -> Peer:
     """ONNX Runtime with its defaults."""
-    told = json.loads((folder / "model.json").read_text())
-    session = onnxruntime.InferenceSession(folder / told["files"]["onnx"]["path"], providers=["CPUExecutionProvider"])
-    name, (height, width) = session.get_inputs()[0].name, told["input"]["buckets"][0]
-    palette = bytes(value for entry in told["classes"] for value in entry["color"])
+    manifest = json.loads((folder / "model.json").read_text())
+    session = onnxruntime.InferenceSession(
+        folder / manifest["files"]["onnx"]["path"], providers=["CPUExecutionProvider"]
+    )
+    name, (height, width) = session.get_inputs()[0].name, manifest["input"]["buckets"][0]
+    palette = bytes(value for entry in manifest["classes"] for value in entry["color"])
     return Peer(lambda batch: session.run([CLASS_MAP], {name: batch})[0], (width, height), palette)
 
 
-def stand_in(infer_ms: float) -> Peer:
-    """The same stand-in as in front of our own server."""
-    engine = StandInEngine(infer_ms / 1e3)
+def fake(infer_ms: float) -> Peer:
+    """The same fake engine as our own server has."""
+    engine = FakeEngine(infer_ms / 1e3)
     return Peer(lambda batch: engine.infer(batch).ids, BUCKET[::-1], bytes(v for rgb in COLORS.values() for v in rgb))
 
 
-def from_command_line(told: str | None) -> tuple[Peer, int]:
-    """The engine that the command line asks for, and the port."""
-    parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
+def from_command_line(description: str | None) -> tuple[Peer, int]:
+    """The model that the command line names, and the port."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder with a model.json")
-    parser.add_argument("--infer-ms", type=float, default=0.3, help="of a stand-in, where no model is given")
+    parser.add_argument("--infer-ms", type=float, default=0.3, help="of the fake engine, without --model")
     parser.add_argument("--port", type=int, default=0)
-    arguments = parser.parse_args()
-    return open_model(arguments.model) if arguments.model else stand_in(arguments.infer_ms), arguments.port
+    options = parser.parse_args()
+    return open_model(options.model) if options.model else fake(options.infer_ms), options.port

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import httpx
 import pytest
 
-from benchmarks.harness import Watched, stand_in
+from benchmarks.harness import ServerProcess, fake_engine_server
 from service.server import open_file_limit
 from service.server.idle_connections import Idle
 
@@ -40,8 +40,8 @@ def test_who_has_ended_is_forgotten() -> None:
 @pytest.fixture(scope="module")
 def port() -> Generator[int, None, None]:
     """A real server that may open few files."""
-    bounded = ["sh", "-c", f'ulimit -n {OPEN_FILES}; exec "$@"', "sh", *stand_in(1.0)]
-    server = Watched(bounded, ALIGNSEG_LOG="json")
+    bounded = ["sh", "-c", f'ulimit -n {OPEN_FILES}; exec "$@"', "sh", *fake_engine_server(1.0)]
+    server = ServerProcess(bounded, ALIGNSEG_LOG="json")
     try:
         yield server.port
         server.process.terminate()
