@@ -24,42 +24,48 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     model: Path = Field(
-        REPOSITORY / "weights" / "alignseg-lite",
+        default=REPOSITORY / "weights" / "alignseg-lite",
         description="Model folder: model.json and the files it names. May be a symbolic link.",
     )
     engine: EngineName = Field(
-        "auto",
+        default="auto",
         description="Runtime. auto chooses the fastest one that is installed, has its device and passes its check.",
     )
     build_engine: Literal["off", "auto"] = Field(
-        "off",
+        default="off",
         description="auto builds a missing TensorRT engine in the background, while another runtime serves.",
     )
-    host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 accepts connections from other machines.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose.")
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on. 0.0.0.0 accepts connections from other machines.",
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose.")
     admin_port: int | None = Field(
-        None,
+        default=None,
         ge=0,
         le=65535,
         description="Port for /healthz and /metrics instead of the main one; 0 lets the system choose.",
     )
     api_keys: SecretStr = Field(
-        SecretStr(""),
+        default=SecretStr(""),
         description="API keys, separated by commas. With neither keys nor a keys file, no key is required.",
     )
     api_keys_file: Path | None = Field(
-        None, description="File with one API key per line; text after # is a comment. Adds to ALIGNSEG_API_KEYS."
+        default=None,
+        description="File with one API key per line; text after # is a comment. Adds to ALIGNSEG_API_KEYS.",
     )
     cors_origins: str = Field(
-        "", description="Origins whose web pages may call the API, separated by commas. None by default."
+        default="", description="Origins whose web pages may call the API, separated by commas. None by default."
     )
-    log: LogFormat = Field("auto", description="Log format. auto writes text to a terminal, else JSON.")
+    log: LogFormat = Field(default="auto", description="Log format. auto writes text to a terminal, else JSON.")
     model_poll_s: float = Field(
-        2.0, ge=0, description="How often the model folder is checked for a new model. 0 checks on SIGHUP only."
+        default=2.0, ge=0, description="How often the model folder is checked for a new model. 0 checks on SIGHUP only."
     )
 
     intra_op_threads: int = Field(
-        0, ge=0, description="Threads of one inference on the CPU. 0 leaves it to the runtime: one for each core."
+        default=0,
+        ge=0,
+        description="Threads of one inference on the CPU. 0 leaves it to the runtime: one for each core.",
     )
     codec_threads: int = Field(
         default_factory=lambda: min(8, os.cpu_count() or 1),
@@ -69,39 +75,43 @@ class Settings(BaseSettings):
     )
 
     max_in_flight: int = Field(
-        64, ge=1, description="Active requests, uploads included. One more gets 429. Lower it to limit latency."
+        default=64, ge=1, description="Active requests, uploads included. One more gets 429. Lower it to limit latency."
     )
     max_bytes_in_flight: int = Field(
-        256 * 1024 * 1024,
+        default=256 * 1024 * 1024,
         ge=1,
         description="Bodies of all active requests together. A body without Content-Length counts as the largest.",
     )
     max_pixels_in_flight: int = Field(
-        80_000_000, ge=1, description="Decoded images of all active requests together. Limits memory: 3 bytes a pixel."
+        default=80_000_000,
+        ge=1,
+        description="Decoded images of all active requests together. Limits memory: 3 bytes a pixel.",
     )
     overload_latency_ms: float = Field(
-        60.0, gt=0, description="Target latency under overload: requests that would exceed it get 429."
+        default=60.0, gt=0, description="Target latency under overload: requests that would exceed it get 429."
     )
     max_queue_delay_ms: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         description="How long an image may wait for others to fill its batch. 0 never leaves an engine idle.",
     )
-    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1, description="Body of one request.")
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1, description="Body of one request.")
     max_pixels: int = Field(
-        40_000_000, ge=1, description="Width times height of one image, checked before it is decoded."
+        default=40_000_000, ge=1, description="Width times height of one image, checked before it is decoded."
     )
-    max_tiles: int = Field(192, ge=1, description="Tiles of one image with tile=true.")
-    max_images: int = Field(16, ge=1, description="Images of one request.")
+    max_tiles: int = Field(default=192, ge=1, description="Tiles of one image with tile=true.")
+    max_images: int = Field(default=16, ge=1, description="Images of one request.")
 
     request_timeout_ms: float = Field(
-        30_000.0, gt=0, description="From the request's head to its response. Work past its deadline is not computed."
+        default=30_000.0,
+        gt=0,
+        description="From the request's head to its response. Work past its deadline is not computed.",
     )
     engine_hang_s: float = Field(
-        120.0, gt=0, description="How long one call of the engine may take before /healthz/live fails."
+        default=120.0, gt=0, description="How long one call of the engine may take before /healthz/live fails."
     )
     drain_timeout_s: float = Field(
-        30.0,
+        default=30.0,
         ge=0,
         description="How long SIGTERM waits for active requests. The orchestrator's grace period must be longer.",
     )

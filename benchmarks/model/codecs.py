@@ -76,7 +76,7 @@ def responses(seg: Segmentation) -> dict[str, Work]:
 
 def steps(seg: Segmentation) -> dict[str, Work]:
     """Single steps: decoding, and the parts of responses."""
-    ids, palette, pixels = seg.ids, seg.model.palette, seg.picture
+    ids, palette, pixels = seg.ids, seg.model.palette, seg.image
     present = np.unique(ids).tolist()
     jpeg, prepared = encoded(pixels, "JPEG", quality=90), letterbox(pixels, [BUCKET])
     small = np.ascontiguousarray(ids[:: SIZE[0] // BUCKET[0], :: SIZE[1] // BUCKET[1]])
@@ -100,7 +100,7 @@ def steps(seg: Segmentation) -> dict[str, Work]:
 
 def large(seg: Segmentation) -> dict[str, Work]:
     """Decoding and letterboxing an image of size LARGE, in one step and, as an alternative, in two."""
-    pixels = np.asarray(Image.fromarray(seg.picture).resize(LARGE[::-1], Image.Resampling.BICUBIC))
+    pixels = np.asarray(Image.fromarray(seg.image).resize(LARGE[::-1], Image.Resampling.BICUBIC))
     jpeg = encoded(pixels, "JPEG", quality=90)
     return {
         "decode and letterbox a JPEG": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
@@ -111,7 +111,7 @@ def large(seg: Segmentation) -> dict[str, Work]:
 
 def alternatives(seg: Segmentation) -> dict[str, Work]:
     """Earlier implementations, and ones that were tried and not taken."""
-    ids, palette, pixels = seg.ids, seg.model.palette, seg.picture
+    ids, palette, pixels = seg.ids, seg.model.palette, seg.image
     assert seg.confidence is not None  # noqa: S101
     confidence = seg.confidence
     tint = np.zeros((256, 3), dtype=np.uint8)

@@ -88,7 +88,7 @@ async def _answer_one(
         deadline,
         with_confidence=asked.confidence,
         tile=asked.tile,
-        with_pixels=formats.shows_picture(media_type, asked),
+        with_pixels=formats.needs_pixels(media_type, asked),
     )
 
 
