@@ -166,8 +166,8 @@ def _default(field: FieldInfo) -> str:
 def _value(name: str, field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
-    unit = next((unit for unit in _UNITS if unit in name.split("_")), None)
-    unit = unit or next((unit for suffix, unit in _SUFFIXES.items() if name.endswith(suffix)), None)
+    unit: str | None = next((word for word in _UNITS if word in name.split("_")), None)
+    unit = unit or next((word for suffix, word in _SUFFIXES.items() if name.endswith(suffix)), None)
     is_path = field.annotation is Path or Path in get_args(field.annotation)
     return unit or ("path" if is_path else "text")
 

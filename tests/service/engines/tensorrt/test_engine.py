@@ -183,14 +183,14 @@ def test_what_is_no_plan_is_refused(trt: FakeTensorRT, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"runtime_version": "10.9"}, "is of tensorrt 10.9, here is tensorrt 11.4.0"),
-        ({"runtime": "tensorrt_rtx"}, "is of tensorrt_rtx 11.4.0"),
-        ({"gpu": "NVIDIA L4", "compute_capabilities": ("8.9",)}, r"is for NVIDIA L4 \(compute capability 8.9\)"),
-        ({"gpu": "NVIDIA H100 PCIe"}, "is for NVIDIA H100 PCIe, here is NVIDIA H200"),
+        ({"runtime_version": "10.9"}, "was built for tensorrt 10.9, installed is tensorrt 11.4.0"),
+        ({"runtime": "tensorrt_rtx"}, "was built for tensorrt_rtx 11.4.0"),
+        ({"gpu": "NVIDIA L4", "compute_capabilities": ("8.9",)}, r"for NVIDIA L4 \(compute capability 8.9\)"),
+        ({"gpu": "NVIDIA H100 PCIe"}, "was built for NVIDIA H100 PCIe, this GPU is NVIDIA H200"),
         ({"onnx_sha256": "b" * 64}, "another ONNX"),
         (
             {"profiles": (PlanProfile(bucket=(8, 12), min_batch=1, max_batch=4),)},
-            "has no profile for pictures of 12x8, which the model folder asks for",
+            "has no profile for the model folder's buckets 12x8",
         ),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_plan_of_elsewhere_is_refused_with_the_rebuild_command(
 
 
 def test_damaged_missing_and_unreadable_plans_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="holds no engine"):
+    with pytest.raises(EngineUnavailable, match="contains no engine"):
         engine_plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
     for name in ("damaged", "missing", "unreadable"):
         info_of(tmp_path, name)
