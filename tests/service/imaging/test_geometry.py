@@ -33,7 +33,7 @@ async def edge_of(client: object, size: tuple[int, int], at: int, query: str = "
     response = await client.post(f"/segment{query}", content=encoded(pixels), headers={"Accept": media_types.PNG})  # type: ignore[attr-defined]
     mask = np.asarray(opened(response.content))
     assert mask.shape == size
-    assert (mask == mask[:1]).all()  # what is straight stays straight, into every corner
+    assert (mask == mask[:1]).all()  # a straight edge stays straight, up to the corners
     assert (np.diff(mask[0].astype(int)) >= 0).all()
     return float((mask[0] == 0).sum())
 
