@@ -1,5 +1,5 @@
-# Two commands do all the set-up: `make serve` and `make test`. Each has its own environment, so that serving
-# stays small and never sees torch, and testing never changes what serves.
+# `make serve` and `make test` set up all they need, each in its own environment: serving stays small and never imports
+# torch, and testing does not change what serves.
 PYTHON ?= python3
 SERVE  := .venv
 DEV    := .venv-dev
@@ -7,12 +7,15 @@ GPU    := .venv-gpu
 EXTRA  := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP    := -m pip --disable-pip-version-check install --quiet
 
-.PHONY: serve install dev test test-gpu bench-gpu check format clean
+.PHONY: help serve install dev test test-gpu bench bench-gpu check format clean
 
-serve: install  ## Install what serving needs and serve weights/alignseg-lite on this machine
+serve: install  ## Install what serving needs; serve weights/alignseg-lite on http://127.0.0.1:8000
 	$(SERVE)/bin/alignseg serve
 
-install: $(SERVE)/.installed-$(EXTRA)
+help:  ## List these commands
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+install: $(SERVE)/.installed-$(EXTRA)  ## Install what serving needs into .venv
 
 $(SERVE)/.installed-$(EXTRA): pyproject.toml
 	@echo "installing the $(EXTRA) server into $(SERVE) ..."
@@ -21,34 +24,34 @@ $(SERVE)/.installed-$(EXTRA): pyproject.toml
 	@$(SERVE)/bin/python $(PIP) -e '.[$(EXTRA),client]'
 	@touch $@
 
-dev: $(DEV)/.installed
+dev: $(DEV)/.installed  ## Install the development environment, with PyTorch, into .venv-dev
 
 $(DEV)/.installed: pyproject.toml
-	@echo "installing the tests' needs, PyTorch among them, into $(DEV) ..."
+	@echo "installing the development environment with PyTorch into $(DEV) ..."
 	@$(PYTHON) -m venv $(DEV)
 	@$(DEV)/bin/python $(PIP) -e '.[test]'
 	@touch $@
 
-test: dev  ## Run the test suite; what needs a GPU, a browser or the team's data skips and says so
+test: dev  ## Run the test suite; tests that need a GPU, a browser or unshipped data skip and say so
 	$(DEV)/bin/python -m pytest --ignore tests/ray
-	$(DEV)/bin/python -m pytest tests/ray  # in a process of its own, as it starts clusters
+	$(DEV)/bin/python -m pytest tests/ray  # in its own process, because it starts clusters
 
 $(GPU)/.installed: pyproject.toml
-	@echo "installing the tests' needs with CUDA and TensorRT into $(GPU) ..."
+	@echo "installing the development environment with CUDA and TensorRT into $(GPU) ..."
 	@$(PYTHON) -m venv $(GPU)
 	@$(GPU)/bin/python $(PIP) -e '.[test,gpu,tensorrt]'
-	@# onnxruntime and onnxruntime-gpu are one package in two builds, and the tests brought both: the second stays
+	@# onnxruntime and onnxruntime-gpu are one package in two builds, and both were installed: keep the second
 	@$(GPU)/bin/python -m pip --quiet uninstall --yes onnxruntime
 	@$(GPU)/bin/python $(PIP) --force-reinstall --no-deps 'onnxruntime-gpu>=1.31,<2'
 	@touch $@
 
-test-gpu: $(GPU)/.installed  ## Run what needs an NVIDIA GPU, TensorRT among it
+test-gpu: $(GPU)/.installed  ## Run the tests that need an NVIDIA GPU
 	$(GPU)/bin/python -m pytest -m gpu tests/gpu
 
-bench-gpu: $(GPU)/.installed  ## Measure kernels and networks on this GPU; ROWS='--only kernel' or '--match resnet18 360x480'
+bench-gpu: $(GPU)/.installed  ## Measure kernels and networks on this GPU; ROWS='--only kernel' or ROWS='--match resnet18 360x480'
 	$(GPU)/bin/python -m benchmarks.model.gpu $(ROWS)
 
-bench: dev  ## Measure engines, the server beside its peers, and codecs; half an hour on a quiet machine
+bench: dev  ## Measure runtimes, the server beside its peers, and codecs; half an hour on a quiet machine
 	$(DEV)/bin/python $(PIP) -e '.[bench]'
 	$(DEV)/bin/python -m benchmarks.model.runtimes
 	$(DEV)/bin/python -m benchmarks.server.compare_servers closed
@@ -60,7 +63,7 @@ bench: dev  ## Measure engines, the server beside its peers, and codecs; half an
 	$(DEV)/bin/python -m benchmarks.model.codecs
 	$(DEV)/bin/python -m benchmarks.plots
 
-check: dev  ## Lint, format, types, and which room may import which
+check: dev  ## Check lint, format, types and import contracts
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy

@@ -20,7 +20,7 @@ from service.inference.model_reload import FolderSnapshot
 from service.model_folder.manifest import Manifest
 from service.settings import Settings
 from service.telemetry import tracing
-from service.telemetry.logs import AccessLog
+from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracer
 from service.types import Engine

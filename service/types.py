@@ -25,7 +25,7 @@ def parse_size(text: str, form: str = "HEIGHTxWIDTH", *, name: str = "") -> tupl
     match = re.fullmatch(r"0*([1-9]\d*)x0*([1-9]\d*)", text, re.ASCII)
     if match is None:
         option = f"{name}: " if name else ""
-        raise ValueError(f"{option}got {text!r}, expected {form}, such as 360x480")
+        raise ValueError(f"{option}got {text!r}; expected {form}, such as 361x481")
     return int(match[1]), int(match[2])
 
 

@@ -44,8 +44,7 @@ from training.evaluation.measure import evaluate
 from training.evaluation.predictors import with_engine
 
 BASELINE: Final = "ONNX Runtime, plain export"
-CORES: Final = torch.get_num_threads()
-IMAGES: Final = 8  # a round
+CORES, IMAGES = torch.get_num_threads(), 8  # images: of a round
 Open = Callable[[int], Engine]  # the argument is the number of threads; 0: all cores
 
 
@@ -222,7 +221,8 @@ def main() -> None:
     options = parser.parse_args()
     manifest = manifests.load(options.model)
     bucket = manifest.input.buckets[0]
-    images = [np.ascontiguousarray(np.roll(reference_check.street(bucket), 40 * i, axis=2)) for i in range(IMAGES)]
+    scene = reference_check.street_scene(bucket)
+    images = [np.ascontiguousarray(np.roll(scene, 40 * i, axis=2)) for i in range(IMAGES)]
     onnx = manifest.files[ROLE].sha256
     known = previous(onnx)
     with tempfile.TemporaryDirectory() as folder:

@@ -34,14 +34,9 @@ class Generator:
     """
 
     def __init__(
-        self,
-        port: int,
-        requests: Sequence[bytes],
-        seed: int,
-        disconnect: float = 0.0,
-        patience_s: float = 0.05,
-        late_s: float = LATE_S,
-    ):
+        self, port: int, requests: Sequence[bytes], seed: int, disconnect: float = 0.0, *,
+        patience_s: float = 0.05, late_s: float = LATE_S,
+    ):  # fmt: skip
         self.result = Result()
         self._port = port
         self._requests = requests
@@ -214,14 +209,15 @@ class Generator:
         connection.sock.close()
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     """Generate the load that the command line describes."""
-    requests = [build_request(path.read_bytes(), timeout_ms=arguments.timeout_ms) for path in arguments.body]
-    generator = Generator(arguments.port, requests, arguments.seed, arguments.disconnect, late_s=arguments.late)
-    if arguments.rate:
-        generator.open_loop(arguments.rate, arguments.seconds)
+    bodies = [path.read_bytes() for path in options.body]
+    requests = [build_request(body, accept=options.accept, timeout_ms=options.timeout_ms) for body in bodies]
+    generator = Generator(options.port, requests, options.seed, options.disconnect, late_s=options.late)
+    if options.rate:
+        generator.open_loop(options.rate, options.seconds)
     else:
-        generator.closed_loop(arguments.clients, arguments.seconds)
+        generator.closed_loop(options.clients, options.seconds)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     generator.result.cpu_s = usage.ru_utime + usage.ru_stime
     return {name: getattr(generator.result, name) for name in Result.__slots__}
@@ -235,13 +231,14 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16, help="closed loop, where no rate is given")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--body", type=Path, action="append", required=True, help="an image; repeat for several")
+    parser.add_argument("--accept", default="image/png", help="media type of the responses")
     parser.add_argument("--timeout-ms", type=int, default=0, help="X-Request-Timeout-Ms")
     parser.add_argument("--disconnect", type=float, default=0.0, help="share of requests whose client leaves early")
     parser.add_argument("--late", type=float, default=LATE_S, help="seconds to wait for the last responses")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    arguments.out.write_text(json.dumps(run(arguments)))
+    options = parser.parse_args()
+    options.out.write_text(json.dumps(run(options)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from service.admission.controller import Permit
+from service.admission.stalled_uploads import Permit
 from service.errors import BadRequest
 from service.http.uploads import refuse_by_header
 from service.inference.pipeline import Pipeline
@@ -26,7 +26,7 @@ def enter(request: Request, also: Collection[str] = ()) -> tuple[Permit, float]:
     deadline = time.monotonic() + timeout_ms(request.headers, settings.request_timeout_ms) / 1e3
     refuse_by_header(request, settings.max_body_bytes, also)
     size = announced_bytes(request.headers.get("content-length", ""), settings.max_body_bytes)
-    return pipeline.admission.enter(size, deadline), deadline
+    return pipeline.admission.acquire(size, deadline), deadline
 
 
 def announced_bytes(content_length: str, most: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from service.admission.controller import PATIENCE_S, SLOWEST_BYTES_S, Permit
+from service.admission.stalled_uploads import MAX_PAUSE_S, MIN_BYTES_PER_S, Permit
 from service.errors import DeadlineExceeded, NotReady, RequestError, UploadTooSlow
 
 T = TypeVar("T")
@@ -53,9 +53,10 @@ def _came(request: Request, permit: Permit) -> str:
 
 
 def _stalled(came: str, closed_because: str | None) -> UploadTooSlow:
+    cause = f"while {closed_because}" if closed_because else "and its slot was reassigned"
     return UploadTooSlow(
-        f"{came}, and {closed_because or 'others want the place'}. Then expected are {SLOWEST_BYTES_S} bytes a second "
-        f"without pauses of more than {PATIENCE_S:.0f} s. Send it again, scaled down or over a better connection."
+        f"Upload stalled {cause}: {came}. Minimum rate: {MIN_BYTES_PER_S // 1000} kB/s "
+        f"with no pause over {MAX_PAUSE_S:.0f} s. Retry with a smaller image or a faster connection."
     )
 
 

@@ -13,18 +13,19 @@ from typing import TypeVar
 import orjson
 from starlette.requests import Request
 
-from service.admission.controller import AdmissionController, Permit
+from service.admission.controller import AdmissionController
+from service.admission.stalled_uploads import Permit
 from service.errors import Overloaded, RequestError
 from service.http.problems import describe
-from service.inference.pipeline import Answer
+from service.inference.pipeline import RenderedResponse
 
 T = TypeVar("T")
-Answering = Callable[[bytes], Awaitable[Answer]]
+Answering = Callable[[bytes], Awaitable[RenderedResponse]]
 
 
 async def answer_all(
     request: Request, admission: AdmissionController, pictures: Sequence[bytes], answer_one: Answering
-) -> Answer:
+) -> RenderedResponse:
     """Answer each picture as JSON: {"results": [...]}, in their order; {"problem": ...} for those that failed.
 
     timing_ms: of all pictures together. Ends when the work on all of them ends.
@@ -42,7 +43,7 @@ async def answer_all(
         results[index] = orjson.dumps({"problem": describe(request, error)})
 
     await for_each(admission, range(len(pictures)), answer_at, tell)
-    return Answer(b'{"results":[' + b",".join(results) + b"]}", timing_ms)
+    return RenderedResponse(b'{"results":[' + b",".join(results) + b"]}", timing_ms)
 
 
 async def for_each(
@@ -111,9 +112,9 @@ class _Companions:
 def _further_places(admission: AdmissionController, wanted: int) -> Iterator[Permit]:
     """From the half of the house that is free, so that others still find a place, and nobody is told it is full."""
     for _ in range(wanted):
-        room = min(admission.places(), admission.limits.count // 2)
-        if admission.in_flight >= room or admission.refusal() is not None:
+        room = min(admission.limit(), admission.limits.count // 2)
+        if admission.in_flight >= room or admission.rejection() is not None:
             return
-        place = admission.enter()
+        place = admission.acquire()
         place.body_read()
         yield place

@@ -23,7 +23,7 @@ from service.http.middleware.observability import request_id_in
 from service.http.problems import TYPE_PREFIX, written
 from service.http.security_headers import HEADERS
 from service.inference.pipeline import Pipeline
-from service.telemetry.logs import AccessLog
+from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecord
 
@@ -98,7 +98,7 @@ class FastReject:
     def reject(self, data: bytes) -> tuple[bytes, int] | None:
         """A whole answer for who can't come in, and the size of what it answers; None for who is to be heard."""
         pipeline: Pipeline | None = getattr(self._state, "pipeline", None)
-        if pipeline is None or not pipeline.admission.may_refuse or (post := read_head(data)) is None:
+        if pipeline is None or not pipeline.admission.may_reject or (post := read_head(data)) is None:
             return None
         if post.body_size > pipeline.settings.max_body_bytes or len(data) > post.size:
             return None
@@ -116,10 +116,10 @@ class FastReject:
         else:
             answer = _render(made.refusal, request_id, post.path)
         status, reason = made.refusal.status, made.refusal.reason
-        self._metrics.refused(post.path, status, reason)
-        if self._log.one_more_refusal():
+        self._metrics.rejected_early(post.path, status, reason)
+        if self._log.allows_rejection():
             record = RequestRecord(request_id, "POST", post.path, status=status, refused=reason, bytes_out=len(answer))
-            self._log.write_refused(record)
+            self._log.write_rejection(record)
         return answer
 
     def _made(self, post: PlainPost, what: str, admission: AdmissionController) -> "CachedRejection":
@@ -129,7 +129,7 @@ class FastReject:
         if made is None or now - made.at > _FRESH_S:
             if len(self._templates) >= _TEMPLATES:  # clients invent paths
                 self._templates.clear()
-            refusal = admission.refused(what, post.body_size)
+            refusal = admission.rejection_error(what, post.body_size)
             made = self._templates[key] = CachedRejection(now, refusal, _render(refusal, _ANY_ID.decode(), post.path))
         return made
 

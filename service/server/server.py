@@ -20,6 +20,7 @@ from service.server import fast_reject
 from service.server.process import freeze_gc_and_trim, limit_malloc_arenas
 from service.server.protocol import options
 from service.settings import Settings
+from service.telemetry import logs
 
 log = logging.getLogger("alignseg.server")
 LAST_BYTES_S = 5  # for answers that are made but not yet sent; by then the drain itself is over
@@ -37,7 +38,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         door = fast_reject.for_app(app)
-        common = options(None if door is None else door.reject, app.state.metrics.mishap)
+        common = options(None if door is None else door.reject, app.state.metrics.record_connection_error)
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=LAST_BYTES_S, **common))
         self.exit_code = 0
         self._app = app
@@ -88,6 +89,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: is there a reason to leave?"""
+        logs.flush()
         pipeline = self._pipeline
         if pipeline is not None and pipeline.health.lost:
             log.error("the engine is lost: ending the process, so that it can be started anew")
@@ -142,7 +144,7 @@ class AdminPort:
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         common: dict[str, Any] = {"lifespan": "off", "timeout_graceful_shutdown": LAST_BYTES_S}
-        common |= options(count=app.state.metrics.mishap)
+        common |= options(count=app.state.metrics.record_connection_error)
         port = settings.admin_port or 0
         self._server = uvicorn.Server(uvicorn.Config(create_admin_app(app), host=settings.host, port=port, **common))
 

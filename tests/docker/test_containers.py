@@ -112,8 +112,8 @@ def test_the_server_starts_after_the_engine_is_built(compose: dict[str, Any]) ->
 def test_figures_that_are_drawn_are_figures_that_there_are() -> None:
     figures = Metrics()
     source = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
-    for name in re.findall(r'figures\.watch\(\s*"(\w+)"', source):  # those that the server adds when it starts
-        figures.watch(name, "a gauge", lambda: 0.0)
+    for name in re.findall(r'metrics\.add_gauge\(\s*"(\w+)"', source):  # those that the server adds when it starts
+        figures.add_gauge(name, "a gauge", lambda: 0.0)
     known = set()
     for family in text_string_to_metric_families(figures.render().decode()):
         suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))

@@ -61,9 +61,8 @@ def test_javascript_block(url: str, tmp_path: Path) -> None:
 def test_javascript_block_reports_a_problem(url: str, tmp_path: Path) -> None:
     script = tmp_path / "example.mjs"
     script.write_text(JAVASCRIPT.replace("http://localhost:8000", url).replace("docs/scene.png", "README.md"))
-    done = subprocess.run(
-        ["node", str(script)], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
-    )  # noqa: S603, S607
+    command = ["node", str(script)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
     assert done.returncode == 1
     assert re.search(r"Error: 415 \S.*: \S", done.stderr), done.stderr
 

@@ -88,7 +88,7 @@ def _no_room(scope: Scope) -> RequestError | None:
     if pipeline is None:
         return None
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"").decode("latin-1")
-    return pipeline.admission.refusal(announced_bytes(length, pipeline.settings.max_body_bytes))
+    return pipeline.admission.rejection(announced_bytes(length, pipeline.settings.max_body_bytes))
 
 
 def cors_options(origins: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.security_headers import HEADERS, PROBES
 from service.telemetry import request_record
-from service.telemetry.logs import AccessLog
+from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecord
 from service.telemetry.tracing import Tracer
@@ -38,14 +38,14 @@ class ObserveMiddleware:
             await self._app(scope, receive, send)
             return
         record = _begin(scope)
-        token = request_record.enter(record)
+        token = request_record.set_current(record)
         try:
             await self._app(scope, receive, _noting(record, send))
         except Exception:
             record.status = 500  # answered further out, by problems.py
             raise
         finally:
-            request_record.leave(token)
+            request_record.reset_current(token)
             self._finish(scope, record)
 
     def _finish(self, scope: Scope, record: RequestRecord) -> None:

@@ -60,7 +60,7 @@ async def image_segmentation(request: Request) -> Response:
         if parameters.threshold:
             pipeline.require_confidence()
         render = partial(_render, threshold=parameters.threshold or 0.0)
-        answer = await pipeline.answer(picture, render, deadline, with_confidence=scored, with_pixels=False)
+        answer = await pipeline.segment(picture, render, deadline, with_confidence=scored, with_pixels=False)
         return Response(answer.body, media_type=media_types.JSON)
 
     return await exchange(request, read_body, work, also={media_types.JSON})

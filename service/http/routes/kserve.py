@@ -120,7 +120,7 @@ async def _segment(pipeline: Pipeline, wanted: Wanted, deadline: float) -> list[
     async def one(index: int) -> None:
         render = partial(keep, index)
         with_confidence = kserve_codec.CONFIDENCE in wanted.outputs
-        await pipeline.answer(wanted.pictures[index], render, deadline, with_confidence=with_confidence)
+        await pipeline.segment(wanted.pictures[index], render, deadline, with_confidence=with_confidence)
 
     await for_each(pipeline.admission, range(len(wanted.pictures)), one)
     return [found[index] for index in range(len(wanted.pictures))]

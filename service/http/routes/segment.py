@@ -14,7 +14,7 @@ from service.http.multi_image import answer_all
 from service.http.openapi import segment as openapi
 from service.http.request_lifecycle import exchange
 from service.http.uploads import read_pictures
-from service.inference.pipeline import Answer, Pipeline
+from service.inference.pipeline import Pipeline, RenderedResponse
 from service.rendering import formats, media_types
 from service.rendering.options import RenderOptions
 from service.rendering.segmentation import find_classes
@@ -65,7 +65,7 @@ class Express(Route):
         await super().handle(scope, receive, send)
 
 
-def _response(answer: Answer, media_type: str) -> Response:
+def _response(answer: RenderedResponse, media_type: str) -> Response:
     timing = ", ".join(f"{stage};dur={ms}" for stage, ms in answer.timing_ms.items())
     headers = {**_HEADERS, "Server-Timing": timing, "Content-Type": formats.content_type(media_type)}
     return Response(answer.body, headers=headers)
@@ -80,9 +80,9 @@ def _refuse_early(pipeline: Pipeline, asked: RenderOptions) -> None:
 
 async def _answer_one(
     pipeline: Pipeline, media_type: str, asked: RenderOptions, deadline: float, data: bytes
-) -> Answer:
+) -> RenderedResponse:
     render = partial(formats.render, media_type, asked)
-    return await pipeline.answer(
+    return await pipeline.segment(
         data,
         render,
         deadline,

@@ -192,7 +192,7 @@ async def test_pictures_are_bounded_by_their_pixels_together() -> None:
         gate.opened.set()
         assert (await first).status_code == 200
         assert (await client.post("/segment", content=large)).status_code == 200
-        assert app.state.pipeline.pixels.taken == 0
+        assert app.state.pipeline.pixels.reserved == 0
     assert second.status_code == 429
     assert "ALIGNSEG_MAX_PIXELS_IN_FLIGHT" in second.json()["detail"]
 

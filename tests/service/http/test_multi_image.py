@@ -115,14 +115,14 @@ async def test_a_lone_clients_pictures_wait_for_one_another_where_their_pixels_l
     pictures = [picture(i % 4, 100, 100) for i in range(16)]
     async with serving(FakeEngine(max_batch=1), max_pixels=10_000, max_pixels_in_flight=30_000) as (client, app):
         results = (await client.post("/segment", **form(*pictures))).json()["results"]
-        assert app.state.pipeline.pixels.taken == 0
+        assert app.state.pipeline.pixels.reserved == 0
     assert [result.get("problem", {}).get("status") for result in results] == [None] * 16
 
 
 async def test_where_others_leave_no_room_for_pixels_it_is_told() -> None:
     pictures = [picture(i % 4, 100, 100) for i in range(6)]
     async with serving(max_pixels=10_000, max_pixels_in_flight=15_000) as (client, app):
-        with app.state.pipeline.pixels.share() as take:
+        with app.state.pipeline.pixels.reservation() as take:
             take(10_000)
             answer = await asyncio.wait_for(client.post("/segment", **form(*pictures)), 10)
     results = answer.json()["results"]

@@ -143,7 +143,7 @@ async def test_confidence_of_a_model_without_it_is_refused_before_the_upload() -
     engine.has_confidence = False
     response = await ask(engine=engine, confidence="true")
     assert (response.status_code, response.json()["type"]) == (400, "urn:alignseg:problem:bad-request")
-    assert "fake 1 tells no confidence" in response.json()["detail"]
+    assert "fake 1 has no confidence output" in response.json()["detail"]
     assert len(engine.batches) == 2  # to warm up
 
 

@@ -306,7 +306,7 @@ async def test_a_hanging_engine_is_not_ready() -> None:
         gate.opened.clear()
         await client.post("/segment", content=PNG)
         await asyncio.sleep(0.03)
-        assert "in one call for" in (await client.get("/health")).json()["detail"]
+        assert "one engine call has taken" in (await client.get("/health")).json()["detail"]
         gate.opened.set()
 
 
@@ -324,7 +324,7 @@ async def test_readiness_answers_though_its_own_inference_hangs(monkeypatch: pyt
 
 async def test_a_bug_is_a_problem_too() -> None:
     async with serving() as (client, app):
-        app.state.pipeline.answer = lambda *_: 1 / 0
+        app.state.pipeline.segment = lambda *_: 1 / 0
         response = await client.post("/segment", content=PNG, headers={"X-Request-Id": "mine-1"})
     assert response.status_code == 500
     assert response.json()["request_id"] == response.headers["x-request-id"] == "mine-1"

@@ -100,7 +100,7 @@ class Counted:
 
 def fill(app: FastAPI) -> None:
     """Take the only place, as a request whose body was read."""
-    app.state.pipeline.admission.enter().body_read()
+    app.state.pipeline.admission.acquire().body_read()
 
 
 def problem_type(response: httpx.Response) -> str | None:
@@ -164,15 +164,15 @@ async def test_a_preflight_is_never_refused_for_load(with_keys: bool, cors: bool
 async def test_only_requests_with_access_to_a_path_that_takes_them_prolong_an_overload(early: bool) -> None:
     now = [100.0]
     async with serving(api_keys="secret") as (_, app):
-        limits = Limits(count=100, quick_s=0.05, busy=1)
+        limits = Limits(count=100, overload_latency_s=0.05, min_active=1)
         admission = app.state.pipeline.admission = AdmissionController(limits, clock=lambda: now[0])
         for _ in range(20):  # 10 requests a second
-            permit = admission.enter()
+            permit = admission.acquire()
             permit.body_read()
             now[0] += 0.1
             permit.release()
-        assert admission.places() == 100
-        admission.limits = Limits(count=1, quick_s=0.05, busy=1)
+        assert admission.limit() == 100
+        admission.limits = Limits(count=1, overload_latency_s=0.05, min_active=1)
         fill(app)
         admission_full = admission.limits
         async with listening(app, early_rejection(app) if early else None) as send:
@@ -182,7 +182,7 @@ async def test_only_requests_with_access_to_a_path_that_takes_them_prolong_an_ov
                 now[0] += 2  # the latest overload, if there was any, is over
                 assert (await send(data)).status_code == status
                 admission.limits = limits
-                return admission.places()
+                return admission.limit()
 
             for key in ("no key", "invalid key", "invalid bearer"):
                 assert await places_after(message("/segment", KEYS[key]), 401) == 100

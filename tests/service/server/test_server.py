@@ -40,7 +40,7 @@ async def test_stays_while_nothing_is_wrong(server: Server) -> None:
 
 
 async def test_a_signal_closes_admission_and_waits_for_what_is_inside(server: Server, pipeline: StandIn) -> None:
-    permit = pipeline.admission.enter()
+    permit = pipeline.admission.acquire()
     server.handle_exit(signal.SIGTERM, None)
     assert pipeline.admission.closed_because is not None
     assert not await server.on_tick(1)
@@ -53,7 +53,7 @@ async def test_the_log_tells_when_the_drain_begins_and_when_it_has_ended(
     server: Server, pipeline: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "alignseg.server")
-    permit = pipeline.admission.enter()
+    permit = pipeline.admission.acquire()
     server.handle_exit(signal.SIGTERM, None)
     assert caplog.messages == []  # a signal comes in the middle of anything, another line too
     await server.on_tick(1)
@@ -66,7 +66,7 @@ async def test_the_log_tells_when_the_drain_begins_and_when_it_has_ended(
 
 
 async def test_a_second_signal_leaves_now(server: Server, pipeline: StandIn) -> None:
-    pipeline.admission.enter()
+    pipeline.admission.acquire()
     server.handle_exit(signal.SIGINT, None)
     server.handle_exit(signal.SIGINT, None)
     assert await server.on_tick(1)
@@ -76,7 +76,7 @@ async def test_a_second_signal_leaves_now(server: Server, pipeline: StandIn) -> 
 async def test_the_drain_ends_in_time(pipeline: StandIn, caplog: pytest.LogCaptureFixture) -> None:
     app: Any = SimpleNamespace(state=SimpleNamespace(pipeline=pipeline, metrics=Metrics()))
     server = Server(app, Settings(drain_timeout_s=0))
-    pipeline.admission.enter()
+    pipeline.admission.acquire()
     with caplog.at_level(logging.INFO, "alignseg.server"):
         server.handle_exit(signal.SIGTERM, None)
         assert await server.on_tick(1)

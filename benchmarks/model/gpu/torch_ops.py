@@ -1,21 +1,21 @@
-"""The kernels as PyTorch operators: on CUDA the Triton kernel, elsewhere the PyTorch reference. For inference only.
+"""The kernels as PyTorch operators for inference: on CUDA the Triton kernel, elsewhere the PyTorch reference.
 
-They have fake implementations, so torch.compile and torch.export take them as single nodes.
+They have fake implementations, so torch.compile and torch.export treat each as one node.
 """
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.model.gpu import launch
 from model_export.alignseg import AlignSeg
 from model_export.alignseg.align_cm import AlignedContext
 from model_export.alignseg.align_fa import AlignedAggregate
 from model_export.alignseg.sampling import Sampling, upsample
-from model_export.kernels import launch
 
 
 @torch.library.custom_op("alignseg::aligned_aggregate", mutates_args=())
 def aligned_aggregate(low: Tensor, high: Tensor, offsets: Tensor, sampling: str) -> Tensor:
-    """See launch.aligned_aggregate; this body is the reference, which runs on any device."""
+    """See launch.aligned_aggregate. This body is the reference implementation for all other devices."""
     return _like(low, AlignedAggregate(_sampling(sampling))(low, high, offsets))
 
 
@@ -27,7 +27,7 @@ def aligned_context(local: Tensor, context: Tensor, offsets: Tensor, sampling: s
 
 @torch.library.custom_op("alignseg::upsample_argmax", mutates_args=())
 def upsample_argmax(logits: Tensor, height: int, width: int) -> Tensor:
-    """See launch.upsample_argmax: (N, K, h, w) logits to (N, height, width) uint8 class ids."""
+    """See launch.upsample_argmax: (N, K, h, w) logits -> (N, height, width) uint8 class ids."""
     return upsample(logits.float(), (height, width)).argmax(dim=1).to(torch.uint8)
 
 
@@ -58,7 +58,7 @@ def _argmax_fake(logits: Tensor, height: int, width: int) -> Tensor:
 
 
 class FusedAggregate(nn.Module):
-    """Takes the place of AlignedAggregate or AlignedContext."""
+    """Replaces AlignedAggregate or AlignedContext."""
 
     def __init__(self, operator: "torch._library.custom_ops.CustomOpDef", sampling: Sampling) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class FusedAggregate(nn.Module):
 
 
 def fuse(network: AlignSeg) -> AlignSeg:
-    """Put the operators in place of the network's aggregation modules, in place; they carry no weights."""
+    """Replace the network's aggregation modules, which have no weights, by the operators; in place."""
     sampling = network.architecture.sampling
     network.align_cm.aggregate = FusedAggregate(aligned_context, sampling)
     for align_fa in network.align_fa.values():
@@ -81,7 +81,7 @@ def fuse(network: AlignSeg) -> AlignSeg:
 
 
 def _sampling(name: str) -> Sampling:
-    """An operator's schema knows strings only."""
+    """The convention by name, since an operator's schema allows only strings."""
     known: dict[str, Sampling] = {"standard": "standard", "published": "published"}
     if name not in known:
         raise ValueError(f"sampling is {name!r}; expected 'standard' or 'published'")
@@ -89,6 +89,6 @@ def _sampling(name: str) -> Sampling:
 
 
 def _like(raster: Tensor, result: Tensor) -> Tensor:
-    """In the memory format that the kernel writes, so that the fake result is the real one's."""
+    """The result in the memory format that the kernel writes, as the fake implementation promises."""
     last = launch.layout_of(raster) == "channels_last"
     return result.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""Run the kernels on PyTorch tensors: on CUDA, or on the CPU under TRITON_INTERPRET=1 (slow, for tests)."""
+"""Runs the kernels on PyTorch tensors: on CUDA, or on the CPU under TRITON_INTERPRET=1 (slow, for tests)."""
 
 from typing import Any
 
@@ -40,10 +40,10 @@ def aligned_context(
 def upsample_argmax(logits: Tensor, size: tuple[int, int], confidence: bool = False) -> tuple[Tensor, Tensor | None]:
     """Class map and confidence of logits upsampled (align_corners) to `size`.
 
-    logits: (N, K, h, w), K <= 255; size: (H, W). Returns (N, H, W) uint8 class ids, the first of equals, and, if asked,
-    (N, H, W) uint8 confidence, the class's softmax probability times 255, rounded.
+    logits: (N, K, h, w), K <= 255; size: (H, W). Returns (N, H, W) uint8 class ids, of equal logits the first, and with
+    `confidence` (N, H, W) uint8, the class's softmax probability times 255, rounded.
     """
-    from model_export.kernels import upsample_argmax  # noqa: PLC0415 - triton only where kernels run
+    from benchmarks.model.gpu import upsample_argmax  # noqa: PLC0415 - triton only where kernels run
 
     count, classes, small_height, small_width = logits.shape
     height, width = size
@@ -62,7 +62,7 @@ def upsample_argmax(logits: Tensor, size: tuple[int, int], confidence: bool = Fa
 
 
 def layout_of(x: Tensor) -> Layout:
-    """Which of the two layouts a feature map lies in."""
+    """The layout of a feature map."""
     return "channels_last" if _is_channels_last(x) else "planar"
 
 
@@ -91,9 +91,9 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _require(raster: Tensor, other: Tensor, offsets: Tensor, moves: int) -> None:
-    """Raises ValueError, with what was got and what is expected."""
-    expected = (raster.shape[0], moves, *raster.shape[2:])
+def _require(raster: Tensor, other: Tensor, offsets: Tensor, offset_channels: int) -> None:
+    """Raises ValueError when shapes or types do not fit."""
+    expected = (raster.shape[0], offset_channels, *raster.shape[2:])
     if tuple(offsets.shape) != expected or raster.shape[:2] != other.shape[:2]:
         raise ValueError(
             f"got maps {tuple(raster.shape)} and {tuple(other.shape)} with offsets {tuple(offsets.shape)}; "

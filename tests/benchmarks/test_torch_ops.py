@@ -1,39 +1,39 @@
-"""The operators: schema, fake implementation, a network with them in place."""
+"""The operators: their schema, fake implementation, and a network that uses them."""
 
 import pytest
 import torch
 
+from benchmarks.model.gpu import torch_ops
 from model_export.alignseg import AlignSeg
-from model_export.kernels import torch_ops
 from tests.model_export.kernels import reference
 from tests.model_export.kernels.reference import SAMPLINGS, Shape
 
 
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_operators_keep_what_their_schema_and_fake_promise(sampling: str, last: bool) -> None:
-    low, high, moves = reference.maps(Shape(2, 4, (5, 6), (3, 3)), 4, "random", torch.float32)
+def test_operators_match_their_schema_and_fake_implementation(sampling: str, last: bool) -> None:
+    low, high, offsets = reference.maps(Shape(2, 4, (5, 6), (3, 3)), 4, "random", torch.float32)
     if last:
         low = low.to(memory_format=torch.channels_last)
     utils = ("test_schema", "test_faketensor")
-    torch.library.opcheck(torch_ops.aligned_aggregate, (low, high, moves, sampling), test_utils=utils)
-    torch.library.opcheck(torch_ops.aligned_context, (low, high, moves[:, :2], sampling), test_utils=utils)
+    torch.library.opcheck(torch_ops.aligned_aggregate, (low, high, offsets, sampling), test_utils=utils)
+    torch.library.opcheck(torch_ops.aligned_context, (low, high, offsets[:, :2], sampling), test_utils=utils)
     torch.library.opcheck(torch_ops.upsample_argmax, (low, 9, 11), test_utils=utils)
 
 
-def test_unknown_sampling() -> None:
-    low, high, moves = reference.maps(Shape(1, 4, (5, 6), (3, 3)), 4, "random", torch.float32)
+def test_an_unknown_sampling_is_rejected() -> None:
+    low, high, offsets = reference.maps(Shape(1, 4, (5, 6), (3, 3)), 4, "random", torch.float32)
     with pytest.raises(ValueError, match="expected 'standard' or 'published'"):
-        torch_ops.aligned_aggregate(low, high, moves, "other")
+        torch_ops.aligned_aggregate(low, high, offsets, "other")
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_torch_compile_takes_the_operator_whole(sampling: str) -> None:
-    low, high, moves = reference.maps(Shape(1, 4, (5, 6), (3, 3)), 4, "random", torch.float32)
+    low, high, offsets = reference.maps(Shape(1, 4, (5, 6), (3, 3)), 4, "random", torch.float32)
     module = torch_ops.FusedAggregate(torch_ops.aligned_aggregate, sampling)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
-    expected = reference.aggregate(low, high, moves, sampling)
-    torch.testing.assert_close(compiled(low, high, moves).double(), expected, rtol=1e-4, atol=1e-4)
+    expected = reference.aggregate(low, high, offsets, sampling)
+    torch.testing.assert_close(compiled(low, high, offsets).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -43,11 +43,11 @@ def test_a_fused_network_computes_the_same_and_exports_as_one_graph(sampling: st
     for name, parameter in network.named_parameters():
         if name.endswith("offsets.2.weight"):
             torch.nn.init.normal_(parameter, std=0.3)
-    picture = torch.randn(1, 3, 65, 97)
+    image = torch.randn(1, 3, 65, 97)
     with torch.inference_mode():
-        expected = network(picture)
+        expected = network(image)
         fused = torch_ops.fuse(network)
-        torch.testing.assert_close(fused(picture), expected)
-    graph = torch.export.export(fused, (picture,)).graph
+        torch.testing.assert_close(fused(image), expected)
+    graph = torch.export.export(fused, (image,)).graph
     called = [str(node.target) for node in graph.nodes if "alignseg" in str(node.target)]
     assert sorted(called) == ["alignseg.aligned_aggregate.default"] * 4 + ["alignseg.aligned_context.default"]
