@@ -62,7 +62,7 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageTooLarge(
-            f"Image too large: {width:,} x {height:,} = {width * height:,} pixels, limit {max_pixels:,} "
+            f"Image is {width:,} x {height:,} = {width * height:,} pixels, limit {max_pixels:,} "
             "(ALIGNSEG_MAX_PIXELS). Scale it down."
         )
 

@@ -74,7 +74,7 @@ class TiledInput:
         if self.count > max_tiles:
             (height, width), (bucket_height, bucket_width) = self._size, self._bucket
             raise ImageTooLarge(
-                f"Image too large for tile=true: {width:,} x {height:,} pixels need {self.count:,} tiles of "
+                f"Image of {width:,} x {height:,} pixels needs {self.count:,} tiles of "
                 f"{bucket_width} x {bucket_height}, limit {max_tiles:,} (ALIGNSEG_MAX_TILES). Remove tile=true or "
                 "scale the image down."
             )
