@@ -127,7 +127,7 @@ def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path, device: Device
     yield (first := TensorRtEngine(plan, info, device))
     for _ in range(lanes - 1):
         try:
-            yield TensorRtEngine(plan, info, device, beside=first)
+            yield TensorRtEngine(plan, info, device, share_weights_with=first)
         except EngineOutOfMemory as error:
             log.warning("GPU memory is too small for a second lane, so copies and inference do not overlap: %s", error)
 

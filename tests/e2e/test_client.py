@@ -49,6 +49,18 @@ def test_an_image_is_segmented(server: str) -> None:
     assert set(result.timing_ms) >= {"decode", "infer"}
 
 
+def test_mask_and_overlay_are_saved(server: str, tmp_path: Path) -> None:
+    with Client(server) as client:
+        with_overlay, without = client.segment(IMAGE, overlay=True), client.segment(IMAGE)
+    with_overlay.save_mask(tmp_path / "mask.png")
+    with_overlay.save_overlay(tmp_path / "overlay.png")
+    assert (tmp_path / "mask.png").read_bytes() == with_overlay.mask_png
+    assert (tmp_path / "overlay.png").read_bytes() == with_overlay.overlay_png
+    with pytest.raises(ValueError, match="overlay=True"):
+        without.save_overlay(tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
 def test_confidence_tiles_and_classes(server: str) -> None:
     with Client(server) as client:
         result = client.segment(IMAGE, confidence=True, tile=True, classes=["sky", "3"])

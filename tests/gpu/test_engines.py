@@ -97,7 +97,7 @@ def test_graphs_compute_what_the_first_call_computed(engine: TensorRtEngine) -> 
 
 
 def test_two_lanes_at_once_compute_what_one_computes(folder: Path, engine: TensorRtEngine) -> None:
-    second = TensorRtEngine(*built(folder), cuda.first_device(), beside=engine)
+    second = TensorRtEngine(*built(folder), cuda.first_device(), share_weights_with=engine)
     batches = [images(1 + i % 4) for i in range(40)]
     expected = [engine.infer(batch).ids for batch in batches]
     with ThreadPoolExecutor(2) as lanes:

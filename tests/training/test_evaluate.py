@@ -101,7 +101,7 @@ def test_a_server_is_measured_over_http(root, tmp_path, capsys, monkeypatch):
 
 def test_errors_of_a_server_are_reported(root, capsys):
     with brightness_server(api_keys="secret", max_pixels=100) as url:
-        with with_server(url, "secret") as predict, pytest.raises(PredictionError, match=r"20x10"):
+        with with_server(url, "secret") as predict, pytest.raises(PredictionError, match=r"20 x 10"):
             predict(np.zeros((10, 20, 3), np.uint8))
         assert main(["--server", url, "--root", str(root)]) == 1
     assert "API key" in capsys.readouterr().err

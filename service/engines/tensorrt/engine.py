@@ -54,10 +54,12 @@ class TensorRtEngine:
 
     has_confidence = True
 
-    def __init__(self, plan: Path, info: PlanInfo, device: Device, beside: "TensorRtEngine | None" = None) -> None:
+    def __init__(
+        self, plan: Path, info: PlanInfo, device: Device, share_weights_with: "TensorRtEngine | None" = None
+    ) -> None:
         """Load `plan` on `device`.
 
-        info: the plan's description. beside: another lane of the same plan on the device, to share its weights.
+        info: the plan's description. share_weights_with: another lane of the same plan on the device.
         Raises EngineUnavailable without TensorRT or cuda-python, ManifestError when the plan does not load, EngineError
         when the device has too little memory; then all memory is freed.
         """
@@ -70,14 +72,15 @@ class TensorRtEngine:
         self.max_batch = max(profile.max_batch for profile in info.profiles)
         self._closed = False
         self._select_device()
-        if beside is None:
+        if share_weights_with is None:
             self._errors: list[str] = []
             self._runtime = self._trt.Runtime(library.logger(self._trt, log, self._errors))
             self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
             self._context_lock = threading.Lock()  # TensorRT's objects allow one thread at a time
         else:
-            self._errors, self._runtime = beside._errors, beside._runtime
-            self._engine, self._context_lock = beside._engine, beside._context_lock
+            lane = share_weights_with
+            self._errors, self._runtime = lane._errors, lane._runtime
+            self._engine, self._context_lock = lane._engine, lane._context_lock
         if self._engine is None:
             raise ManifestError(
                 f"{self.name} can't load {plan}: {self._last_error()}. {engine_plan.rebuild(plan.parent.parent)}"

@@ -5,24 +5,20 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
-from model_export import build_engine, verify
+from model_export import build_engine
 from model_export.onnx_export import parity
-from model_export.tensorrt_build import builder, graph, library, network, source
+from model_export.tensorrt_build import builder, graph, library, source
 from model_export.tensorrt_build.library import Library, NoTensorRTError
-from model_export.tensorrt_build.network import WrongNetworkError
-from model_export.tensorrt_build.precision import PrecisionError
 from service.model_folder.engine_plan import PlanInfo
 from service.model_folder.manifest import sha256
 from tests.model_export.frames import frames
 from tests.model_export.onnx_export.test_calibration import STAYS_FLOAT
+from tests.model_export.tensorrt_build.test_graph import run
 
 LITE = Path(__file__).parents[3] / "weights" / "alignseg-lite"
 pytestmark = pytest.mark.skipif(not (LITE / "model.onnx").is_file(), reason="weights/alignseg-lite is missing")
@@ -49,75 +45,6 @@ def folder(tmp_path: Path) -> Path:
     manifest["input"]["buckets"] = [[96, 128], [65, 97]]  # PyTorch is slow at full size
     (tmp_path / "model.json").write_text(json.dumps(manifest))
     return tmp_path
-
-
-def run(model: onnx.ModelProto, images: Any) -> list[Any]:
-    options = onnxruntime.SessionOptions()
-    # ONNX Runtime 1.32's optimiser treats fp8 as int8 when it fuses Q/DQ, and computes wrong values.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(["class_map", "logits"], {"pictures": images}))
-
-
-def test_prepared_graphs_compute_the_same(model: onnx.ModelProto) -> None:
-    images = parity.resized(frames()[0], 97, 130)[None]
-    ids, logits = run(model, images)
-    for precision, agreeing, error in (("fp32", 1.0, 1e-4), ("fp16", 0.997, 2e-2)):
-        prepared = graph.prepare(model, precision, "gridsample")
-        actual_ids, actual_logits = run(prepared, images)
-        assert (actual_ids == ids).mean() >= agreeing
-        assert np.abs(actual_logits - logits).max() < error
-    assert len(model.graph.node) > len(prepared.graph.node) - 60  # the model itself is unchanged
-    assert any(node.op_type == "BatchNormalization" for node in model.graph.node)
-
-
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_precision_is_written_into_the_graph(model: onnx.ModelProto, precision: str) -> None:
-    half = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[precision]
-    for warp in ("plugin", "gridsample"):
-        prepared = graph.prepare(model, precision, warp)
-        nodes = {output: node for node in prepared.graph.node for output in node.output}
-        types = {weight.name: weight.data_type for weight in prepared.graph.initializer}
-        kinds = {node.op_type for node in prepared.graph.node}
-        assert "BatchNormalization" not in kinds
-        for node in prepared.graph.node:
-            if node.op_type == "Conv":
-                assert {types[name] for name in node.input[1:] if name} == {half}
-            if node.op_type in {"MatMul", "ArgMax"}:  # pooled means and the choice of the class
-                assert all(types.get(name, TensorProto.FLOAT) == TensorProto.FLOAT for name in node.input)
-            if node.op_type in {"AlignedAggregate", "AlignedContext"}:
-                made_full = [nodes[name].op_type == "Cast" for name in node.input]
-                assert not any(made_full) if warp == "plugin" else all(made_full)
-        assert bool(prepared.functions) == (warp == "gridsample")
-        logits = nodes["logits"]
-        assert (logits.op_type, logits.attribute[0].i) == ("Cast", TensorProto.FLOAT)
-        (first,) = (node for node in prepared.graph.node if "pictures" in node.input and node.op_type != "Shape")
-        assert first.op_type == "Cast"
-
-
-def test_plugin_nodes_say_which_plugin(model: onnx.ModelProto) -> None:
-    prepared = graph.prepare(model, "fp16", "plugin")
-    called = [node for node in prepared.graph.node if node.domain == "alignseg"]
-    assert len(called) == 5
-    for node in called:
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        assert attributes == {
-            "sampling": b"standard",
-            "plugin_namespace": b"alignseg",
-            "plugin_version": b"1",
-            "aot": 1,
-        }
-
-
-def test_a_weight_beyond_float16_is_an_error(model: onnx.ModelProto) -> None:
-    wild = onnx.ModelProto.FromString(model.SerializeToString())
-    weight = next(w for w in wild.graph.initializer if w.name == "head.3.bias")
-    weight.CopyFrom(onnx.numpy_helper.from_array(np.full(tuple(weight.dims), 1e6, np.float32), weight.name))
-    with pytest.raises(
-        PrecisionError, match=r"head.3.bias has values up to 1e\+06, .* 6.55e\+04.*Use --precision bf16"
-    ):
-        graph.prepare(wild, "fp16", "plugin")
-    graph.prepare(wild, "bf16", "plugin")
 
 
 def test_an_engine_is_built(
@@ -173,26 +100,6 @@ def test_dry_run_reports_and_writes_nothing(rtx: object, folder: Path, capsys: p
     assert [line.split()[0] for line in output.splitlines()] == ["runtime", "prepare", "network", "warps", "dry"]
     assert "70 convolution" in output
     assert not (folder / "engines").exists()
-
-
-def test_nearest_sampling_is_detected(rtx: Library, model: onnx.ModelProto) -> None:
-    """TensorRT's parser reads opset 20's mode "linear" as nearest."""
-    prepared = graph.prepare(model, "fp32", "gridsample")
-    for function in prepared.functions:
-        for node in function.node:
-            for attribute in node.attribute:
-                if node.op_type == "GridSample" and attribute.name == "mode":
-                    attribute.s = b"nearest"
-    parsed = network.parse(rtx, rtx.trt.Builder(rtx.logger), prepared)
-    with pytest.raises(WrongNetworkError, match=r"NEAREST.*expected LINEAR"):
-        network.check(rtx, parsed, prepared, "gridsample")
-
-
-def test_a_network_with_fewer_warps_is_detected(rtx: Library, model: onnx.ModelProto) -> None:
-    prepared = graph.prepare(model, "fp32", "gridsample")
-    parsed = network.parse(rtx, rtx.trt.Builder(rtx.logger), prepared)
-    with pytest.raises(WrongNetworkError, match="0 plugin layers, expected 5 as in the model"):
-        network.check(rtx, parsed, prepared, "plugin")
 
 
 def test_a_failed_build_keeps_the_old_engine(
@@ -268,24 +175,6 @@ def test_a_malformed_bucket_is_rejected(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         build_engine.main(["model", "--bucket", "360"])
     assert "argument --bucket: got '360'; expected HEIGHTxWIDTH" in capsys.readouterr().err
-
-
-def test_verify_compares_onnx_runtime_with_pytorch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([str(folder)]) == 0
-    output = capsys.readouterr().out
-    assert "no TensorRT engine to compare" in output
-    assert output.count("onnxruntime-cpu") == 2
-    assert "FAILED" not in output
-
-
-def test_verify_fails_when_a_runtime_differs(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(verify.AGREEING, "fp32", 1.1)
-    monkeypatch.setattr(verify, "compare", lambda *_: [verify.Row("x", "fp32", (1, 2, 3), 0.5, 0.0)])
-    assert verify.main([str(folder)]) == 1
-    assert "FAILED" in capsys.readouterr().out
-    assert verify.main([str(folder / "nowhere")]) == 2
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])

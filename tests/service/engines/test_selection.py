@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 
 from service.engines import cuda, selection
-from service.engines.onnxruntime.cuda_engine import OnnxCudaEngine, _require_on_gpu
 from service.engines.onnxruntime.engine import OnnxRuntimeEngine
 from service.engines.openvino import engine as openvino_engine
 from service.engines.openvino.engine import OpenVinoEngine
 from service.engines.reference_check import ReferenceCheck
 from service.engines.tensorrt import background_build, library
-from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
+from service.errors import DeviceLost, EngineUnavailable, ManifestError
 from service.model_folder import manifest as manifests
 from service.settings import Settings
 from service.types import Inference, UInt8Array
 from tests.service.engines.tensorrt.fake_cuda_and_tensorrt import Error, FakeCuda, FakeTensorRT, Properties
-from tests.service.engines.tensorrt.test_engine import BUCKETS, write_plan
+from tests.service.engines.tensorrt.plans import BUCKETS, write_plan
 from tests.support import tiny_model
 
 
@@ -123,63 +122,6 @@ def test_a_missing_engine_is_built_in_the_background_if_the_settings_say_so(
     assert builds == []
     opened(folder, caplog, build_engine="auto")
     assert builds == [(folder, f"{manifests.load(folder).files['onnx'].sha256} {BUCKETS}")]
-
-
-@pytest.mark.parametrize(
-    ("code", "level"), [("print('written x')", "INFO"), ("raise SystemExit('no TensorRT')", "ERROR")]
-)
-def test_a_background_build_runs_once_a_model_and_logs_its_result(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, code: str, level: str
-) -> None:
-    with caplog.at_level(logging.INFO, "alignseg.build"):
-        for onnx in ("a" * 64, "b" * 64):  # the second model replaced the first
-            thread = background_build.start(tmp_path, onnx, [sys.executable, "-c", code])
-            assert thread is not None
-            thread.join(20)
-            assert caplog.records[-1].levelname == level
-            assert caplog.records[-1].message.endswith(("written x", "no TensorRT"))
-        assert background_build.start(tmp_path, "a" * 64, [sys.executable, "-c", code]) is None
-    assert "was started before" in caplog.records[-1].message
-
-
-class Session:
-    """The part of a session that says where nodes are computed."""
-
-    def __init__(self, providers: list[str], on_cpu: tuple[str, ...]) -> None:
-        self.providers, self.on_cpu, self.ep_name = providers, on_cpu, "CPUExecutionProvider"
-
-    def get_providers(self) -> list[str]:
-        return self.providers
-
-    def get_provider_graph_assignment_info(self) -> list["Session"]:
-        return [self]
-
-    def get_nodes(self) -> list[Any]:
-        return [type("Node", (), {"op_type": op_type}) for op_type in self.on_cpu]
-
-
-def test_no_feature_map_is_computed_on_the_cpu() -> None:
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    _require_on_gpu(Session(both, ("Shape", "Concat", "Range")), "1.32")
-    with pytest.raises(EngineUnavailable, match="computes Conv, GridSample on the CPU, expected the GPU"):
-        _require_on_gpu(Session(both, ("GridSample", "Shape", "Conv")), "1.32")
-    with pytest.raises(EngineUnavailable, match="could not load its CUDA provider"):
-        _require_on_gpu(Session(["CPUExecutionProvider"], ()), "1.32")
-
-
-@pytest.mark.parametrize(
-    ("message", "kind"),
-    [
-        ("CUDA failure 700: an illegal memory access was encountered", DeviceLost),
-        ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED", EngineError),
-        ("CUDA failure 701: too many resources requested for launch", EngineError),
-        ("Failed to allocate memory for requested buffer of size 1", EngineOutOfMemory),
-        ("CUDA failure 2: out of memory", EngineOutOfMemory),
-        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", EngineOutOfMemory),
-    ],
-)
-def test_messages_of_onnx_runtime_become_the_services_errors(message: str, kind: type[EngineError]) -> None:
-    assert OnnxCudaEngine._error_class(OnnxCudaEngine.__new__(OnnxCudaEngine), message) is kind
 
 
 def test_each_gpu_gets_two_lanes(folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,54 +1,23 @@
 """The TensorRT engine on fakes of CUDA and TensorRT; tests/gpu runs it on a GPU."""
 
-import json
-import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from service.engines import cuda
-from service.engines.cuda import Device
 from service.engines.tensorrt import library
 from service.engines.tensorrt.engine import TensorRtEngine
-from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
-from service.model_folder import engine_plan
-from service.model_folder.engine_plan import Machine, PlanInfo, PlanProfile
-from service.model_folder.manifest import FileEntry
+from service.errors import DeviceLost, EngineError, EngineOutOfMemory, ManifestError
 from tests.service.engines.tensorrt.fake_cuda_and_tensorrt import (
     Error,
     FakeCuda,
     FakeTensorRT,
     FakeTensorRTForRTX,
-    Properties,
 )
-
-LITE = Path(__file__).parents[4] / "weights" / "alignseg-lite"
-H200 = Device(0, "NVIDIA H200", 90)
-HERE = Machine("NVIDIA H200", "9.0", "tensorrt", "11.4.0")
-BUCKETS = ((8, 12), (12, 8))
-
-
-def write_plan(folder: Path, name: str = "h200", **changes: Any) -> PlanInfo:
-    """A plan in `folder`/engines with its description."""
-    path = folder / "engines" / f"{name}.plan"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"plan")
-    fields: dict[str, Any] = {
-        "plan": FileEntry.of(path, folder), "runtime": "tensorrt", "runtime_version": "11.4.0", "gpu": "NVIDIA H200",
-        "compute_capabilities": ("9.0",), "precision": "fp16", "warp": "plugin", "num_classes": 4,
-        "profiles": (
-            PlanProfile(bucket=(8, 12), min_batch=1, max_batch=4),
-            PlanProfile(bucket=(12, 8), min_batch=1, max_batch=2),
-        ),
-        "onnx_sha256": "a" * 64, "layers": 1, "built_by": "a test",
-    }  # fmt: skip
-    info = PlanInfo(**fields | changes)
-    path.with_suffix(".json").write_text(info.model_dump_json())
-    return info
+from tests.service.engines.tensorrt.plans import H200, write_plan
 
 
 @pytest.fixture
@@ -182,73 +151,6 @@ def test_a_file_that_is_no_plan_is_rejected(trt: FakeTensorRT, tmp_path: Path) -
         TensorRtEngine(tmp_path / info.plan.path, info, H200)
 
 
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"runtime_version": "10.9"}, "was built for tensorrt 10.9, installed is tensorrt 11.4.0"),
-        ({"runtime": "tensorrt_rtx"}, "was built for tensorrt_rtx 11.4.0"),
-        ({"gpu": "NVIDIA L4", "compute_capabilities": ("8.9",)}, r"for NVIDIA L4 \(compute capability 8.9\)"),
-        ({"gpu": "NVIDIA H100 PCIe"}, "was built for NVIDIA H100 PCIe, this GPU is NVIDIA H200"),
-        ({"onnx_sha256": "b" * 64}, "another ONNX"),
-        (
-            {"profiles": (PlanProfile(bucket=(8, 12), min_batch=1, max_batch=4),)},
-            "has no profile for the model folder's buckets 12x8",
-        ),
-    ],
-)
-def test_a_plan_for_another_machine_is_rejected_with_the_build_command(
-    tmp_path: Path, changes: dict[str, Any], why: str
-) -> None:
-    write_plan(tmp_path, **changes)
-    with pytest.raises(EngineUnavailable, match=why + rf".*python model_export/build_engine.py {tmp_path}"):
-        engine_plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
-
-
-def test_damaged_missing_and_unreadable_plans_are_distinguished(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="contains no engine"):
-        engine_plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
-    for name in ("damaged", "missing", "unreadable"):
-        write_plan(tmp_path, name)
-    (tmp_path / "engines" / "damaged.plan").write_bytes(b"pla")
-    (tmp_path / "engines" / "missing.plan").unlink()
-    (tmp_path / "engines" / "unreadable.json").write_text("{}")
-    with pytest.raises(EngineUnavailable) as caught:
-        engine_plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
-    for text in ("damaged.plan is not the file", "missing.plan is missing", "unreadable.plan has a description"):
-        assert text in str(caught.value)
-    good = write_plan(tmp_path, "good")
-    assert engine_plan.find(tmp_path, HERE, "a" * 64, BUCKETS) == (tmp_path / good.plan.path, good)
-
-
-def test_devices_in_cudas_order_or_the_reason_why_there_are_none(
-    fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_cuda.devices = (Properties("NVIDIA L4", 8, 9), Properties("NVIDIA H200", 9, 0))
-    assert [d.compute_capability for d in cuda.devices(fake_cuda)] == ["8.9", "9.0"]
-    assert cuda.first_device() == Device(0, "NVIDIA L4", 89)
-    fake_cuda.devices = ()
-    with pytest.raises(EngineUnavailable, match=r"CUDA finds no NVIDIA GPU \(cudaErrorNoDevice\)"):
-        cuda.first_device()
-    monkeypatch.setattr(fake_cuda, "cudaGetDeviceCount", lambda: (Error.cudaErrorInsufficientDriver, None))
-    with pytest.raises(EngineUnavailable, match="nvidia-smi"):
-        cuda.first_device()
-
-
-def test_without_the_libraries_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda.bindings"):
-        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
-    with pytest.raises(EngineUnavailable, match="pip install"):
-        library.installed()
-    with pytest.raises(EngineUnavailable, match=r"-e '.\[gpu\]'"):
-        cuda.load()
-    module = ModuleType("tensorrt_rtx")
-    module.__version__ = "1.7"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
-    assert library.machine(H200) == Machine("NVIDIA H200", "9.0", "tensorrt_rtx", "1.7")
-    with pytest.raises(EngineUnavailable, match=r"^tensorrt is not installed"):
-        library.installed("tensorrt")
-
-
 def test_a_plan_is_loaded_by_the_runtime_that_built_it(
     fake_cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,38 +182,12 @@ def test_an_address_that_tensorrt_rejects_is_an_error(engine: TensorRtEngine, tr
         engine.infer(images(1, 8, 12))
 
 
-def test_the_description_is_plain_json(tmp_path: Path) -> None:
-    write_plan(tmp_path)
-    description = json.loads((tmp_path / "engines" / "h200.json").read_text())
-    assert description["profiles"][0] == {"bucket": [8, 12], "min_batch": 1, "max_batch": 4}
-
-
-def test_verify_compares_the_engine_that_fits(
-    trt: FakeTensorRT, fake_cuda: FakeCuda, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """verify.py finds and runs the engine; the fake computes something else, so the comparison fails."""
-    pytest.importorskip("torch")
-    from model_export import verify
-
-    for name in ("model.onnx", "model.safetensors"):
-        shutil.copy(LITE / name, tmp_path)
-    manifest = json.loads((LITE / "model.json").read_text())
-    manifest["input"]["buckets"] = [[64, 96]]
-    (tmp_path / "model.json").write_text(json.dumps(manifest))
-    profiles = (PlanProfile(bucket=(64, 96), min_batch=1, max_batch=2),)
-    write_plan(tmp_path, onnx_sha256=manifest["files"]["onnx"]["sha256"], profiles=profiles)
-    assert verify.main([str(tmp_path)]) == 1
-    output = capsys.readouterr().out
-    assert [line.split()[0] for line in output.splitlines()[1:]] == ["onnxruntime-cpu"] + 2 * ["tensorrt-fp16-gpu0"]
-    assert output.count("BREACH") == 2
-
-
 def test_two_lanes_share_only_the_weights(trt: FakeTensorRT, fake_cuda: FakeCuda, tmp_path: Path) -> None:
     info = write_plan(tmp_path)
     plan_file = tmp_path / info.plan.path
     first = TensorRtEngine(plan_file, info, H200)
     plan_file.unlink()  # the weights are not read again
-    second = TensorRtEngine(plan_file, info, H200, beside=first)
+    second = TensorRtEngine(plan_file, info, H200, share_weights_with=first)
     assert fake_cuda.calls.count("cudaStreamCreateWithFlags") == 2
     a, b = images(2, 8, 12), images(2, 8, 12) + 1
     for lane, batch in ((first, a), (second, b), (first, b), (second, a)):
