@@ -48,7 +48,9 @@ def test_the_bucket_with_the_fewest_tiles_is_used() -> None:
 
 
 def test_too_many_tiles_are_rejected_with_their_number() -> None:
-    with pytest.raises(ImageTooLarge, match=r"100 x 10 pixels needs 12 tiles of 12 x 10, limit 11 \(ALIGNSEG_MAX_TILES"):
+    with pytest.raises(
+        ImageTooLarge, match=r"100 x 10 pixels needs 12 tiles of 12 x 10, limit 11 \(ALIGNSEG_MAX_TILES"
+    ):
         TiledInput(np.zeros((10, 100, 3), np.uint8), [(10, 12)], max_tiles=11)
     with pytest.raises(ImageTooLarge):
         TiledInput(np.zeros((1, 1_000_000, 3), np.uint8), [(4, 4)], max_tiles=64)  # without making the tiles
