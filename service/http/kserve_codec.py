@@ -17,13 +17,11 @@ import orjson
 from pydantic import BaseModel, Field, StrictInt, ValidationError
 
 from service.errors import BadRequest, ImageTooLarge, PayloadTooLarge
-from service.types import UInt8Array
+from service.types import CLASS_MAP, PICTURES, UInt8Array
 
 JSON_LENGTH: Final = "Inference-Header-Content-Length"
 MAX_JSON_BYTES: Final = 8 * 1024 * 1024  # a list of numbers takes many times its text in memory
-PICTURES: Final = "pictures"
 IMAGE: Final = "image"
-CLASS_MAP: Final = "class_map"
 CONFIDENCE: Final = "confidence"
 INPUTS: Final = (
     {"name": PICTURES, "datatype": "UINT8", "shape": [-1, -1, -1, 3]},

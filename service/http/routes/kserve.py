@@ -21,7 +21,7 @@ from service.inference.pipeline import Pipeline
 from service.model_folder.manifest import Manifest
 from service.rendering import media_types
 from service.rendering.segmentation import Segmentation
-from service.types import UInt8Array
+from service.types import CLASS_MAP, UInt8Array
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=kserve.ERRORS)
 
@@ -55,7 +55,7 @@ async def ready(request: Request) -> dict[str, bool]:
 async def metadata(request: Request, model: str, version: str | None = None) -> dict[str, Any]:
     """Inputs and outputs of the model. An inference takes one of the two inputs."""
     manifest = _served_model(request, model, version)
-    outputs = [kserve_codec.CLASS_MAP, *([kserve_codec.CONFIDENCE] if _pipeline(request).model.has_confidence else [])]
+    outputs = [CLASS_MAP, *([kserve_codec.CONFIDENCE] if _pipeline(request).model.has_confidence else [])]
     return {
         "name": manifest.name,
         "versions": [manifest.version],
@@ -117,7 +117,7 @@ async def _segment(pipeline: Pipeline, infer_request: InferRequest, deadline: fl
                 f"The output has {count} maps of {seg.ids.size} pixels, limit {max_pixels} pixels in total "
                 "(ALIGNSEG_MAX_PIXELS). Send fewer images per request."
             )
-        maps = {kserve_codec.CLASS_MAP: seg.ids, kserve_codec.CONFIDENCE: seg.confidence}
+        maps = {CLASS_MAP: seg.ids, kserve_codec.CONFIDENCE: seg.confidence}
         outputs = {name: values for name in infer_request.outputs if (values := maps[name]) is not None}
         maps_by_index[index] = _Maps(seg.model, outputs)
         return b""

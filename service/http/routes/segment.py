@@ -83,7 +83,7 @@ async def _segment_one(pipeline: Pipeline, segment_request: SegmentRequest, imag
         segment_request.deadline,
         with_confidence=options.confidence,
         tile=options.tile,
-        with_pixels=formats.shows_picture(media_type, options),
+        with_pixels=formats.needs_pixels(media_type, options),
     )
 
 

@@ -67,4 +67,4 @@ def test_classes_are_selected_by_name_or_id() -> None:
     assert find_classes(["car", "ROAD", "1", "car"], model) == [0, 1, 3]
     with pytest.raises(BadRequest) as raised:
         find_classes(["car", "bus", "4"], model)
-    assert str(raised.value) == "classes has bus, 4; fake knows these, by id or name: 0 road, 1 sky, 2 tree, 3 car."
+    assert str(raised.value) == "Unknown classes: bus, 4. Model fake has, by id or name: 0 road, 1 sky, 2 tree, 3 car."

@@ -188,7 +188,7 @@ async def test_too_many_tiles_are_rejected() -> None:
     async with serving(max_tiles=17) as (client, _):
         response = await client.post("/segment?tile=1", content=encoded(np.zeros((40, 90, 3), np.uint8)))
     assert response.status_code == 413
-    assert "18 tiles of 16x24; at most 17 are taken (ALIGNSEG_MAX_TILES)" in response.json()["detail"]
+    assert "18 tiles of 16 x 24, limit 17 (ALIGNSEG_MAX_TILES)" in response.json()["detail"]
 
 
 async def test_a_failed_tile_fails_its_image_alone() -> None:
