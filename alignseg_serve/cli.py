@@ -71,7 +71,7 @@ def serve(
         manifest = manifests.load(settings.model)
         if ray:
             raise typer.Exit(ray_commands.serve(settings))
-        application = create_app(settings, open_engines(settings, manifest), manifest, seen=seen)
+        application = create_app(settings, open_engines(settings, manifest), manifest, folder_before=seen)
     except AlignSegError as error:
         _fail(error)
     raise typer.Exit(Server(application, settings).run_until_stopped())
