@@ -7,8 +7,8 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from alignseg_serve.segment import files as mask_files
 
+from alignseg_serve.segmentation import files as mask_files
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
 from model_export.onnx_export import exporter, parity
@@ -63,7 +63,7 @@ def interrupt_mask(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def interrupt_ray_result(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = pytest.importorskip("alignseg_serve.ray_job.storage")
     monkeypatch.setattr(Path, "write_bytes", _write_half_of_bytes)
-    storage.place(str(path)).write(b"a mask")
+    storage.open_path(str(path)).write(b"a mask")
 
 
 def interrupt_compiled_model(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

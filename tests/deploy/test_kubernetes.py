@@ -9,7 +9,7 @@ import yaml
 from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
 from pydantic import ValidationError
 
-from service.server.server import LAST_BYTES_S
+from service.server.admin_port import FLUSH_TIMEOUT_S
 from service.settings import Settings, misspelt
 from tests.support.fake_engine import FakeEngine, serving
 
@@ -62,7 +62,7 @@ def test_a_pod_stops_only_after_its_last_response() -> None:
     settings = Settings(**{name.removeprefix("ALIGNSEG_").lower(): value for name, value in environment.items()})  # type: ignore[arg-type]
     assert settings.drain_timeout_s > settings.request_timeout_ms / 1e3
     pre_stop = SERVER["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert POD["spec"]["terminationGracePeriodSeconds"] > pre_stop + settings.drain_timeout_s + LAST_BYTES_S
+    assert POD["spec"]["terminationGracePeriodSeconds"] > pre_stop + settings.drain_timeout_s + FLUSH_TIMEOUT_S
 
 
 def test_every_container_is_hardened_and_limited() -> None:
