@@ -1,18 +1,18 @@
-"""The commands' --ray: imports Ray when it is asked for, and says what to install where it is missing."""
+"""The --ray option: imports Ray only when it is used, and names the package to install when it is missing."""
 
-from typing import Final, Literal
+from typing import Final
 
 from rich.console import Console
 
+from alignseg_serve.ray_job import MaskFormat
 from service.errors import AlignSegError, EngineUnavailable
 from service.settings import Settings
 
-Masks = Literal["png", "rle"]  # see bulk.stages, which needs Arrow
 _INSTALL: Final = "--ray needs Ray: pip install -e '.[ray]'"
 
 
 def serve(settings: Settings) -> int:
-    """Until a signal comes; returns the exit code. Raises AlignSegError."""
+    """Serve until a signal arrives. Returns the exit code. Raises AlignSegError."""
     try:
         from service.ray_serve.run import run_until_stopped
     except ImportError as error:
@@ -20,8 +20,8 @@ def serve(settings: Settings) -> int:
     return run_until_stopped(settings)
 
 
-def segment(source: str, out: str, settings: Settings, console: Console, *, masks: Masks, overwrite: bool) -> int:
-    """One job. Returns the exit code. Raises AlignSegError."""
+def segment(source: str, out: str, settings: Settings, console: Console, *, masks: MaskFormat, overwrite: bool) -> int:
+    """Run one job of Ray Data. Returns the exit code. Raises AlignSegError."""
     try:
         from alignseg_serve.ray_job.job import run
     except ImportError as error:

@@ -1,8 +1,10 @@
-"""The checkpoint road: checkpoint -> network -> ONNX -> engine, handed on as a folder weights/<model>/."""
+"""Exports a model: checkpoint -> network -> ONNX -> engine, handed to the service as a folder weights/<model>/."""
 
 from importlib.util import find_spec
 
-import service  # noqa: F401 - stops what would tell others, before anything here loads it
+import service  # noqa: F401 - disables the telemetry of runtimes before anything here loads them
 
 if find_spec("torch") is None:
-    raise ImportError("PyTorch is not installed. In the checkout: pip install -e '.[export]', or make dev")
+    raise ImportError(
+        "PyTorch is not installed; model_export needs it. In the checkout: pip install -e '.[export]', or make dev"
+    )

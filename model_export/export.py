@@ -1,4 +1,4 @@
-"""What `alignseg export` does: a checkpoint in, a model folder out, each step said."""
+"""`alignseg export`: exports a checkpoint into a model folder and prints each step."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,14 +9,14 @@ from rich.console import Console
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
 from model_export.model_folder import provenance, writer
-from model_export.onnx_export import calibration as int8_ranges
+from model_export.onnx_export import calibration as int8_calibration
 from model_export.onnx_export import parity
 from service.types import UInt8Array
+from service.web import SCENE
 
-DEMO_FRAME = Path(__file__).parents[1] / "service" / "web" / "scene.jpg"
-# Landscape first, then upright, square and wide: each picture takes the one in which it keeps most of its pixels.
-# One more than a multiple of 16: then the corners of the maps at 1/4, 1/8 and 1/16 lie on those of the picture, as
-# resizing with aligned corners takes them to (training/evaluation/inference_modes.py); 360x480 itself costs 0.7 mIoU.
+# Landscape, portrait, square and wide: each image is served in the bucket in which it keeps most of its pixels.
+# One more than a multiple of 16, so that the corners of the maps at 1/4, 1/8 and 1/16 lie on those of the image, as
+# resizing with aligned corners assumes (training/evaluation/inference_modes.py). 360x480 itself costs 0.7 mIoU.
 DEFAULT_BUCKETS = ((369, 481), (481, 369), (417, 417), (289, 609))
 FRAMES_COMPARED = 3
 
@@ -35,29 +35,29 @@ def run(
 ) -> None:
     """Export checkpoint `source` into model folder `folder` and print the comparison with PyTorch.
 
-    Raises CheckpointError, ParityError, ValueError or FileNotFoundError; `folder` is then as it was.
+    data, classes: see provenance.of. frames: image or folder to compare on; None: the example scene. buckets: (height,
+    width). half: store weights as float16. calibration: folder of typical images, for int8; None: no int8.
+    Raises CheckpointError, ParityError, ValueError or FileNotFoundError; `folder` then stays as it was.
     """
     console.print(f"load      {source}")
     network = checkpoint.load(source)
     metadata = checkpoint.read_metadata(source) if source.suffix == ".safetensors" else {}
     architecture = network.architecture
     origin = provenance.of(metadata, data, classes, architecture.num_classes)
-    pictures = read_frames(frames)
-    typical = read_frames(calibration, most=int8_ranges.PICTURES) if calibration else []
-    console.print(
-        f"export    {describe(network)}; compared with PyTorch on {len(pictures)} pictures ...", soft_wrap=True
-    )
+    images = read_frames(frames)
+    typical_images = read_frames(calibration, most=int8_calibration.IMAGES) if calibration else []
+    console.print(f"export    {describe(network)}; compared with PyTorch on {len(images)} images ...", soft_wrap=True)
     rows = writer.write(
         folder,
         network,
         origin,
         buckets,
-        pictures,
+        images,
         description=describe(network),
         model_version=datetime.now(UTC).strftime("%Y.%m.%d"),
         metadata={key: value for key, value in metadata.items() if key not in {"format", "architecture"}},
         half=half,
-        calibration=typical,
+        calibration=typical_images,
     )
     console.print(parity.table(rows), highlight=False)
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in _files(folder))
@@ -65,7 +65,7 @@ def run(
 
 
 def describe(network: AlignSeg) -> str:
-    """One line for people."""
+    """The network in one line: backbone, channels, classes, parameters."""
     a = network.architecture
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return (
@@ -74,16 +74,16 @@ def describe(network: AlignSeg) -> str:
 
 
 def read_frames(path: Path | None, most: int = FRAMES_COMPARED) -> list[UInt8Array]:
-    """The pictures to compare on: a file, a few of a folder, evenly spread, or the demo scene.
+    """Read an image file, or at most `most` images of a folder, evenly chosen, or the example scene.
 
-    Returns (H, W, 3) uint8 RGB arrays. Raises FileNotFoundError when there are none.
+    Returns (H, W, 3) uint8 RGB arrays. Raises FileNotFoundError when there is none.
     """
-    path = path or DEMO_FRAME
+    path = path or SCENE
     suffixes = {".jpg", ".jpeg", ".png"}
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise FileNotFoundError(f"no pictures (.jpg, .png) to compare on at {path}; give --frames a folder of them")
-    return [parity.read_picture(file) for file in files[:: max(1, len(files) // most)][:most]]
+        raise FileNotFoundError(f"{path} has no images; expected a .jpg, .jpeg or .png file or a folder of them")
+    return [parity.read_image(file) for file in files[:: max(1, len(files) // most)][:most]]
 
 
 def _files(folder: Path) -> list[Path]:

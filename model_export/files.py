@@ -1,29 +1,17 @@
-"""Files that are either whole or not there, and work that is done by one process at a time."""
+"""A lock file: one process at a time does the work, the others wait."""
 
 import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place in one step, else it is removed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # some writers make files that their owner alone can read; a server runs as another
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def exclusive_lock(lock: Path, on_wait: Callable[[], object]) -> Iterator[None]:
+    """Hold `lock`, an empty file that is left behind, while the block runs.
 
-
-@contextmanager
-def alone(lock: Path, on_wait: Callable[[], object]) -> Iterator[None]:
-    """Hold a lock file, which stays behind empty; told when another process holds it, then wait for that to end."""
+    on_wait: called once if another process holds the lock; then this one waits until it is released.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         try:

@@ -1,4 +1,4 @@
-"""From labelled pictures to a checkpoint."""
+"""Training and evaluation: from labelled images to a checkpoint and its accuracy."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""One training run, described: every choice that changes its result, kept as config.json beside its checkpoints."""
+"""The options of a training run, saved as config.json in its folder."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from service.types import parse_size
 from training.data.datasets import DATASETS
 
 
 def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A field with what --help says of it."""
+    """A field with its text for --help."""
     return field(default=default, metadata={"help": text, "choices": choices})
 
 
 @dataclass(frozen=True)
 class Config:
-    """The choices of one run; the fields are the command's flags, their defaults the recipe for small data sets."""
+    """The options of one run. Fields are command line options; their defaults are the recipe for small data sets."""
 
     data: str = _option("camvid", "data set", tuple(DATASETS))
     root: str = _option("", "folder of the data set, in its official layout")
     train_on: str = _option(
-        "train", "splits to train on; with train+val, val no longer measures", ("train", "train+val")
+        "train", "splits to train on; with train+val, val mIoU is not a measure of accuracy", ("train", "train+val")
     )
-    scenes: float = _option(0.0, "share of rendered street scenes among the pictures, 0..1; CamVid only")
+    scenes: float = _option(0.0, "share of rendered street scenes among the training images, 0..1; CamVid only")
     backbone: str = _option("lite", "size of the network", ("lite", "resnet18", "resnet50", "resnet101"))
     channels: int = _option(0, "channels of the decoder; 0: 64 for lite, 256 otherwise")
     align: str = _option(
         "fa+cm",
-        "what is learned to be aligned: AlignFA, AlignCM, both or none (ablation)",
+        "modules with learned alignment, for the ablation: AlignFA, AlignCM, both or none",
         ("none", "fa", "cm", "fa+cm"),
     )
     init_from: str = _option(
@@ -38,35 +39,39 @@ class Config:
         "weights to start from: a checkpoint of this project (.safetensors), or a state dict for the backbone in the "
         "names of torchvision or CSAIL (.pth)",
     )
-    init_partly: bool = _option(False, "load what fits of --init-from; without it all must fit")
-    iterations: int = _option(0, "optimiser steps; 0: as many as --epochs make")
-    epochs: int = _option(200, "passes over the training pictures, unless --iterations is given")
-    batch: int = _option(8, "pictures a step")
+    init_partly: bool = _option(False, "load only the tensors of --init-from that fit; without it, all must fit")
+    iterations: int = _option(0, "optimiser steps; 0: --epochs determines them")
+    epochs: int = _option(200, "passes over the training images, unless --iterations is given")
+    batch: int = _option(8, "images per step")
     crop: str = _option("320x384", "HEIGHTxWIDTH of each training view")
-    scale: str = _option("0.5-2.0", "SMALLEST-LARGEST random scale of a picture")
-    stretch: float = _option(0.1, "share by which the aspect ratio may change")
-    colour: float = _option(0.4, "share by which brightness, contrast and saturation may change")
-    hue: float = _option(0.15, "radians by which the hue may turn")
+    scale: str = _option("0.5-2.0", "SMALLEST-LARGEST random scale of an image")
+    stretch: float = _option(0.1, "largest relative change of the aspect ratio")
+    colour: float = _option(0.4, "largest relative change of brightness, contrast and saturation")
+    hue: float = _option(0.15, "largest rotation of the hue, in radians")
     blur: float = _option(0.2, "probability of blur")
     optimizer: str = _option("adamw", "optimiser", ("sgd", "adamw"))
-    lr: float = _option(1.5e-3, "learning rate at its highest; falls as (1 - t/T)^0.9")
+    lr: float = _option(1.5e-3, "peak learning rate; decays as (1 - t/T)^0.9")
     weight_decay: float = _option(0.02, "weight decay")
-    decay_norms: bool = _option(False, "weight decay on norms and biases too, as the paper's code does")
+    decay_norms: bool = _option(False, "also apply weight decay to norms and biases, as the published code does")
     warmup: int = _option(200, "steps over which the learning rate rises from 0")
-    loss: str = _option("ce+0.5*lovasz", "ce, ohem, lovasz or a weighted mix; auxiliary logits get the first of them")
-    loss_stride: int = _option(1, "the loss looks at every n-th pixel of both axes")
+    loss: str = _option("ce+0.5*lovasz", "ce, ohem, lovasz or a weighted sum; auxiliary logits use the first term")
+    loss_stride: int = _option(1, "use every n-th pixel of both axes for the loss")
     aux_weight: float = _option(0.4, "weight of the auxiliary loss")
     class_weights: str = _option(
         "enet", "weights of ce and ohem from the labels' frequencies", ("none", "enet", "median")
     )
-    ema: float = _option(0.998, "decay of the moving average of the weights that is evaluated and kept; 0: none")
-    amp: str = _option("bf16", "bf16: convolutions in bfloat16; none: float32", ("bf16", "none"))
-    seed: int = _option(0, "seed of the initial weights and of every view")
+    ema: float = _option(
+        0.998, "decay of the moving average of the weights, which is evaluated and saved; 0: no average"
+    )
+    amp: str = _option(
+        "bf16", "mixed precision: bf16 computes convolutions in bfloat16, none all in float32", ("bf16", "none")
+    )
+    seed: int = _option(0, "seed of the initial weights and of the augmentation")
     eval_every: int = _option(5, "epochs between evaluations on val")
-    workers: int = _option(1, "processes that prepare views; no effect on the result")
+    workers: int = _option(1, "processes that load and augment images; no effect on the result")
 
     def __post_init__(self) -> None:
-        """Raises ValueError that names the flag, what it got and what it takes."""
+        """Raises ValueError that names the option, its value and what was expected."""
         for option in fields(self):
             value, choices = getattr(self, option.name), option.metadata["choices"]
             if choices and value not in choices:
@@ -79,19 +84,19 @@ class Config:
                 f"crop, scale: got {self.crop}, {self.scale}; expected at least 32x32, and 0 < SMALLEST <= LARGEST"
             )
         if self.init_partly and not self.init_from:
-            raise ValueError("init_partly: got no --init-from that it could be of")
+            raise ValueError("--init-partly requires --init-from")
         if self.scenes and self.data != "camvid":
             raise ValueError(f"scenes: rendered scenes have CamVid's classes, and data is {self.data!r}; leave it at 0")
 
     @property
     def crop_size(self) -> tuple[int, int]:
         """(height, width)."""
-        return _pair(self.crop, "x", int, "crop", "HEIGHTxWIDTH, as 320x384")
+        return parse_size(self.crop, name="crop")
 
     @property
     def scale_range(self) -> tuple[float, float]:
         """(smallest, largest)."""
-        return _pair(self.scale, "-", float, "scale", "SMALLEST-LARGEST, as 0.5-2.0")
+        return _scale_range(self.scale)
 
     def save(self, path: Path) -> None:
         """Write the configuration as JSON."""
@@ -116,15 +121,15 @@ _RANGES = [
     ("workers", 0, 256),
 ]
 MAY_CHANGE = {"root", "workers", "eval_every"}
-"""What a resumed run may be told anew: where the data lies now, and what does not touch the result."""
+"""Options that may change when a run is resumed: the location of the data, and what does not affect the result."""
 
 
-def _pair(text: str, separator: str, number: type, name: str, expected: str) -> tuple[Any, Any]:
+def _scale_range(text: str) -> tuple[float, float]:
     try:
-        first, second = (number(part) for part in text.split(separator))
+        smallest, largest = (float(part) for part in text.split("-"))
     except ValueError:
-        raise ValueError(f"{name}: got {text!r}, expected {expected}") from None
-    return first, second
+        raise ValueError(f"scale: got {text!r}; expected SMALLEST-LARGEST, such as 0.5-2.0") from None
+    return smallest, largest
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -154,7 +159,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One flag for each field of Config; a flag that is not given is left to the recipe."""
+    """Add an option for each field of Config. Those that are not given take their value from the recipe."""
     for option in fields(Config):
         name = "--" + option.name.replace("_", "-")
         text = f"{option.metadata['help']} (default: {option.default!r})".replace("%", "%%")
@@ -166,31 +171,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The flags that were given."""
+    """The options that were given."""
     return {f.name: getattr(arguments, f.name) for f in fields(Config) if hasattr(arguments, f.name)}
 
 
 def from_arguments(arguments: argparse.Namespace) -> Config:
-    """The recipe, with the given flags in place of its choices."""
+    """The recipe, overridden by the given options."""
     config = Config(**{**RECIPES[arguments.recipe], **given(arguments)})
     if not config.root:
-        raise ValueError("root: got nothing, expected the folder of the data set (--root)")
+        raise ValueError("--root is required: the folder of the data set")
     return config
 
 
 def resumed(path: Path, arguments: argparse.Namespace) -> Config:
-    """The choices a run was started with, and those it may be told anew."""
-    anew = given(arguments)
-    if fixed := sorted(anew.keys() - MAY_CHANGE):
+    """The saved options of a run, overridden by those that may change."""
+    changes = given(arguments)
+    if fixed := sorted(changes.keys() - MAY_CHANGE):
         raise ValueError(
-            f"resume: got {', '.join('--' + name.replace('_', '-') for name in fixed)}, but a run goes on with "
-            f"the choices in {path}. Leave them out, or start another run in another --out."
+            f"--resume: got {', '.join('--' + name.replace('_', '-') for name in fixed)}, but a run continues with "
+            f"the options in {path}. Remove them, or start a new run in another --out."
         )
-    return replace(Config.load(path), **anew)
+    return replace(Config.load(path), **changes)
 
 
 def recipe_text() -> str:
-    """The recipes other than the default one, for --help."""
+    """The recipes other than the default, for --help."""
     return "\n".join(
         f"  {name}: " + " ".join(_flag(k, v) for k, v in choices.items())
         for name, choices in RECIPES.items()

@@ -1,4 +1,4 @@
-"""Measures masks against labels: alignseg evaluate --model weights/alignseg-lite --data camvid --split val."""
+"""Measures accuracy on labelled images: alignseg evaluate --model weights/alignseg-lite --data camvid --split val."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from http.client import HTTPException
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,9 +19,10 @@ from service.engines.selection import open_engine
 from service.errors import AlignSegError
 from service.model_folder import manifest as manifests
 from service.settings import EngineName, Settings
+from service.types import parse_size
 from training.data.datasets import DATASETS, Dataset, DatasetError
 from training.evaluation.boundary_f1 import TOLERANCE, BoundaryScore
-from training.evaluation.inference_modes import OVERLAP, Viewing
+from training.evaluation.inference_modes import OVERLAP, InferenceMode
 from training.evaluation.measure import evaluate
 from training.evaluation.predictors import (
     PredictionError,
@@ -34,8 +35,8 @@ from training.evaluation.predictors import (
 from training.evaluation.report import draw_confusion, heading, report, table
 
 DESCRIPTION = """\
-Measure masks against labels: mIoU and IoU by class, pixel accuracy, boundary F-score, confusion matrix.
-Measured is a checkpoint through PyTorch, a model folder through the engine that serves it, or a running server."""
+Measure accuracy on labelled images: mIoU and IoU of each class, pixel accuracy, boundary F-score, confusion matrix.
+What is measured is a checkpoint with PyTorch, a model folder with an inference engine, or a running server."""
 
 EPILOG = """\
 examples:
@@ -47,121 +48,138 @@ examples:
 
 PYTORCH = "pytorch"
 ENGINES = (*get_args(EngineName), PYTORCH)
-MISTAKES = (ValueError, OSError, HTTPException, checkpoint.CheckpointError, AlignSegError, PredictionError)
-HOMES = (Path("data"), Path("../shared"))
+ERRORS = (ValueError, OSError, checkpoint.CheckpointError, AlignSegError, PredictionError)
+DATA_FOLDERS = (Path("data"), Path("../shared"))
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         "alignseg evaluate",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = made.add_mutually_exclusive_group(required=True)
-    what.add_argument("--checkpoint", type=Path, metavar="FILE", help="a checkpoint, through PyTorch")
-    what.add_argument("--model", type=Path, metavar="FOLDER", help="a model folder (weights/...), through --engine")
-    what.add_argument("--server", metavar="URL", help="a running server, over HTTP (a key: $ALIGNSEG_API_KEY)")
-    made.add_argument("--engine", choices=ENGINES, default="auto", help="of --model (default: auto, as in serving)")
-    made.add_argument("--data", choices=tuple(DATASETS), default="camvid", help="data set (default: camvid)")
-    made.add_argument(
-        "--root", type=Path, help="its folder, in the official layout (default: data/NAME, ../shared/NAME)"
+    source = options.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, metavar="FILE", help="a checkpoint, measured with PyTorch")
+    source.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="a model folder, such as weights/alignseg-lite, measured with --engine",
     )
-    made.add_argument("--split", default="val", help="train, val or test (default: val)")
-    made.add_argument("--limit", type=int, help="only this many pictures, the first ones")
-    _add_viewing(made.add_argument_group("how to look at each picture, through PyTorch alone (default: once, whole)"))
-    made.add_argument(
-        "--boundary", type=float, default=TOLERANCE, metavar="PIXELS", help=f"tolerance of F (default: {TOLERANCE})"
+    source.add_argument("--server", metavar="URL", help="a running server; the API key is read from ALIGNSEG_API_KEY")
+    options.add_argument(
+        "--engine", choices=ENGINES, default="auto", help="runtime of --model (default: auto, as in serving)"
     )
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with the confusion matrix")
-    made.add_argument("--figure", type=Path, metavar="FILE", help="draw the confusion matrix as a PNG")
-    return made
+    options.add_argument("--data", choices=tuple(DATASETS), default="camvid", help="data set (default: camvid)")
+    options.add_argument(
+        "--root",
+        type=Path,
+        help="folder of the data set, in its official layout (default: data/NAME or ../shared/NAME)",
+    )
+    options.add_argument("--split", default="val", help="train, val or test (default: val)")
+    options.add_argument("--limit", type=int, help="measure only this many images, from the first")
+    _add_inference_mode(options.add_argument_group("inference mode, with PyTorch only (default: the whole image once)"))
+    options.add_argument(
+        "--boundary",
+        type=float,
+        default=TOLERANCE,
+        metavar="PIXELS",
+        help=f"tolerance of the boundary F-score (default: {TOLERANCE})",
+    )
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the metrics and the confusion matrix as JSON")
+    options.add_argument("--figure", type=Path, metavar="FILE", help="write the confusion matrix as a PNG")
+    return options
 
 
-def _add_viewing(group: Any) -> None:
+def _add_inference_mode(group: Any) -> None:
     cuda = "cuda" if torch.cuda.is_available() else "cpu"
-    group.add_argument("--tile", metavar="HxW", help="sliding window; the published protocol's is 872x872")
-    group.add_argument("--overlap", type=float, default=OVERLAP, help="share of a tile (default: a third)")
-    group.add_argument("--scales", default="1", help="average over these scales, as 0.75,1,1.25")
+    group.add_argument("--tile", metavar="HxW", help="sliding window of this size; the published protocol uses 872x872")
+    group.add_argument(
+        "--overlap", type=float, default=OVERLAP, help="share of a tile that neighbours overlap (default: a third)"
+    )
+    group.add_argument("--scales", default="1", help="average over these scales, such as 0.75,1,1.25 (default: 1)")
     group.add_argument("--flip", action="store_true", help="average with the mirror image")
-    group.add_argument("--average", choices=("logits", "probabilities"), default="logits", help="(default: logits)")
+    group.add_argument(
+        "--average", choices=("logits", "probabilities"), default="logits", help="what is averaged (default: logits)"
+    )
     group.add_argument("--device", default=cuda, help=f"cpu or cuda (default: {cuda})")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; the exit status is 0, or 1 when something could not be measured."""
+    """Print the table. Exit status: 0, or 1 when the measurement failed."""
     arguments = parser().parse_args(argv)
     try:
-        figures = _measure(arguments)
-        _write(figures, arguments)
-    except MISTAKES as error:
+        metrics = _measure(arguments)
+        _write(metrics, arguments)
+    except ERRORS as error:
         Console(stderr=True).print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1
-    Console().print(heading(figures), table(figures), sep="\n", highlight=False, soft_wrap=True)
+    Console().print(heading(metrics), table(metrics), sep="\n", highlight=False, soft_wrap=True)
     return 0
 
 
-def _write(figures: dict[str, Any], arguments: argparse.Namespace) -> None:
+def _write(metrics: dict[str, Any], arguments: argparse.Namespace) -> None:
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(metrics, indent=2) + "\n")
     if arguments.figure:
-        draw_confusion(figures, arguments.figure)
+        draw_confusion(metrics, arguments.figure)
 
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    dataset, viewing = DATASETS[arguments.data], _viewing(arguments)
+    dataset, mode = DATASETS[arguments.data], _inference_mode(arguments)
     pairs = dataset.pairs(_root(arguments), arguments.split)[: arguments.limit]
-    predict, measured = _predictor(arguments, dataset, viewing)
     boundaries = BoundaryScore(dataset.num_classes, arguments.boundary)
-    shown = track(pairs, "evaluating", console=Console(stderr=True), disable=not sys.stderr.isatty())
-    figures = report(evaluate(predict, dataset, shown, boundaries), boundaries, dataset)
-    return {"measured": measured, "data": dataset.name, "split": arguments.split, "pictures": len(pairs), **figures}
+    progress = track(pairs, "evaluating", console=Console(stderr=True), disable=not sys.stderr.isatty())
+    with ExitStack() as stack:
+        predict, measured = _predictor(arguments, dataset, mode, stack)
+        metrics = report(evaluate(predict, dataset, progress, boundaries), boundaries, dataset)
+    return {"measured": measured, "data": dataset.name, "split": arguments.split, "pictures": len(pairs), **metrics}
 
 
 def _root(arguments: argparse.Namespace) -> Path:
-    """The folder given, or the first place where the data set is likely to lie."""
-    likely = [home / arguments.data for home in HOMES]
-    there = next((path for path in likely if path.is_dir()), likely[0])
-    return Path(arguments.root or there)
+    """--root, or the first of the usual folders that exists."""
+    candidates = [folder / arguments.data for folder in DATA_FOLDERS]
+    return Path(arguments.root or next((path for path in candidates if path.is_dir()), candidates[0]))
 
 
-def _viewing(arguments: argparse.Namespace) -> Viewing:
-    """Raises ValueError that names the flag, what it got and what it takes."""
+def _inference_mode(arguments: argparse.Namespace) -> InferenceMode:
+    """Raises ValueError that names the option."""
+    tile = parse_size(arguments.tile, "HxW", name="--tile") if arguments.tile else None
     try:
-        tile = tuple(int(side) for side in arguments.tile.split("x")) if arguments.tile else None
         scales = tuple(float(scale) for scale in arguments.scales.split(","))
     except ValueError:
-        raise ValueError(
-            f"tile, scales: got {arguments.tile}, {arguments.scales}; expected HxW, as 872x872, and 0.75,1,1.25"
-        ) from None
-    if tile is not None and len(tile) != 2:
-        raise ValueError(f"tile: got {arguments.tile}, expected HxW, as 872x872")
-    return Viewing(tile, arguments.overlap, scales, arguments.flip, arguments.average)
+        raise ValueError(f"--scales: got {arguments.scales!r}; expected numbers, such as 0.75,1,1.25") from None
+    return InferenceMode(tile, arguments.overlap, scales, arguments.flip, arguments.average)
 
 
-def _predictor(arguments: argparse.Namespace, dataset: Dataset, viewing: Viewing) -> tuple[Predictor, str]:
-    """What predicts, and its name for headings."""
+def _predictor(
+    arguments: argparse.Namespace, dataset: Dataset, mode: InferenceMode, stack: ExitStack
+) -> tuple[Predictor, str]:
+    """What is measured, and its name for headings. What has to be closed goes onto `stack`."""
     if arguments.checkpoint or (arguments.model and arguments.engine == PYTORCH):
         path = arguments.checkpoint or arguments.model
         network = load_network(path).to(arguments.device)
-        _expect_classes(network.architecture.num_classes, dataset, path)
-        return with_network(network, viewing.look(network)), f"{path} through PyTorch, {viewing}"
-    if not viewing.plain:
-        raise ValueError(f"{viewing}: tiles, scales and mirror images need the logits; give --engine {PYTORCH}")
+        _check_classes(network.architecture.num_classes, dataset, path)
+        return with_network(network, mode.predict_with(network)), f"{path} with PyTorch, {mode}"
+    if not mode.is_default:
+        raise ValueError(f"{mode}: only PyTorch has tiles, scales and mirror images; use --engine {PYTORCH}")
     if arguments.server:
-        return with_server(arguments.server, os.environ.get("ALIGNSEG_API_KEY")), arguments.server
+        api_key = os.environ.get("ALIGNSEG_API_KEY")
+        return stack.enter_context(with_server(arguments.server, api_key)), arguments.server
     manifest = manifests.load(arguments.model)
-    _expect_classes(len(manifest.classes), dataset, arguments.model)
+    _check_classes(len(manifest.classes), dataset, arguments.model)
     engine = open_engine(Settings(model=arguments.model, engine=arguments.engine), manifest)
-    return with_engine(engine, manifest.input.buckets), f"{arguments.model} through {engine.name}"
+    stack.callback(engine.close)
+    return with_engine(engine, manifest.input.buckets), f"{arguments.model} with {engine.name}"
 
 
-def _expect_classes(found: int, dataset: Dataset, path: Path) -> None:
-    if found != dataset.num_classes:
+def _check_classes(num_classes: int, dataset: Dataset, path: Path) -> None:
+    if num_classes != dataset.num_classes:
         raise DatasetError(
-            f"{path} tells {found} classes apart, expected {dataset.num_classes}, as {dataset.name} has. "
-            f"Give the data set it was trained on as --data."
+            f"{path} has {num_classes} classes; expected {dataset.num_classes}, those of {dataset.name}. "
+            "Pass the data set it was trained on with --data."
         )
 
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run after the step in hand, so that it can be saved whole."""
+"""SIGINT and SIGTERM end a run after the current step, so that its state can be saved."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class Stop:
-    """Whether a run was asked to end. Asking twice changes nothing: torchrun repeats what the terminal has sent."""
+    """Whether a run was asked to end. Further signals have no effect: torchrun repeats those of the terminal."""
 
-    wanted: bool = False
+    requested: bool = False
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         """The signal handler."""
-        self.wanted = True
+        self.requested = True
 
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Catches the signals meanwhile."""
+    """Handle both signals inside the context; the previous handlers are restored on exit."""
     stop = Stop()
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    previous = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def ignore_stop(_worker: int = 0) -> None:
-    """For worker processes: a terminal signals the whole group, but the step in hand still needs its workers."""
+    """For worker processes: a terminal signals the whole group, but the current step still needs its workers."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

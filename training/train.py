@@ -1,4 +1,4 @@
-"""Trains AlignSeg: python -m training.train --root ../shared/camvid --out runs/NAME."""
+"""Trains AlignSeg: python -m training.train --root DATA --out runs/NAME."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from training.data.datasets import DATASETS
 from training.figures.learning_curves import draw
 from training.interruption import Stop, stopping
 from training.loop.distributed import ProcessGroup
-from training.loop.progress import CurveLog, Progressing, progressing
+from training.loop.progress import CurveLog, ProgressDisplay, progress_display
 from training.loop.trainer import Trainer
 
 DESCRIPTION = """\
-Train AlignSeg on a labelled data set. Everything is written to the folder given as --out:
-  config.json        the choices of this run      state.pt   all that --resume needs
-  best.safetensors   the weights best on val      log.csv    loss, learning rate and val mIoU over the steps
-  curves.png         the same, drawn
-Ctrl-C or SIGTERM saves after the step in hand; --resume then goes on to the same result as if nothing had happened."""
+Train AlignSeg on a labelled data set. All files are written to the folder --out:
+  config.json        the options of the run            state.pt   the state for --resume
+  best.safetensors   the weights with the best val mIoU
+  log.csv            loss, learning rate and val mIoU by step
+  curves.png         a plot of log.csv
+Ctrl-C or SIGTERM saves the state after the current step. A run continued with --resume gives the same result as one
+without interruption."""
 
 EPILOG = """\
 examples:
@@ -31,100 +33,100 @@ examples:
   python -m training.train --out runs/camvid --resume
   python -m training.train --recipe paper --root /data/cityscapes --out runs/cityscapes
   python -m training.train --recipe paper --root /data/cityscapes --out runs/r101 --init-from resnet101-imagenet.pth
-  several GPUs, or a process for each core of a CPU (give --batch for all of them together):
+  several GPUs, or one process per CPU core (--batch is the total over all processes):
   torchrun --nproc-per-node 2 -m training.train --root ../shared/camvid --out runs/camvid --workers 0
 
-recipes (small-data is the defaults above):
+recipes (small-data has the defaults above):
 {recipes}
 
-data sets (nothing is downloaded by itself):
+data sets (none is downloaded automatically):
 {downloads}"""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     downloads = "\n".join("  " + dataset.download for dataset in DATASETS.values())
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         "python -m training.train",
         description=DESCRIPTION,
         epilog=EPILOG.format(recipes=recipe_text(), downloads=downloads),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--out", type=Path, required=True, help="folder of the run")
-    made.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own choices")
-    made.add_argument("--recipe", choices=tuple(RECIPES), default="small-data", help="where flags not given come from")
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
-    add_arguments(made)
-    return made
+    options.add_argument("--out", type=Path, required=True, help="folder for the run's files")
+    options.add_argument("--resume", action="store_true", help="continue the run in --out with its options")
+    options.add_argument("--recipe", choices=tuple(RECIPES), default="small-data", help="defaults of the options below")
+    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    add_arguments(options)
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train. The exit status: 0 done, 1 diverged, 2 a mistake in the flags or the data, 130 asked to stop."""
+    """Train. Exit status: 0 done, 1 diverged, 2 invalid options or data, 130 asked to stop."""
     arguments = parser().parse_args(argv)
-    team = ProcessGroup.join(arguments.device)
-    console, errors = (Console(quiet=not team.is_main, stderr=stderr) for stderr in (False, True))
+    group = ProcessGroup.join(arguments.device)
+    console, errors = (Console(quiet=not group.is_main, stderr=stderr) for stderr in (False, True))
     try:
-        trainer = _start(arguments, team, console)
+        trainer = _start(arguments, group, console)
         with stopping() as stop:
             finished = run(trainer, arguments.out, console, stop)
     except (ValueError, FileNotFoundError, CheckpointError, FloatingPointError) as error:
-        errors.print(f"error: {error}", highlight=False, markup=False)
+        errors.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1 if isinstance(error, FloatingPointError) else 2
-    team.leave()
+    group.close()
     return 0 if finished else 130
 
 
-def _start(arguments: argparse.Namespace, team: ProcessGroup, console: Console) -> Trainer:
-    """The trainer of a new run or of the one to go on with, and its folder."""
+def _start(arguments: argparse.Namespace, group: ProcessGroup, console: Console) -> Trainer:
+    """The trainer of a new or resumed run."""
     out: Path = arguments.out
     state = out / "state.pt"
     if arguments.resume and not state.exists():
-        raise ValueError(f"resume: expected a run at {state}, which does not exist; start it without --resume")
+        raise ValueError(f"--resume: {state} does not exist. Start the run without --resume.")
     if state.exists() and not arguments.resume:
-        raise ValueError(f"out: {out} holds a run; go on with it by --resume, or choose another --out")
+        raise ValueError(f"--out: {out} already contains a run. Continue it with --resume, or use another folder.")
     config = resumed(out / "config.json", arguments) if arguments.resume else from_arguments(arguments)
-    trainer = Trainer(config, torch.device(arguments.device), team)
+    trainer = Trainer(config, torch.device(arguments.device), group)
     if arguments.resume:
         trainer.load(state)
         return trainer
     if config.init_from:
         fit = trainer.start_from(Path(config.init_from))
-        console.print(f"{len(fit.fitting)} tensors from {config.init_from}{fit}", highlight=False, markup=False)
+        console.print(f"loaded {len(fit.fitting)} tensors from {config.init_from}{fit}", highlight=False, markup=False)
     out.mkdir(parents=True, exist_ok=True)
-    if team.is_main:
+    if group.is_main:
         config.save(out / "config.json")
     return trainer
 
 
 def run(trainer: Trainer, out: Path, console: Console, stop: Stop) -> bool:
-    """Take the steps still to do, saving after each epoch and when stopped; False when stopped before the last.
+    """Train for the remaining steps, saving after each epoch and when stopped. False when stopped before the last step.
 
     Raises FloatingPointError when the training diverges; the state of the last epoch is kept.
     """
     curve = CurveLog(out / "log.csv", trainer.step, writes=trainer.team.is_main)
-    with progressing(console, trainer.steps, trainer.step) as progress:
-        for pictures, labels in trainer.batches():
-            if trainer.step >= trainer.steps or trainer.team.any(stop.wanted):
+    with progress_display(console, trainer.steps, trainer.step) as progress:
+        for images, labels in trainer.batches():
+            if trainer.step >= trainer.steps or trainer.team.any(stop.requested):
                 break
-            loss = trainer.learn(pictures, labels)
+            loss = trainer.learn(images, labels)
             progress.step(trainer.step, loss)
             if trainer.step % trainer.steps_per_epoch == 0 or trainer.step == trainer.steps:
                 _end_epoch(trainer, out, curve, progress)
     finished = trainer.step >= trainer.steps
     if not finished:
         trainer.save(out / "state.pt")
-        console.print(f"stopped at step {trainer.step}; go on with: python -m training.train --out {out} --resume")
+        console.print(f"stopped at step {trainer.step}; continue with: python -m training.train --out {out} --resume")
     if trainer.team.is_main and curve.rows(curve.path):
         draw([out], out / "curves.png")
     return finished
 
 
-def _end_epoch(trainer: Trainer, out: Path, curve: CurveLog, progress: Progressing) -> None:
+def _end_epoch(trainer: Trainer, out: Path, curve: CurveLog, progress: ProgressDisplay) -> None:
     epoch, loss, miou = trainer.step // trainer.steps_per_epoch, trainer.take_mean_loss(), None
     if epoch % trainer.config.eval_every == 0 or trainer.step == trainer.steps:
         miou = trainer.validate().miou
         kept = trainer.keep_if_best(miou, out / "best.safetensors")
-        progress.say(f"epoch {epoch} loss {loss:.3f} val mIoU {miou:.4f}{' (best)' if kept else ''}")
+        progress.print(f"epoch {epoch} loss {loss:.3f} val mIoU {miou:.4f}{' (best)' if kept else ''}")
     curve.add(trainer.step, epoch, loss, trainer.rate, miou)
     trainer.save(out / "state.pt")
 

@@ -1,4 +1,4 @@
-"""Shows what AlignSeg has learned: the offsets of each AlignFA and of AlignCM, as colours beside the picture.
+"""Draws the learned offsets of each AlignFA and of AlignCM as colours: alignseg offsets IMAGE -o OUT.png.
 
 alignseg offsets street.jpg -o offsets.png
 """
@@ -25,14 +25,15 @@ from model_export.alignseg.sampling import upsample
 from model_export.checkpoints import checkpoint
 from service.errors import AlignSegError
 from training.evaluation.predictors import load_network
-from training.figures.offset_fields import Field, draw, painted
+from training.figures.offset_fields import OffsetField, colored, draw
 
 Bytes = NDArray[np.uint8]
-DEFAULT = Path("weights/alignseg-lite")
+DEFAULT_MODEL = Path("weights/alignseg-lite")
 
 EPILOG = """\
-Reading the figure: the colour of a pixel is the direction in which it reads its feature, full colour the length written
-over the panel, in pixels of the picture; white pixels read in place. "high" is the coarse map, "low" the fine one.
+How to read the figure: the hue of a pixel is the direction in which it samples its feature, the saturation the length
+of the offset; full colour is the length above the panel, in image pixels. White pixels have no offset. "high" is the
+coarse map, "low" the fine one.
 
 examples:
   alignseg offsets street.jpg -o offsets.png
@@ -40,94 +41,94 @@ examples:
 
 
 @dataclass
-class Capture:
-    """What the generators of a network said while `capturing`: raw offsets (2, H, W) by module name."""
+class CapturedOffsets:
+    """Outputs of the offset generators: raw offsets (2, H, W) by module name."""
 
     raw: dict[str, NDArray[np.float32]]
 
 
 @contextmanager
-def capturing(network: AlignSeg) -> Iterator[Capture]:
-    """Keeps what each OffsetGenerator returns for the first picture of a batch."""
-    capture = Capture({})
+def capture_offsets(network: AlignSeg) -> Iterator[CapturedOffsets]:
+    """Records what each OffsetGenerator returns for the first image of a batch, inside the context."""
+    captured = CapturedOffsets({})
 
-    def keep(name: str) -> torch.utils.hooks.RemovableHandle:
+    def register(name: str) -> torch.utils.hooks.RemovableHandle:
         def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            capture.raw[name] = output[0].detach().float().cpu().numpy()
+            captured.raw[name] = output[0].detach().float().cpu().numpy()
 
         return network.get_submodule(name).register_forward_hook(hook)
 
-    handles = [keep(name) for name, module in network.named_modules() if isinstance(module, OffsetGenerator)]
+    handles = [register(name) for name, module in network.named_modules() if isinstance(module, OffsetGenerator)]
     try:
-        yield capture
+        yield captured
     finally:
         for handle in handles:
             handle.remove()
 
 
-def fields(network: AlignSeg, picture: Bytes) -> tuple[Bytes, list[Field]]:
-    """picture: uint8 (H, W, 3) RGB. Returns its class map, uint8 (H, W), and the offset fields in picture pixels.
+def offset_fields(network: AlignSeg, image: Bytes) -> tuple[Bytes, list[OffsetField]]:
+    """The class map of an image, uint8 (H, W), and its offset fields in image pixels.
 
-    Raises ValueError when the network was built without learned offsets.
+    image: uint8 (H, W, 3) RGB. Raises ValueError when the network has no learned offsets.
     """
-    size = (picture.shape[0], picture.shape[1])
-    with torch.inference_mode(), capturing(network.eval()) as capture:
-        logits = network(network.normalise(torch.tensor(picture)[None]))
+    size = (image.shape[0], image.shape[1])
+    with torch.inference_mode(), capture_offsets(network.eval()) as captured:
+        logits = network(network.normalise(torch.tensor(image)[None]))
         ids: Bytes = upsample(logits, size)[0].argmax(0).to(torch.uint8).numpy()
-    if not capture.raw:
-        raise ValueError("this network was built without AlignFA and AlignCM: it has no offsets to show")
+    if not captured.raw:
+        raise ValueError("the network has no offsets: it was trained without AlignFA and AlignCM (--align none)")
     sampling = network.architecture.sampling
-    found = []
-    for name, raw in capture.raw.items():
+    fields = []
+    for name, raw in captured.raw.items():
         source = (REGIONS, REGIONS) if name.startswith("align_cm") else (raw.shape[1], raw.shape[2])
-        found.append(Field(name, in_picture_pixels(raw, sampling, source, size)))
-    return ids, found
+        fields.append(OffsetField(name, in_image_pixels(raw, sampling, source, size)))
+    return ids, fields
 
 
-def in_picture_pixels(
-    raw: NDArray[np.float32], sampling: str, source: tuple[int, int], picture: tuple[int, int]
+def in_image_pixels(
+    raw: NDArray[np.float32], sampling: str, source: tuple[int, int], image_size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Offsets (2, H, W) as (x, y) in the units of `sampling` (see alignseg/sampling.py) in pixels of the picture.
+    """Convert offsets (2, H, W) as (x, y) from the units of `sampling` (see alignseg/sampling.py) to image pixels.
 
-    source: (h, w) of the map that is sampled. picture: its (height, width).
+    source: (h, w) of the map that is sampled. image_size: (height, width).
     """
     pixels = np.empty_like(raw)
-    for axis, (steps, cells, extent) in enumerate(zip(raw.shape[:0:-1], source[::-1], picture[::-1], strict=True)):
+    for axis, (steps, cells, extent) in enumerate(zip(raw.shape[:0:-1], source[::-1], image_size[::-1], strict=True)):
         standard = (extent - 1) / max(steps - 1, 1)  # one step of the raster
         pixels[axis] = raw[axis] * (standard if sampling == "standard" else extent / (2 * cells))
     return pixels
 
 
-def read_picture(path: Path) -> Bytes:
-    """uint8 (H, W, 3) RGB, upright. Raises OSError that names the file when it is no picture."""
+def read_image(path: Path) -> Bytes:
+    """uint8 (H, W, 3) RGB, after EXIF orientation. Raises OSError when the file is not an image."""
     with Image.open(path) as opened:
         return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         "alignseg offsets",
-        description="Draw the offsets that AlignFA and AlignCM have learned, for one picture, as colour-wheel images.",
+        description="Draw the offsets learned by AlignFA and AlignCM for one image, as colours of a colour wheel.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("picture", type=Path, metavar="PICTURE", help="any picture Pillow reads")
-    made.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="the PNG to write")
-    made.add_argument(
-        "--model", type=Path, default=DEFAULT, help=f"a model folder or a checkpoint (default: {DEFAULT})"
+    options.add_argument("image", type=Path, metavar="IMAGE", help="an image file of any format that Pillow reads")
+    options.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="PNG file to write")
+    options.add_argument(
+        "--model", type=Path, default=DEFAULT_MODEL, help=f"model folder or checkpoint (default: {DEFAULT_MODEL})"
     )
-    return made
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draw; the exit status is 0, or 2 when nothing could be drawn."""
+    """Draw. Exit status: 0, or 2 when nothing could be drawn."""
     arguments = parser().parse_args(argv)
     try:
-        picture = read_picture(arguments.picture)
+        image = read_image(arguments.image)
         network = load_network(arguments.model)
-        ids, found = fields(network, picture)
-        draw(picture, painted(ids, network.architecture.num_classes), found, arguments.out)
+        ids, fields = offset_fields(network, image)
+        draw(image, colored(ids, network.architecture.num_classes), fields, arguments.out)
     except (OSError, ValueError, checkpoint.CheckpointError, AlignSegError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -5,15 +5,17 @@ with Client("http://localhost:8000") as client:
     street.mask  # (H, W) uint8 class ids
 """
 
-from alignseg_serve.client.client import (
-    AsyncClient,
-    ClassEntry,
-    ClassShare,
-    ClassTable,
-    Client,
-    ClientError,
-    Picture,
-    Segmentation,
-)
+from alignseg_serve.client.client import AsyncClient, Client
+from alignseg_serve.client.errors import ClientError
+from alignseg_serve.client.schemas import ClassEntry, ClassShare, ClassTable, ImageInput, Segmentation
 
-__all__ = ["AsyncClient", "ClassEntry", "ClassShare", "ClassTable", "Client", "ClientError", "Picture", "Segmentation"]
+__all__ = [
+    "AsyncClient",
+    "ClassEntry",
+    "ClassShare",
+    "ClassTable",
+    "Client",
+    "ClientError",
+    "ImageInput",
+    "Segmentation",
+]

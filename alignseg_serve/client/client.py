@@ -1,9 +1,4 @@
-"""A client of an AlignSeg server, sync and async. Knows HTTP alone: it needs no model and none of the server's code.
-
-with Client("http://localhost:8000") as client:
-    street = client.segment("street.jpg")
-    street.mask  # (H, W) uint8 class ids
-"""
+"""`Client` and `AsyncClient`: the API of an AlignSeg server as methods, with retries."""
 
 import asyncio
 import time
@@ -12,28 +7,23 @@ from typing import Any, Final, Self
 
 import httpx
 
-from alignseg_serve.client.errors import ClientError
 from alignseg_serve.client.retries import RetryPolicy
 from alignseg_serve.client.schemas import (
-    ClassEntry,
-    ClassShare,
     ClassTable,
-    Picture,
+    ImageInput,
     Segmentation,
-    bytes_of,
-    class_table_of,
-    query,
-    segmentation_of,
+    encode_image,
+    parse_class_table,
+    parse_segmentation,
+    query_params,
 )
-
-__all__ = ["AsyncClient", "ClassEntry", "ClassShare", "ClassTable", "Client", "ClientError", "Picture", "Segmentation"]
 
 TIMEOUT_S: Final = 60.0
 
 
 def _options(url: str, timeout_s: float, api_key: str | None) -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
-        raise ValueError(f"got {url!r}; expected a URL such as http://localhost:8000.")
+        raise ValueError(f"url: got {url!r}; expected a URL such as http://localhost:8000.")
     headers = {"Accept": "application/json"}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {api_key}"
@@ -51,10 +41,10 @@ def _segment_request(data: bytes, params: dict[str, str]) -> dict[str, Any]:
 
 
 class Client:
-    """Talks to one server; may be shared by threads.
+    """A client of one server. Threads may share it.
 
-    timeout_s: for each call, the waits for a full server included. api_key: where the server wants one.
-    transport: httpx's, for tests. Raises ValueError when `url` is none.
+    url: such as http://localhost:8000. timeout_s: of each call, retries included. api_key: if the server requires one.
+    transport: replaces httpx's, for tests. Raises ValueError when `url` is not an HTTP URL.
     """
 
     def __init__(
@@ -70,35 +60,36 @@ class Client:
 
     def segment(
         self,
-        picture: Picture,
+        image: ImageInput,
         *,
         overlay: bool = False,
         confidence: bool = False,
         tile: bool = False,
         classes: Sequence[str] = (),
     ) -> Segmentation:
-        """Name the class of every pixel.
+        """Segment an image: assign a class to each pixel.
 
-        picture: a path, the bytes of a file, a Pillow picture, or (H, W, 3) uint8 RGB. overlay, confidence: asks for
-        these too. tile: looks through overlapping tiles, for pictures much larger than the model's input.
-        classes: only these, by name or id. Raises ClientError, or what bytes_of raises.
+        image: a path, the bytes of a file, a Pillow image, or an (H, W, 3) uint8 RGB array.
+        overlay, confidence: request these images too. tile: segment overlapping tiles at full resolution, for images
+        much larger than the model's input. classes: return only these, by name or id.
+        Raises ClientError; OSError, TypeError or ValueError when `image` can't be read.
         """
-        params = query(overlay=overlay, confidence=confidence, tile=tile, classes=classes)
-        return segmentation_of(self._send(**_segment_request(bytes_of(picture), params)))
+        params = query_params(overlay=overlay, confidence=confidence, tile=tile, classes=classes)
+        return parse_segmentation(self._send(**_segment_request(encode_image(image), params)))
 
     def classes(self) -> ClassTable:
-        """Id, name and colour of all that the model knows. Raises ClientError."""
-        return class_table_of(self._send("GET", "classes"))
+        """Id, name and colour of each class of the model. Raises ClientError."""
+        return parse_class_table(self._send("GET", "classes"))
 
     def ready(self) -> bool:
-        """Whether the server takes work now; False also when nobody answers."""
+        """Whether the server accepts requests; False also when it can't be reached."""
         try:
             return self._http.get("healthz/ready").is_success
         except httpx.RequestError:
             return False
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -108,22 +99,22 @@ class Client:
         self.close()
 
     def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        attempts = RetryPolicy(self._timeout_s)
+        retry = RetryPolicy(self._timeout_s)
         while True:
-            request = attempts.prepare(self._http.build_request(method, url, **options))
+            request = retry.prepare(self._http.build_request(method, url, **options))
             try:
                 response = self._http.send(request)
             except httpx.RequestError as error:
-                wait_s = attempts.after_loss(request, error)
+                wait_s = retry.after_transport_error(request, error)
             else:
                 if response.is_success:
                     return response
-                wait_s = attempts.after_refusal(response)
+                wait_s = retry.after_error_response(response)
             time.sleep(wait_s)
 
 
 class AsyncClient:
-    """As Client, for asyncio."""
+    """Client for asyncio: the same methods, awaited."""
 
     def __init__(
         self,
@@ -138,31 +129,31 @@ class AsyncClient:
 
     async def segment(
         self,
-        picture: Picture,
+        image: ImageInput,
         *,
         overlay: bool = False,
         confidence: bool = False,
         tile: bool = False,
         classes: Sequence[str] = (),
     ) -> Segmentation:
-        """See Client. Files are read and pictures encoded in a thread."""
-        params = query(overlay=overlay, confidence=confidence, tile=tile, classes=classes)
-        data = await asyncio.to_thread(bytes_of, picture)
-        return segmentation_of(await self._send(**_segment_request(data, params)))
+        """As Client.segment. Files are read and images encoded in a thread."""
+        params = query_params(overlay=overlay, confidence=confidence, tile=tile, classes=classes)
+        data = await asyncio.to_thread(encode_image, image)
+        return parse_segmentation(await self._send(**_segment_request(data, params)))
 
     async def classes(self) -> ClassTable:
-        """See Client."""
-        return class_table_of(await self._send("GET", "classes"))
+        """As Client.classes."""
+        return parse_class_table(await self._send("GET", "classes"))
 
     async def ready(self) -> bool:
-        """See Client."""
+        """As Client.ready."""
         try:
             return (await self._http.get("healthz/ready")).is_success
         except httpx.RequestError:
             return False
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -172,15 +163,15 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        attempts = RetryPolicy(self._timeout_s)
+        retry = RetryPolicy(self._timeout_s)
         while True:
-            request = attempts.prepare(self._http.build_request(method, url, **options))
+            request = retry.prepare(self._http.build_request(method, url, **options))
             try:
                 response = await self._http.send(request)
             except httpx.RequestError as error:
-                wait_s = attempts.after_loss(request, error)
+                wait_s = retry.after_transport_error(request, error)
             else:
                 if response.is_success:
                     return response
-                wait_s = attempts.after_refusal(response)
+                wait_s = retry.after_error_response(response)
             await asyncio.sleep(wait_s)

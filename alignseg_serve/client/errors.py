@@ -1,14 +1,14 @@
-"""Everything that can go wrong between a client and a server.
+"""Every exception of the client.
 
 ClientError
-├── ConnectionFailed         nobody answered
-├── UnexpectedResponse           somebody did, but not as AlignSeg's server does
-└── ServerProblem       the server said no, as RFC 9457's problem: status, type, title, detail, request_id
-    ├── InvalidImageError  400, 413, 415, 422  no picture, damaged, too large; the same again gets the same answer
-    ├── AuthenticationError      401, 403            the API key is missing or wrong
-    ├── Busy            429, 503            no room, and waiting longer would have passed the deadline
-    ├── ServerTimeout         408, 504            the deadline passed at the server, or the upload was too slow
-    └── ServerError    500 and the rest
+├── ConnectionFailed          no connection, or it broke, or a timeout passed without a response
+├── UnexpectedResponse        a response that an AlignSeg server of this version does not send
+└── ServerProblem             an error response: status, type, title, detail, request_id (RFC 9457)
+    ├── InvalidImageError     400, 413, 415, 422   the image or a parameter is invalid; a retry gives the same error
+    ├── AuthenticationError   401, 403             the API key is missing or wrong
+    ├── Overloaded            429, 503             no capacity before the timeout, or the server is not ready
+    ├── ServerTimeout         408, 504             the request's deadline passed, or the upload was too slow
+    └── ServerError           500, all others      a fault in the server
 """
 
 from collections.abc import Mapping
@@ -16,20 +16,23 @@ from dataclasses import dataclass
 
 
 class ClientError(Exception):
-    """Base of all that the client raises."""
+    """Base class of all exceptions that the client raises."""
 
 
 class ConnectionFailed(ClientError):
-    """No connection, or it broke, or no answer came in time."""
+    """The connection could not be opened or broke, or no response arrived before the timeout."""
 
 
 class UnexpectedResponse(ClientError):
-    """An answer that is not AlignSeg's: another server, or another version."""
+    """The response has another format: it is not an AlignSeg server, or one of another version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """RFC 9457's members. retry_after_s: when it is worth coming back, where the server knows."""
+    """The members of an RFC 9457 problem document.
+
+    retry_after_s: seconds after which a retry can succeed; None when the server does not know.
+    """
 
     status: int
     type: str
@@ -43,7 +46,7 @@ class Problem:
 
 
 class ServerProblem(ClientError):
-    """The server said no, and why."""
+    """The server returned an error; `problem` has its details."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -51,23 +54,23 @@ class ServerProblem(ClientError):
 
 
 class InvalidImageError(ServerProblem):
-    """Only another picture, or other parameters, can help."""
+    """The image or a parameter is invalid. A retry gives the same error."""
 
 
 class AuthenticationError(ServerProblem):
-    """The server wants an API key, or another one."""
+    """The API key is missing or wrong."""
 
 
 class Overloaded(ServerProblem):
-    """The server had no room until the deadline, or is not ready."""
+    """The server had no capacity before the timeout, or is not ready."""
 
 
 class ServerTimeout(ServerProblem):
-    """The server gave up: the deadline passed, or the picture came too slowly."""
+    """The request's deadline passed at the server, or the upload was too slow."""
 
 
 class ServerError(ServerProblem):
-    """A fault of the server."""
+    """A fault in the server."""
 
 
 BY_STATUS: Mapping[int, type[ServerProblem]] = {
@@ -78,6 +81,6 @@ BY_STATUS: Mapping[int, type[ServerProblem]] = {
 }
 
 
-def error_of(problem: Problem) -> ServerProblem:
-    """The exception that belongs to a problem."""
+def error_from(problem: Problem) -> ServerProblem:
+    """The exception for a problem, by its status."""
     return BY_STATUS.get(problem.status, ServerError)(problem)

@@ -1,7 +1,7 @@
-"""When a request is sent again: a full server says so; one that was lost over it may have had a neighbour.
+"""Retries: after 429 and 503 when the server says so, and once after a connection that broke.
 
-Segmenting changes nothing, so a request that may have been worked on can be sent again. Once: a picture that ends the
-process which decodes it must not go on to the next, and the next.
+Segmenting an image has no side effects, so a request that may have reached an engine can be sent again. A broken
+connection is retried once only: an image that crashes the server process must not crash one replica after another.
 """
 
 import random
@@ -10,57 +10,64 @@ from typing import Final
 
 import httpx
 
-from alignseg_serve.client.errors import ConnectionFailed, Overloaded, error_of
-from alignseg_serve.client.schemas import problem_of
+from alignseg_serve.client.errors import ConnectionFailed, Overloaded, error_from
+from alignseg_serve.client.schemas import parse_problem
 
-_UNTOLD_S: Final = 1.0  # waited where a full server does not say how long
-_LOST_S: Final = 0.1  # waited where the server was lost: a balancer needs a moment to see it
-_SPREAD: Final = 0.1  # of the wait is added at random, so that a crowd that was sent away does not come back as one
-_BROKEN: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)  # it was there, and is no more
-_OF_A_PROXY: Final = (500, 502)  # what proxies say when they lose the server behind them
-_PROBLEM: Final = "application/problem+json"  # and what they don't: that is the server itself
+_DEFAULT_RETRY_AFTER_S: Final = 1.0  # for a 429 or 503 without Retry-After
+_RECONNECT_S: Final = 0.1  # after a broken connection: a load balancer needs a moment to notice it
+_JITTER: Final = 0.1  # share of the wait that is added at random, so that rejected clients do not return all at once
+_BROKEN_CONNECTION: Final = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+_PROXY_STATUSES: Final = (500, 502)  # of a proxy that lost its connection to the server
+_PROBLEM: Final = "application/problem+json"  # the server's own errors have this type, a proxy's do not
 
 
 class RetryPolicy:
-    """One request's time: what is left of it, and whether a refusal or a loss leaves enough to come back."""
+    """The time that is left for one request, and whether an error leaves enough of it for a retry."""
 
     def __init__(self, timeout_s: float) -> None:
         self._deadline = time.monotonic() + timeout_s
-        self._lost = False
+        self._reconnected = False
 
     @property
     def left_s(self) -> float:
-        """Seconds, never 0."""
+        """Seconds until the deadline; always positive."""
         return max(0.001, self._deadline - time.monotonic())
 
     def prepare(self, request: httpx.Request) -> httpx.Request:
-        """Limit each wait on the socket, and tell the server, which then computes nothing for a client that is gone."""
+        """Set the socket timeouts, and the header by which the server drops work that would come too late."""
         request.extensions["timeout"] = httpx.Timeout(self.left_s).as_dict()
         request.headers["X-Request-Timeout-Ms"] = str(max(1, int(self.left_s * 1e3)))
         return request
 
-    def after_refusal(self, response: httpx.Response) -> float:
-        """How many seconds to wait before the next attempt. Raises ServerProblem when there should be none."""
-        error = error_of(problem_of(response))
-        if response.status_code in _OF_A_PROXY and not response.headers.get("content-type", "").startswith(_PROBLEM):
-            return self._once_more(error)
-        told_s = error.problem.retry_after_s
-        return self._wait(_UNTOLD_S if told_s is None else told_s, error, again=isinstance(error, Overloaded))
+    def after_error_response(self, response: httpx.Response) -> float:
+        """Seconds to wait before the retry. Raises ServerProblem when there is none."""
+        error = error_from(parse_problem(response))
+        if response.status_code in _PROXY_STATUSES and not _is_problem(response):
+            return self._retry_once(error)
+        wait_s = error.problem.retry_after_s
+        wait_s = _DEFAULT_RETRY_AFTER_S if wait_s is None else wait_s
+        return self._wait_or_raise(wait_s, error, retry=isinstance(error, Overloaded))
 
-    def after_loss(self, request: httpx.Request, error: httpx.RequestError) -> float:
-        """How many seconds to wait before the next attempt. Raises ConnectionFailed when there should be none."""
-        reason = "it took too long" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
-        told = ConnectionFailed(f"{request.method} {request.url} failed: {reason}. Is the server running there?")
-        if not isinstance(error, _BROKEN):
-            raise told from error
-        return self._once_more(told)
+    def after_transport_error(self, request: httpx.Request, error: httpx.RequestError) -> float:
+        """Seconds to wait before the retry. Raises ConnectionFailed when there is none."""
+        reason = "timed out" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
+        failure = ConnectionFailed(
+            f"{request.method} {request.url} failed: {reason}. Check the address and that the server is running."
+        )
+        if not isinstance(error, _BROKEN_CONNECTION):
+            raise failure from error
+        return self._retry_once(failure)
 
-    def _once_more(self, error: Exception) -> float:
-        again, self._lost = not self._lost, True
-        return self._wait(_LOST_S, error, again=again)
+    def _retry_once(self, error: Exception) -> float:
+        retry, self._reconnected = not self._reconnected, True
+        return self._wait_or_raise(_RECONNECT_S, error, retry=retry)
 
-    def _wait(self, seconds: float, error: Exception, *, again: bool) -> float:
-        wait_s = seconds * (1 + _SPREAD * random.random())
-        if not again or wait_s >= self.left_s:
+    def _wait_or_raise(self, seconds: float, error: Exception, *, retry: bool) -> float:
+        wait_s = seconds * (1 + _JITTER * random.random())
+        if not retry or wait_s >= self.left_s:
             raise error
         return wait_s
+
+
+def _is_problem(response: httpx.Response) -> bool:
+    return bool(response.headers.get("content-type", "").startswith(_PROBLEM))

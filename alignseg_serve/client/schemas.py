@@ -1,4 +1,4 @@
-"""What travels: pictures to bytes, JSON to values, refusals to problems. No connection is made here."""
+"""Images to request bodies, responses to values. Does no I/O over the network."""
 
 import base64
 import binascii
@@ -19,13 +19,13 @@ from PIL import Image
 
 from alignseg_serve.client.errors import Problem, UnexpectedResponse
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 _PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 
 
 @dataclass(frozen=True, slots=True)
 class ClassEntry:
-    """One class of the model. color: RGB, as in masks' palettes."""
+    """One class of the model. color: (red, green, blue), 0..255, as in the palette of masks."""
 
     id: int
     name: str
@@ -34,10 +34,10 @@ class ClassEntry:
 
 @dataclass(frozen=True, slots=True)
 class ClassShare(ClassEntry):
-    """One class as it lies in one picture.
+    """One class that is present in an image.
 
-    fraction: share of the picture's pixels, 0..1. box: (x, y, width, height) around all of them.
-    confidence: mean probability of its pixels, 0..1, where it was asked for.
+    fraction: share of the image's pixels, 0..1. box: (x, y, width, height) in pixels around all of them.
+    confidence: mean probability of its pixels, 0..1; None unless requested.
     """
 
     pixels: int
@@ -48,7 +48,7 @@ class ClassShare(ClassEntry):
 
 @dataclass(frozen=True, slots=True)
 class ClassTable:
-    """The model and all that it knows."""
+    """The model's name and version, and all of its classes by id."""
 
     model: str
     version: str
@@ -57,11 +57,12 @@ class ClassTable:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """A picture, segmented.
+    """A segmented image. `alignseg_serve.segment` returns the same attributes without a server.
 
-    classes: those that are present, by id. mask_png: indexed PNG at the picture's own size.
-    overlay_png: the colours blended over the picture; confidence_png: each pixel's probability, 8-bit grey,
-    255 is certain; both where asked for. timing_ms: decode, queue, infer, encode, as the server measured them.
+    width, height: of the image in pixels, after EXIF orientation. classes: those that are present, by id.
+    mask_png: indexed PNG of the image's size. overlay_png: the class colours blended over the image.
+    confidence_png: 8-bit grey PNG, 255 times the probability of each pixel's class. The last two are None unless
+    requested. timing_ms: milliseconds in decode, queue, infer and encode, measured by the server.
     """
 
     model: str
@@ -76,106 +77,119 @@ class Segmentation:
 
     @cached_property
     def mask(self) -> npt.NDArray[np.uint8]:
-        """(height, width) uint8 class ids; 255 where the class was not asked for."""
+        """(height, width) uint8 class ids; 255 where the pixel's class was not requested."""
         return np.asarray(Image.open(io.BytesIO(self.mask_png)))
 
+    def save_mask(self, path: str | os.PathLike[str]) -> None:
+        """Write the indexed PNG. Raises OSError."""
+        Path(path).write_bytes(self.mask_png)
 
-def bytes_of(picture: Picture) -> bytes:
-    """What a picture is sent as: a file's contents as they are, values as PNG, which loses nothing.
+    def save_overlay(self, path: str | os.PathLike[str]) -> None:
+        """Write the overlay as a PNG. Raises ValueError when it was not requested, OSError."""
+        if self.overlay_png is None:
+            raise ValueError("this result has no overlay. Request it: client.segment(image, overlay=True)")
+        Path(path).write_bytes(self.overlay_png)
 
-    Raises OSError when the file can't be read, TypeError or ValueError for what is no picture.
+
+def encode_image(image: ImageInput) -> bytes:
+    """The request body for an image: the bytes of a file unchanged; a Pillow image or an array as PNG (lossless).
+
+    Raises OSError when the file can't be read, TypeError for another type, ValueError for an array of another shape.
     """
-    if isinstance(picture, bytes):
-        return picture
-    if isinstance(picture, str | os.PathLike):
-        return Path(picture).read_bytes()
-    if isinstance(picture, np.ndarray):
-        picture = _from_array(picture)
-    if not isinstance(picture, Image.Image):
-        raise TypeError(f"got {type(picture).__name__}; expected a path, bytes, a Pillow picture or a numpy array.")
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return Path(image).read_bytes()
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"image: got {type(image).__name__}; expected a path, bytes, a Pillow image or a NumPy array.")
     out = io.BytesIO()
-    (picture if picture.mode in _PNG_MODES else picture.convert("RGB")).save(out, "PNG", compress_level=1)
+    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
 def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise ValueError(f"got an array {array.dtype} {array.shape}; expected uint8 (H, W, 3), RGB.")
+        raise ValueError(f"image: got an array {array.dtype} {array.shape}; expected uint8 (H, W, 3) in RGB order.")
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def segmentation_of(response: httpx.Response) -> Segmentation:
+def query_params(*, overlay: bool, confidence: bool, tile: bool, classes: Sequence[str]) -> dict[str, str]:
+    """Query parameters of POST /segment; defaults are left out."""
+    params = {name: "true" for name, value in (("confidence", confidence), ("tile", tile)) if value}
+    if overlay:
+        params["include"] = "overlay"
+    if classes:
+        params["classes"] = ",".join(classes)
+    return params
+
+
+def parse_segmentation(response: httpx.Response) -> Segmentation:
     """Read the JSON of POST /segment. Raises UnexpectedResponse."""
     try:
-        told = response.json()
+        body = response.json()
         return Segmentation(
-            model=told["model"],
-            version=told["version"],
-            width=told["width"],
-            height=told["height"],
-            classes=tuple(_share(entry) for entry in told["classes"]),
-            mask_png=base64.b64decode(told["mask"]),
-            overlay_png=_png(told, "overlay"),
-            confidence_png=_png(told, "confidence"),
-            timing_ms=told["timing_ms"],
+            model=body["model"],
+            version=body["version"],
+            width=body["width"],
+            height=body["height"],
+            classes=tuple(_parse_class_share(entry) for entry in body["classes"]),
+            mask_png=base64.b64decode(body["mask"]),
+            overlay_png=_optional_png(body, "overlay"),
+            confidence_png=_optional_png(body, "confidence"),
+            timing_ms=body["timing_ms"],
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise _bad(response, error) from error
+        raise _unexpected(response, error) from error
 
 
-def class_table_of(response: httpx.Response) -> ClassTable:
+def parse_class_table(response: httpx.Response) -> ClassTable:
     """Read the JSON of GET /classes. Raises UnexpectedResponse."""
     try:
-        told = response.json()
-        entries = tuple(ClassEntry(e["id"], e["name"], (*e["color"],)) for e in told["classes"])
-        return ClassTable(told["model"], told["version"], entries)
+        body = response.json()
+        classes = tuple(ClassEntry(entry["id"], entry["name"], (*entry["color"],)) for entry in body["classes"])
+        return ClassTable(body["model"], body["version"], classes)
     except (ValueError, KeyError, TypeError) as error:
-        raise _bad(response, error) from error
+        raise _unexpected(response, error) from error
 
 
-def problem_of(response: httpx.Response) -> Problem:
-    """Why a server said no; proxies in between, which know no problem+json, included."""
+def parse_problem(response: httpx.Response) -> Problem:
+    """Read an error response: problem+json, or whatever a proxy in between sends."""
     try:
-        told = response.json()
+        body = response.json()
     except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        told = {}
+        body = None
+    if not isinstance(body, dict):
+        body = {}
     return Problem(
         status=response.status_code,
-        type=told.get("type", "about:blank"),
-        title=told.get("title", response.reason_phrase or "Refused"),
-        detail=told.get("detail", f"{response.request.url} answered {response.status_code} without a reason."),
-        request_id=told.get("request_id", response.headers.get("X-Request-Id")),
-        retry_after_s=told.get("retry_after_s", retry_after_s(response.headers.get("Retry-After", ""))),
+        type=body.get("type", "about:blank"),
+        title=body.get("title", response.reason_phrase or "Error"),
+        detail=body.get("detail", f"{response.request.url} returned {response.status_code} without a description."),
+        request_id=body.get("request_id", response.headers.get("X-Request-Id")),
+        retry_after_s=body.get("retry_after_s", parse_retry_after(response.headers.get("Retry-After", ""))),
     )
 
 
-def retry_after_s(value: str) -> float | None:
-    """Seconds until Retry-After: a number of them, or a date (RFC 9110, section 10.2.3); None when it is neither."""
+def parse_retry_after(value: str) -> float | None:
+    """Seconds of a Retry-After header: a number or an HTTP date (RFC 9110, section 10.2.3); None for anything else."""
     if value.strip().isdecimal():
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:
         return None
-    if moment.tzinfo is None:  # "-0000": UTC, of a clock that knows no place
+    if moment.tzinfo is None:  # "-0000" means UTC without a known time zone
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
-def query(*, overlay: bool, confidence: bool, tile: bool, classes: Sequence[str]) -> dict[str, str]:
-    """Parameters of POST /segment; those that are as by default are left out."""
-    flags = {"confidence": confidence, "tile": tile}
-    asked = {name: "true" for name, wanted in flags.items() if wanted}
-    return asked | ({"include": "overlay"} if overlay else {}) | ({"classes": ",".join(classes)} if classes else {})
+def _optional_png(body: Mapping[str, str], name: str) -> bytes | None:
+    return base64.b64decode(body[name]) if name in body else None
 
 
-def _png(told: Mapping[str, str], name: str) -> bytes | None:
-    return base64.b64decode(told[name]) if name in told else None
-
-
-def _share(entry: dict[str, Any]) -> ClassShare:
+def _parse_class_share(entry: dict[str, Any]) -> ClassShare:
     return ClassShare(
         id=entry["id"],
         name=entry["name"],
@@ -187,8 +201,8 @@ def _share(entry: dict[str, Any]) -> ClassShare:
     )
 
 
-def _bad(response: httpx.Response, error: Exception) -> UnexpectedResponse:
+def _unexpected(response: httpx.Response, error: Exception) -> UnexpectedResponse:
     return UnexpectedResponse(
-        f"{response.request.url} answered {response.status_code} with {len(response.content)} bytes that are not as "
-        f"expected ({error!r}). Is it an AlignSeg server of this version?"
+        f"{response.request.url} returned {response.status_code} with {len(response.content)} bytes of another format "
+        f"({error!r}). Check that it is an AlignSeg server of the same version as this client."
     )

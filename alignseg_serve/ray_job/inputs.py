@@ -1,6 +1,7 @@
-"""Where pictures come from: a folder of files, or Parquet with a column of them. Each picture has a key.
+"""The images of a job: files in a folder, or rows of Parquet. Each image has a key.
 
-The key of a file is its path below the source, that of a row `part.parquet#17`: no list of all of them is ever made.
+The key of a file is its path relative to the source, that of a row is `part.parquet#17`. Images are listed lazily: a
+job may have millions.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,87 +10,89 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignseg_serve.ray_job.storage import StoragePath, place
-from alignseg_serve.segment.files import SUFFIXES
+from alignseg_serve.ray_job.storage import StoragePath, open_path
+from alignseg_serve.segmentation.files import SUFFIXES
 from service.errors import AlignSegError
 
 PARQUET: Final = ".parquet"
-ROWS_AT_ONCE: Final = 64  # rows of a Parquet file that are in memory while their pictures are handed on
+ROWS_PER_READ: Final = 64  # rows of a Parquet file that are in memory at once
 Row = dict[str, Any]
 
 
 def parts(source: str) -> list[Row]:
-    """What can be listed in parallel: the folder itself, or each row group of each Parquet file.
+    """Parts of the source that can be listed in parallel: the folder itself, or each row group of each Parquet file.
 
     Raises AlignSegError when there is nothing to segment.
     """
-    root = place(source)
+    root = open_path(source)
     if root.is_file and root.path.endswith(PARQUET):
         return list(_row_groups(source, root, ""))
     if not root.is_folder:
         raise AlignSegError(
-            f"{source} is no folder and no {PARQUET} file. --ray takes a folder of pictures, or Parquet."
+            f"{source} is not a folder and not a {PARQUET} file. --ray takes a folder of images, or Parquet files."
         )
     first = next((path for path in root.files() if _suffix(path) in SUFFIXES | {PARQUET}), None)
     if first is None:
-        raise AlignSegError(f"{source} holds no picture and no Parquet; looked for {', '.join(sorted(SUFFIXES))}.")
+        expected = ", ".join([*sorted(SUFFIXES), PARQUET])
+        raise AlignSegError(f"{source} contains no image and no Parquet file; expected files named {expected}.")
     if _suffix(first) in SUFFIXES:
         return [{"source": source, "file": "", "group": -1}]
     tables = (path for path in root.files() if _suffix(path) == PARQUET)
     return [row for path in tables for row in _row_groups(source, root / path, path)]
 
 
-def pictures(part: Row, apart: StoragePath, wanted: Callable[[str], bool]) -> Iterator[Row]:
-    """The pictures of a part that are wanted, as rows: key, uri, data; a file has no data yet, a table's row no uri.
+def images(part: Row, out: StoragePath, is_selected: Callable[[str], bool]) -> Iterator[Row]:
+    """The selected images of a part, as rows: key, source, data (None for a file, which `read` reads).
 
-    apart: where results go; what lies there is no picture.
+    out: folder of the results; files in it are not input. is_selected: of a key.
     """
-    root = place(part["source"])
+    root = open_path(part["source"])
     if part["group"] >= 0:
-        yield from _of_table(root / part["file"] if part["file"] else root, part, wanted)
+        yield from _table_images(root / part["file"] if part["file"] else root, part, is_selected)
         return
     for path in root.files():
-        if _suffix(path) in SUFFIXES and wanted(path) and not (root / path).path.startswith(apart.path + "/"):
+        if _suffix(path) in SUFFIXES and is_selected(path) and not (root / path).path.startswith(out.path + "/"):
             yield {"key": path, "source": part["source"], "data": None}
 
 
 def read(row: Row) -> bytes:
-    """The picture's bytes. Raises OSError."""
+    """The bytes of an image. Raises OSError."""
     data: bytes | None = row["data"]
-    return data if data is not None else (place(row["source"]) / row["key"]).read()
+    return data if data is not None else (open_path(row["source"]) / row["key"]).read()
 
 
 def _row_groups(source: str, table: StoragePath, path: str) -> Iterator[Row]:
     with table.system.open_input_file(table.path) as file:
-        opened = pq.ParquetFile(file)
-        _column(opened.schema_arrow, table.path)
-        for group in range(opened.num_row_groups):
+        parquet = pq.ParquetFile(file)
+        _image_column(parquet.schema_arrow, table.path)
+        for group in range(parquet.num_row_groups):
             yield {"source": source, "file": path, "group": group}
 
 
-def _of_table(table: StoragePath, part: Row, wanted: Callable[[str], bool]) -> Iterator[Row]:
+def _table_images(table: StoragePath, part: Row, is_selected: Callable[[str], bool]) -> Iterator[Row]:
     name = part["file"] or table.path.rsplit("/", 1)[-1]
     with table.system.open_input_file(table.path) as file:
-        opened = pq.ParquetFile(file)
-        column = _column(opened.schema_arrow, table.path)
-        number = sum(opened.metadata.row_group(before).num_rows for before in range(part["group"]))
-        for batch in opened.iter_batches(ROWS_AT_ONCE, row_groups=[part["group"]], columns=[column]):
+        parquet = pq.ParquetFile(file)
+        column = _image_column(parquet.schema_arrow, table.path)
+        number = sum(parquet.metadata.row_group(group).num_rows for group in range(part["group"]))
+        for batch in parquet.iter_batches(ROWS_PER_READ, row_groups=[part["group"]], columns=[column]):
             for value in batch.column(0):
-                if wanted(key := f"{name}#{number}"):
-                    yield {"key": key, "source": part["source"], "data": _bytes_of(value.as_py())}
+                if is_selected(key := f"{name}#{number}"):
+                    yield {"key": key, "source": part["source"], "data": _cell_bytes(value.as_py())}
                 number += 1
 
 
-def _column(schema: pa.Schema, path: str) -> str:
-    """The one with pictures: bytes, or, as Hugging Face writes them, a struct with `bytes`."""
-    found = [field.name for field in schema if _holds_bytes(field.type)]
-    chosen = "image" if "image" in found else found[0] if len(found) == 1 else None
-    if chosen is None:
+def _image_column(schema: pa.Schema, path: str) -> str:
+    """The column of images: binary, or a struct with a field `bytes`, as Hugging Face writes them."""
+    columns: list[str] = [field.name for field in schema if _holds_bytes(field.type)]
+    if "image" in columns:
+        return "image"
+    if len(columns) != 1:
         raise AlignSegError(
-            f"{path} has {len(found)} columns of bytes ({', '.join(found) or 'none'}) among {', '.join(schema.names)}; "
-            "expected one, or one that is called `image`."
+            f"{path} has {len(columns)} binary columns ({', '.join(columns) or 'none'}) among "
+            f"{', '.join(schema.names)}; expected one, or one named `image`."
         )
-    return chosen
+    return columns[0]
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -99,7 +102,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _bytes_of(value: Any) -> bytes:
+def _cell_bytes(value: Any) -> bytes:
     return (value["bytes"] if isinstance(value, dict) else value) or b""
 
 

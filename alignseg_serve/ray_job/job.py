@@ -1,4 +1,4 @@
-"""One job: the stages as a stream through Ray Data, its progress and its summary."""
+"""One job: its stages as a pipeline of Ray Data, its progress and its summary."""
 
 import logging
 import time
@@ -10,10 +10,10 @@ import ray
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from alignseg_serve.ray_job import inputs, results
-from alignseg_serve.ray_job.stages import Encode, EngineFactory, Masks, Read, Segment, Write
-from alignseg_serve.ray_job.storage import absolute, place
-from alignseg_serve.segment.files import INTERRUPTED, SOME_FAILED
+from alignseg_serve.ray_job import MaskFormat, inputs, results
+from alignseg_serve.ray_job.stages import Encode, EngineFactory, Read, Segment, Write
+from alignseg_serve.ray_job.storage import absolute, open_path
+from alignseg_serve.segmentation.files import INTERRUPTED, SOME_FAILED
 from service.engines.selection import open_engine
 from service.errors import AlignSegError
 from service.model_folder import manifest as manifests
@@ -22,15 +22,15 @@ from service.ray_serve import cluster
 from service.settings import Settings
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # of its own defaults, once
+    warnings.simplefilter("ignore", DeprecationWarning)  # Ray warns of its own defaults when it is imported
     import ray.data
 
     ray.data.DataContext.get_current()
 
-AT_ONCE: Final = 32  # pictures in a task: enough to hide what a task costs, few enough to share out
-A_FILE: Final = 512  # rows of a file in OUT/pictures; what an interruption may have to do again
-IN_BETWEEN: Final = 512 * 2**20  # bytes of pictures between the stages, an engine
-SHOWN: Final = 20  # failures that are printed; OUT/failed lists all
+IMAGES_PER_TASK: Final = 32  # enough to amortise the cost of a task, few enough to balance the load
+ROWS_PER_FILE: Final = 512  # of OUT/pictures; at most this many images per writer are repeated after an interruption
+BYTES_IN_FLIGHT: Final = 512 * 2**20  # of images between stages, per engine
+MAX_SHOWN_FAILURES: Final = 20  # printed at the end; OUT/failed lists all
 
 
 def run(
@@ -39,36 +39,36 @@ def run(
     settings: Settings,
     console: Console,
     *,
-    masks: Masks = "png",
+    masks: MaskFormat = "png",
     overwrite: bool = False,
     engine_factory: EngineFactory = open_engine,
     manifest: Manifest | None = None,
 ) -> int:
-    """Segment every picture of `source` that is not done yet; returns the exit code.
+    """Segment every image of `source` that is not done yet. Returns the exit code.
 
-    source: a folder, or Parquet; it, `out` and the model's folder must be reachable by the same names on all nodes.
-    opener, manifest: the model, where it does not lie in the settings' folder.
-    Raises AlignSegError when there is nothing to do.
+    source: a folder or Parquet. It, `out` and the model folder must have the same path on all nodes.
+    engine_factory, manifest: replace the model of the settings' folder.
+    Raises AlignSegError when there is nothing to segment or the job ends early.
     """
     manifest = manifest or manifests.load(settings.model)
     source, out = absolute(source), absolute(out)
     parts = inputs.parts(source)
-    told = place(source).path  # not the URI, which may hold a secret
-    job = {"model": f"{manifest.name} {manifest.version}", "source": told, "masks": masks}
-    done = results.begin(place(out), job, overwrite=overwrite)
+    path = open_path(source).path  # not the URI, which may contain credentials
+    job = {"model": f"{manifest.name} {manifest.version}", "source": path, "masks": masks}
+    done = results.begin(open_path(out), job, overwrite=overwrite)
     if len(done):
-        console.print(f"{len(done)} are done already and skipped (--overwrite does all again)")
+        console.print(f"{len(done)} images are already done, skipped (--overwrite segments all again)")
     tally = _Tally(manifest)
     try:
-        with cluster.joined(quiet=True):
-            _follow(_stream(parts, out, settings, manifest, masks, engine_factory, done), tally, console)
+        with cluster.connected(quiet=True):
+            _show_progress(_stream(parts, out, settings, manifest, masks, engine_factory, done), tally, console)
     except KeyboardInterrupt:
-        written = sum(1 for _ in results.keys(place(out)))  # more than came back
-        console.print(f"interrupted: {written} are done; the same command goes on from here")
+        written = sum(1 for _ in results.keys(open_path(out)))  # the tally misses those of tasks that were cancelled
+        console.print(f"interrupted: {written} images are done; run the same command to continue")
         return INTERRUPTED
     except ray.exceptions.RayError as error:
-        raise AlignSegError(f"the job ended early: {_cause(error)}. The same command goes on from here.") from error
-    tally.tell(place(out).path, console)
+        raise AlignSegError(f"the job failed: {_cause(error)}. Run the same command to continue.") from error
+    tally.print_summary(open_path(out).path, console)
     return SOME_FAILED if tally.failed else 0
 
 
@@ -77,42 +77,42 @@ def _stream(
     out: str,
     settings: Settings,
     manifest: Manifest,
-    masks: Masks,
+    masks: MaskFormat,
     engine_factory: EngineFactory,
     done: results.Hashes,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of stages.TOLD as they come. Ray Data holds back a stage whose results are not taken yet."""
+    """Rows of stages.SUMMARY as they are ready. Ray Data pauses stages whose output is not consumed yet."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     engines = cluster.gpus() or cluster.nodes()
-    # Else it lets stages run ahead until the object store is full, which is a third of each node's memory.
-    limits = ray.data.ExecutionResources.for_limits(object_store_memory=engines * IN_BETWEEN)
+    # Without a limit, stages run ahead until the object store, a third of each node's memory, is full.
+    limits = ray.data.ExecutionResources.for_limits(object_store_memory=engines * BYTES_IN_FLIGHT)
     context.execution_options.resource_limits = limits
-    known = ray.put(done)
+    shared_hashes = ray.put(done)
 
-    def listed(part: inputs.Row) -> Iterator[inputs.Row]:
-        here = ray.get(known)
-        return inputs.pictures(part, place(out), lambda key: not results.is_done(here, key))
+    def list_images(part: inputs.Row) -> Iterator[inputs.Row]:
+        hashes = ray.get(shared_hashes)
+        return inputs.images(part, open_path(out), lambda key: not results.is_done(hashes, key))
 
     arrow: Any = {"batch_format": "pyarrow"}
     return iter(
         ray.data.from_items(parts, override_num_blocks=len(parts))
-        .flat_map(listed)
-        .repartition(target_num_rows_per_block=AT_ONCE)
-        .map_batches(_Called(Read(manifest, settings.max_pixels)), batch_size=AT_ONCE, **arrow)
+        .flat_map(list_images)
+        .repartition(target_num_rows_per_block=IMAGES_PER_TASK)
+        .map_batches(_AsTask(Read(manifest, settings.max_pixels)), batch_size=IMAGES_PER_TASK, **arrow)
         .map_batches(
-            Segment, fn_constructor_args=(settings, manifest, engine_factory), batch_size=AT_ONCE, **arrow,
+            Segment, fn_constructor_args=(settings, manifest, engine_factory), batch_size=IMAGES_PER_TASK, **arrow,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=engines), num_gpus=1 if cluster.gpus() else 0,
         )
-        .map_batches(_Called(Encode(manifest, masks)), batch_size=AT_ONCE, **arrow)
-        .map_batches(_Called(Write(out, len(manifest.classes))), batch_size=A_FILE, **arrow)
+        .map_batches(_AsTask(Encode(manifest, masks)), batch_size=IMAGES_PER_TASK, **arrow)
+        .map_batches(_AsTask(Write(out, len(manifest.classes))), batch_size=ROWS_PER_FILE, **arrow)
         .iter_rows()
     )  # fmt: skip
 
 
-class _Called:
-    """A stage without state, as the function that Ray Data takes for a task rather than an actor."""
+class _AsTask:
+    """A stage without an engine, as a function: Ray Data runs functions as tasks and classes as actors."""
 
     def __new__(cls, stage: Any) -> Any:
         def call(rows: Any) -> Any:
@@ -123,7 +123,7 @@ class _Called:
 
 
 class _Tally:
-    """What has come out so far."""
+    """Counts of what is done so far."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.written = 0
@@ -133,20 +133,20 @@ class _Tally:
         self._names = manifest.names
         self._began = time.monotonic()
 
-    def add(self, told: dict[str, Any]) -> None:
-        """A row of stages.TOLD."""
-        self.written += told["written"]
-        self.failed += len(told["failed"])
-        self._shown += list(told["failed"])[: SHOWN - len(self._shown)]
-        self._pixels = [a + int(b) for a, b in zip(self._pixels, told["pixels"], strict=True)]
+    def add(self, summary: dict[str, Any]) -> None:
+        """Add a row of stages.SUMMARY."""
+        self.written += summary["written"]
+        self.failed += len(summary["failed"])
+        self._shown += list(summary["failed"])[: MAX_SHOWN_FAILURES - len(self._shown)]
+        self._pixels = [a + int(b) for a, b in zip(self._pixels, summary["pixels"], strict=True)]
 
     @property
-    def a_second(self) -> float:
-        """Pictures."""
+    def images_per_second(self) -> float:
+        """Throughput since the start, failures included."""
         return (self.written + self.failed) / (time.monotonic() - self._began)
 
-    def tell(self, out: str, console: Console) -> None:
-        """The summary."""
+    def print_summary(self, out: str, console: Console) -> None:
+        """Print failures, counts, and the share of each class."""
         for failure in self._shown:
             console.print(f"{failure['picture']}: {failure['reason']}", style="red", markup=False, soft_wrap=True)
         if self.failed > len(self._shown):
@@ -154,21 +154,21 @@ class _Tally:
         total = sum(self._pixels)
         shares = [(pixels / total, name) for pixels, name in zip(self._pixels, self._names, strict=True) if pixels]
         areas = ", ".join(f"{name} {share:.1%}" for share, name in sorted(shares, reverse=True))
-        written = f"{self.written} written to {out}, {self.failed} failed, {self.a_second:.1f} a second"
-        console.print(written + (f"; {areas}" if areas else ""), markup=False, soft_wrap=True)
+        counts = f"{self.written} masks written to {out}, {self.failed} failed, {self.images_per_second:.1f} images/s"
+        console.print(counts + (f"; {areas}" if areas else ""), markup=False, soft_wrap=True)
 
 
-def _follow(stream: Iterator[dict[str, Any]], tally: _Tally, console: Console) -> None:
+def _show_progress(stream: Iterator[dict[str, Any]], tally: _Tally, console: Console) -> None:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting")
-        for told in stream:
-            tally.add(told)
+        for summary in stream:
+            tally.add(summary)
             progress.update(
-                task, description=f"{tally.written} done, {tally.failed} failed, {tally.a_second:.1f} a second"
+                task, description=f"{tally.written} done, {tally.failed} failed, {tally.images_per_second:.1f} images/s"
             )
 
 
 def _cause(error: BaseException) -> str:
-    """The last line of what Ray wraps in its own traceback."""
+    """The message of the original exception: the last line of Ray's."""
     return str(error).strip().splitlines()[-1]

@@ -1,7 +1,8 @@
-"""What is done: OUT/pictures/*.parquet, a row a picture, written only once its mask is there. It is the result, too.
+"""The results of a job, which are also the record of what is done.
 
-A file's name comes from the keys in it, so that work which Ray does again overwrites rather than repeats. What failed
-is listed in OUT/failed/*.parquet, and tried again by the next run.
+OUT/pictures/*.parquet has a row for each segmented image, written after its mask. OUT/failed/*.parquet lists images
+that failed; the next run tries them again. A file is named by a hash of the keys in it, so that a task which Ray
+repeats overwrites its file.
 """
 
 import hashlib
@@ -32,40 +33,43 @@ FAILED_SCHEMA: Final = pa.schema([("picture", pa.string()), ("reason", pa.string
 
 
 def hash_of(key: str) -> int:
-    """64 bits: a job of ten million pictures has a chance of 3 in a million that two are taken for one."""
+    """64-bit hash of a key. Among ten million images the probability of a collision is 3 in a million."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
 
 
 def begin(out: StoragePath, job: dict[str, Any], *, overwrite: bool) -> Hashes:
-    """Make OUT ready for a run of `job`. Returns what is done already: sorted hashes of keys, 8 bytes a picture.
+    """Prepare the folder for a run. Returns sorted hashes of the keys that are done: 8 bytes per image.
 
-    Raises AlignSegError when another job's results lie there.
+    job: its model, source and mask format. overwrite: delete earlier results.
+    Raises AlignSegError when the folder has the results of another job.
     """
-    told = out / _JOB
+    description = out / _JOB
     if overwrite:
         for name in (PICTURES, FAILED, MASKS):
             (out / name).clear()
-    elif told.is_file and (before := orjson.loads(told.read())) != job:
-        changed = ", ".join(
-            f"{name}: {before.get(name)} then, {job[name]} now" for name in job if before.get(name) != job[name]
+    elif description.is_file and (earlier := orjson.loads(description.read())) != job:
+        changes = ", ".join(
+            f"{name}: {earlier.get(name)} before, {job[name]} now" for name in job if earlier.get(name) != job[name]
         )
-        raise AlignSegError(f"{out.path} holds the results of another job ({changed}). Choose another, or --overwrite.")
-    told.write(orjson.dumps(job))
-    (out / FAILED).clear()  # those are tried again
+        raise AlignSegError(
+            f"{out.path} has the results of another job ({changes}). Use another folder, or --overwrite to delete them."
+        )
+    description.write(orjson.dumps(job))
+    (out / FAILED).clear()  # failed images are tried again
     done = np.fromiter((hash_of(key) for key in keys(out)), dtype=np.uint64)
     done.sort()
     return done
 
 
 def is_done(done: Hashes, key: str) -> bool:
-    """Whether the key is among them."""
-    wanted = np.uint64(hash_of(key))
-    index = int(np.searchsorted(done, wanted))
-    return index < len(done) and bool(done[index] == wanted)
+    """Whether the key's hash is in `done`, as returned by `begin`."""
+    key_hash = np.uint64(hash_of(key))
+    index = int(np.searchsorted(done, key_hash))
+    return index < len(done) and bool(done[index] == key_hash)
 
 
 def keys(out: StoragePath) -> Iterator[str]:
-    """Of every picture that is done."""
+    """The keys of all images that are done."""
     folder = out / PICTURES
     for name in folder.files():
         if name.endswith(".parquet"):
@@ -74,7 +78,7 @@ def keys(out: StoragePath) -> Iterator[str]:
 
 
 def record(out: StoragePath, done: Sequence[dict[str, Any]], failed: Sequence[dict[str, str]]) -> None:
-    """Write both lists; the masks of `done` are there already."""
+    """Write rows of images that are done, whose masks are written already, and of images that failed."""
     for folder, rows, schema in ((PICTURES, done, PICTURE_SCHEMA), (FAILED, failed, FAILED_SCHEMA)):
         if rows:
             name = hashlib.blake2b("\n".join(row["picture"] for row in rows).encode(), digest_size=12).hexdigest()

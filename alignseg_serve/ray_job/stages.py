@@ -1,20 +1,20 @@
-"""What is done to pictures, stage by stage, in Arrow tables of a few rows: read, segment, encode, write.
+"""The stages of a job, each from one Arrow table of a few rows to another: read, segment, encode, write.
 
-No stage lets one picture fail its neighbours: from where it fails on, it is a row with an error.
+An image that fails does not affect the others of its table: its row carries the error through the later stages.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from alignseg_serve.ray_job import inputs, results
-from alignseg_serve.ray_job.storage import place
+from alignseg_serve.ray_job import MaskFormat, inputs, results
+from alignseg_serve.ray_job.storage import open_path
 from service.batching.fault_isolation import FaultIsolatingEngine
 from service.errors import AlignSegError, EngineError
-from service.imaging.letterbox import restore
+from service.imaging.letterbox import unletterbox
 from service.imaging.model_input import ImageLimits, SingleInput, open_image
 from service.model_folder.manifest import Manifest
 from service.rendering import images
@@ -23,66 +23,65 @@ from service.rendering.rle import encode_rle
 from service.settings import Settings
 from service.types import Engine, PreparedImage, UInt8Array
 
-Masks = Literal["png", "rle"]
 EngineFactory = Callable[[Settings, Manifest], Engine]
 Row = dict[str, Any]
-_SIZES: Final = ("bucket", "content", "original")
-_PAIR: Final = pa.list_(pa.int32(), 2)
-SEEN: Final = pa.schema([
-    ("key", pa.string()), ("error", pa.string()), ("pixels", pa.large_binary()), *((name, _PAIR) for name in _SIZES),
+_SIZES: Final = ("bucket", "content", "original")  # (height, width) each; see PreparedImage
+_SIZE: Final = pa.list_(pa.int32(), 2)
+PREPARED: Final = pa.schema([
+    ("key", pa.string()), ("error", pa.string()), ("pixels", pa.large_binary()), *((name, _SIZE) for name in _SIZES),
 ])  # fmt: skip
 ENCODED: Final = pa.schema([("error", pa.string()), ("png", pa.large_binary()), *results.PICTURE_SCHEMA])
-TOLD: Final = pa.schema([
+SUMMARY: Final = pa.schema([
     ("written", pa.int64()), ("failed", pa.list_(pa.struct(results.FAILED_SCHEMA))), ("pixels", pa.list_(pa.int64())),
 ])  # fmt: skip
 
 
 class Read:
-    """Keys -> pictures in their buckets. A task of its own, since decoding needs cores and no engine."""
+    """Reads, decodes and resizes images. Runs as a task: it needs CPU cores and no engine."""
 
     def __init__(self, manifest: Manifest, max_pixels: int) -> None:
         self._buckets = manifest.input.buckets
         self._limits = ImageLimits(max_pixels)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """key, source, data -> SEEN."""
-        return pa.Table.from_pylist([self._one(row) for row in rows.to_pylist()], schema=SEEN)
+        """(key, source, data) -> PREPARED."""
+        return pa.Table.from_pylist([self._read(row) for row in rows.to_pylist()], schema=PREPARED)
 
-    def _one(self, row: Row) -> Row:
+    def _read(self, row: Row) -> Row:
         try:
-            _, view = open_image(inputs.read(row), self._buckets, self._limits)
+            _, model_input = open_image(inputs.read(row), self._buckets, self._limits)
         except (AlignSegError, OSError) as error:
             return {"key": row["key"], "error": str(error)}
-        assert isinstance(view, SingleInput)  # noqa: S101 - others come of tile=True alone
-        prepared = view.prepared
+        assert isinstance(model_input, SingleInput)  # noqa: S101 - always, without tile=True
+        prepared = model_input.prepared
         sizes = {name: getattr(prepared, name) for name in _SIZES}
         return {"key": row["key"], "pixels": prepared.pixels.tobytes(), **sizes}
 
 
 class Segment:
-    """Pictures -> class ids, all in their buckets. An actor that owns an engine."""
+    """Runs the model. An actor that owns an engine."""
 
     def __init__(self, settings: Settings, manifest: Manifest, engine_factory: EngineFactory) -> None:
         self._engine = engine_factory(settings, manifest)
-        self._attempts = FaultIsolatingEngine(self._engine)
+        self._isolating = FaultIsolatingEngine(self._engine)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """SEEN -> SEEN, with ids for pixels. Raises DeviceLost, which ends the job: no picture is at fault."""
+        """PREPARED -> PREPARED, with class ids in place of pixels. Raises DeviceLost, which ends the job."""
         table = rows.to_pylist()
         by_bucket: dict[tuple[int, ...], list[Row]] = defaultdict(list)
         for row in table:
             if row["error"] is None:
                 by_bucket[tuple(row["bucket"])].append(row)
-        most = self._engine.max_batch
-        for bucket, alike in by_bucket.items():
-            for start in range(0, len(alike), most):
-                self._infer(bucket, alike[start : start + most])
-        return pa.Table.from_pylist(table, schema=SEEN)
+        max_batch = self._engine.max_batch
+        for bucket, same_size in by_bucket.items():
+            for start in range(0, len(same_size), max_batch):
+                self._infer(bucket, same_size[start : start + max_batch])
+        return pa.Table.from_pylist(table, schema=PREPARED)
 
     def _infer(self, bucket: tuple[int, ...], batch: list[Row]) -> None:
-        outcomes = self._attempts.infer([_array(row["pixels"], (*bucket, 3)) for row in batch], False)
-        if self._attempts.lost is not None:
-            raise self._attempts.lost
+        outcomes = self._isolating.infer([_array(row["pixels"], (*bucket, 3)) for row in batch], False)
+        if self._isolating.lost is not None:
+            raise self._isolating.lost
         for row, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, EngineError):
                 row.update(error=str(outcome), pixels=None)
@@ -91,47 +90,47 @@ class Segment:
 
 
 class Encode:
-    """Class ids in a bucket -> a mask at the picture's own size, and the area of each class."""
+    """Resizes class ids to the image's own size, encodes the mask and counts the pixels of each class."""
 
-    def __init__(self, manifest: Manifest, masks: Masks) -> None:
+    def __init__(self, manifest: Manifest, masks: MaskFormat) -> None:
         self._manifest = manifest
         self._masks = masks
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """SEEN -> ENCODED."""
-        return pa.Table.from_pylist([self._one(row) for row in rows.to_pylist()], schema=ENCODED)
+        """PREPARED -> ENCODED."""
+        return pa.Table.from_pylist([self._encode(row) for row in rows.to_pylist()], schema=ENCODED)
 
-    def _one(self, row: Row) -> Row:
+    def _encode(self, row: Row) -> Row:
         if row["error"] is not None:
             return {"picture": row["key"], "error": row["error"]}
         try:
-            return self._encoded(row["key"], _restored(row))
-        except AlignSegError as error:  # an id that no class has
+            return self._result(row["key"], _unletterboxed(row))
+        except AlignSegError as error:  # a class id that the model does not have
             return {"picture": row["key"], "error": str(error)}
 
-    def _encoded(self, key: str, ids: UInt8Array) -> Row:
+    def _result(self, key: str, ids: UInt8Array) -> Row:
         present = summarize(ids, self._manifest)
-        found: Row = {"picture": key, "height": ids.shape[0], "width": ids.shape[1]}
-        found["classes"] = [{"id": one.id, "name": one.name, "pixels": one.pixels} for one in present]
+        classes: list[Row] = [{"id": entry.id, "name": entry.name, "pixels": entry.pixels} for entry in present]
+        result: Row = {"picture": key, "height": ids.shape[0], "width": ids.shape[1], "classes": classes}
         if self._masks == "png":
             png = images.indexed_png(ids, self._manifest.palette, names=self._manifest.names)
-            return found | {"png": png, "mask": f"{results.MASKS}/{key}.png"}
-        masks = encode_rle(ids, [one.id for one in present])
-        for told in found["classes"]:
-            told["counts"] = masks[told["id"]]["counts"]
-        return found
+            return result | {"png": png, "mask": f"{results.MASKS}/{key}.png"}
+        masks = encode_rle(ids, [entry.id for entry in present])
+        for entry in classes:
+            entry["counts"] = masks[entry["id"]]["counts"]
+        return result
 
 
 class Write:
-    """Masks and the ledger into OUT, in this order."""
+    """Writes masks, then the rows that record them."""
 
     def __init__(self, out: str, classes: int) -> None:
         self._out = out
         self._classes = classes
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """ENCODED -> TOLD, one row. Raises OSError when nothing can be written: that ends the job."""
-        out, table = place(self._out), rows.to_pylist()
+        """ENCODED -> SUMMARY, one row. Raises OSError when a file can't be written, which ends the job."""
+        out, table = open_path(self._out), rows.to_pylist()
         failed = [{"picture": row["picture"], "reason": row["error"]} for row in table if row["error"] is not None]
         done = [row for row in table if row["error"] is None]
         for row in done:
@@ -140,16 +139,16 @@ class Write:
         results.record(out, done, failed)
         pixels: Counter[int] = Counter()
         for row in done:
-            pixels.update({one["id"]: one["pixels"] for one in row["classes"]})
-        told = {"written": len(done), "failed": failed, "pixels": [pixels[n] for n in range(self._classes)]}
-        return pa.Table.from_pylist([told], schema=TOLD)
+            pixels.update({entry["id"]: entry["pixels"] for entry in row["classes"]})
+        summary = {"written": len(done), "failed": failed, "pixels": [pixels[n] for n in range(self._classes)]}
+        return pa.Table.from_pylist([summary], schema=SUMMARY)
 
 
 def _array(data: bytes, shape: tuple[int, ...]) -> UInt8Array:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def _restored(row: Row) -> UInt8Array:
+def _unletterboxed(row: Row) -> UInt8Array:
     ids = _array(row["pixels"], tuple(row["bucket"]))
     (content, original) = (tuple(row[name]) for name in _SIZES[1:])
-    return restore(ids, PreparedImage(ids, content, original)).ids
+    return unletterbox(ids, PreparedImage(ids, content, original))

@@ -1,10 +1,9 @@
-"""Folders and files by name, here or on object storage: s3://, gs:// and what else pyarrow or fsspec can read."""
+"""Folders and files by path or URI: local, s3://, gs:// and other storage that pyarrow or fsspec supports."""
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 import fsspec
@@ -12,84 +11,85 @@ import pyarrow as pa
 from pyarrow import fs as arrow_fs
 
 from service.errors import AlignSegError
+from service.files import atomic_replace
 
-_LOCAL: Final = {"local", "py::fsspec+('file', 'local')"}  # filesystems where a half-written file can be seen
+_LOCAL: Final = {"local", "py::fsspec+('file', 'local')"}  # where an incomplete file is visible while it is written
 
 
 @dataclass(frozen=True, slots=True)
 class StoragePath:
-    """A folder or file. system: pyarrow's. path: as that system names it."""
+    """A folder or file. system: pyarrow's file system. path: within that file system."""
 
     system: Any
     path: str
 
-    def __truediv__(self, inside: str) -> "StoragePath":
-        return StoragePath(self.system, f"{self.path.rstrip('/')}/{inside}")
+    def __truediv__(self, name: str) -> "StoragePath":
+        return StoragePath(self.system, f"{self.path.rstrip('/')}/{name}")
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is there and a folder."""
+        """Whether it exists and is a folder."""
         return bool(self.system.get_file_info(self.path).type == arrow_fs.FileType.Directory)
 
     @property
     def is_file(self) -> bool:
-        """Whether it is there and a file."""
+        """Whether it exists and is a file."""
         return bool(self.system.get_file_info(self.path).type == arrow_fs.FileType.File)
 
     def read(self) -> bytes:
-        """The whole file. Raises OSError."""
+        """Read the file. Raises OSError."""
         with self.system.open_input_stream(self.path) as stream:
             return bytes(stream.read())
 
     def write(self, data: bytes) -> None:
-        """The whole file or nothing: object stores show a file once it is closed, a local one is renamed."""
-        local = self.system.type_name in _LOCAL
-        path = f"{self.path}.{uuid.uuid4().hex[:8]}.part" if local else self.path
-        if local:
-            self.system.create_dir(str(PurePosixPath(self.path).parent), recursive=True)
-        with self.system.open_output_stream(path) as stream:
+        """Write the file atomically: object stores show it once it is closed, others are renamed. Raises OSError."""
+        if self.system.type_name in _LOCAL:
+            path = Path(self.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_replace(path, durable=False) as temporary:
+                temporary.write_bytes(data)
+            return
+        with self.system.open_output_stream(self.path) as stream:
             stream.write(data)
-        if local:
-            self.system.move(path, self.path)
 
     def files(self) -> Iterator[str]:
-        """Paths below the folder, relative to it; a folder at a time, so that millions need no memory."""
+        """Paths of all files below the folder, relative to it. Lists one folder at a time: there may be millions."""
         folders = [self.path.rstrip("/")]
         while folders:
             folder = folders.pop()
             selector = arrow_fs.FileSelector(folder, allow_not_found=True)
-            for found in sorted(self.system.get_file_info(selector), key=lambda info: str(info.path)):
-                if found.type == arrow_fs.FileType.Directory:
-                    folders.append(found.path)
-                elif found.type == arrow_fs.FileType.File:
-                    yield found.path.removeprefix(self.path.rstrip("/") + "/")
+            for entry in sorted(self.system.get_file_info(selector), key=lambda info: str(info.path)):
+                if entry.type == arrow_fs.FileType.Directory:
+                    folders.append(entry.path)
+                elif entry.type == arrow_fs.FileType.File:
+                    yield entry.path.removeprefix(self.path.rstrip("/") + "/")
 
     def clear(self) -> None:
-        """Delete the folder's contents, if there are any."""
+        """Delete the folder's contents, if the folder exists."""
         if self.is_folder:
             self.system.delete_dir_contents(self.path)
 
 
 def absolute(name: str) -> str:
-    """The same place for processes that run in other folders."""
+    """An absolute path, for processes with another working directory; URIs are unchanged."""
     return name if "://" in name else str(Path(name).resolve())
 
 
 @cache
-def place(name: str) -> StoragePath:
-    """A path, or a URI such as s3://bucket/folder. Raises AlignSegError."""
+def open_path(name: str) -> StoragePath:
+    """The file system and path of a local path or a URI such as s3://bucket/folder. Raises AlignSegError."""
     if "://" not in name:
         return StoragePath(arrow_fs.LocalFileSystem(), absolute(name))
     try:
         return StoragePath(*arrow_fs.FileSystem.from_uri(name))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass  # not one of pyarrow's own
+        pass  # a scheme that pyarrow does not support: fsspec may
     except OSError as error:
-        raise AlignSegError(f"{name} can't be reached: {error}") from error
+        raise AlignSegError(f"{name} can't be accessed: {error}") from error
     try:
         system, path = fsspec.core.url_to_fs(name)
     except (ImportError, ValueError) as error:
         raise AlignSegError(
-            f"{name} can't be reached: {error}. fsspec needs a package for this kind of storage."
+            f"{name} can't be accessed: {error}. Install fsspec's package for this kind of storage."
         ) from error
     return StoragePath(arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(system)), path)

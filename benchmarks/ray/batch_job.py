@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 
 from alignseg_serve.ray_job.job import run
-from alignseg_serve.segment.files import INTERRUPTED, SOME_FAILED
+from alignseg_serve.segmentation.files import INTERRUPTED, SOME_FAILED
 from benchmarks.harness import ROOT, SCENE, report
 from benchmarks.ray.memory_sampler import RayMemory
 from benchmarks.server.fake_engine_server import FakeEngine, manifest

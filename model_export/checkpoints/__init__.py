@@ -1,1 +1,1 @@
-"""Strict checkpoint loading, and the names of the published weights."""
+"""Strict loading of checkpoints, this project's and the published ones."""

@@ -1,4 +1,7 @@
-"""Checkpoints: strict, weights-only. Reads the project's safetensors and the published InPlaceABN state dicts."""
+"""Loads and saves checkpoints. Every key must fit, and no code in a file is run.
+
+Reads this project's safetensors and the published InPlaceABN state dicts.
+"""
 
 import json
 import pickle
@@ -13,14 +16,14 @@ from torch import Tensor
 
 from model_export.alignseg import AlignSeg, Architecture, Preprocessing
 from model_export.checkpoints import published_weights
-from model_export.files import replacing
+from service.files import atomic_replace
 
 FORMAT = "alignseg-1"
 StateDict = dict[str, Tensor]
 
 
 class CheckpointError(Exception):
-    """The file is not a checkpoint that can be loaded; the message names each key that does not fit."""
+    """The file can't be loaded; the message names the reason and each key that does not fit."""
 
 
 def load(path: Path) -> AlignSeg:
@@ -29,49 +32,49 @@ def load(path: Path) -> AlignSeg:
     path: `.safetensors` written by `save`, or a published `.pth`/`.pt` state dict (ResNet-50 or -101, any number
         of classes, with or without `dsn`, `num_batches_tracked` and a `module.` prefix), which loads with
         sampling="published" and BGR mean subtraction.
-    Raises CheckpointError when the file is not a checkpoint, holds code, or a key is missing, unexpected or misshapen;
-    FileNotFoundError when there is no file.
+    Raises CheckpointError when the file is not a checkpoint, contains code, or has a key that is missing, unexpected or
+    of another shape; FileNotFoundError when there is no file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+        raise FileNotFoundError(f"{path} does not exist; expected a checkpoint, .safetensors, .pth or .pt")
     network = _load_own(path) if path.suffix == ".safetensors" else _load_published(path)
     return network.eval()
 
 
 def save(path: Path, network: AlignSeg, *, half: bool = False, metadata: Mapping[str, str] | None = None) -> None:
-    """Write weights and architecture as safetensors; `path` is either whole or untouched.
+    """Write weights and architecture as safetensors; if that fails, `path` stays as it was.
 
-    half: store matrices and kernels as float16 (norms and biases stay float32); loading gives float32 again.
-    metadata: further strings to keep beside the architecture.
+    half: store matrices and kernels as float16, norms and biases as float32; loading returns float32.
+    metadata: further strings to store beside the architecture.
     """
     state = {key: _stored(value, half) for key, value in network.state_dict().items() if _is_weight(key)}
     header = {**(metadata or {}), "format": FORMAT, "architecture": json.dumps(asdict(network.architecture))}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with atomic_replace(path) as temporary:
         save_file(state, temporary, metadata=header)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The strings kept in a safetensors checkpoint."""
+    """The strings stored in a safetensors checkpoint. Raises CheckpointError for another file."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
+        raise CheckpointError(f"{path} is not a safetensors file, or is damaged: {error}") from None
 
 
 def _load_own(path: Path) -> AlignSeg:
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} has no AlignSeg architecture in its metadata: got format {metadata.get('format')!r}, "
-            f"expected {FORMAT!r}. Only files written by this project are read as safetensors."
+            f"{path} was not written by this project: its metadata has the format {metadata.get('format')!r}, expected "
+            f"{FORMAT!r}. Published weights load from .pth or .pt files."
         )
     architecture = _architecture(path, metadata.get("architecture", ""))
     try:
         network = AlignSeg.from_architecture(architecture)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is of a network that can't be built: {error}") from None
+        raise CheckpointError(f"{path} describes a network that can't be built: {error}") from None
     with safe_open(path, framework="pt") as file:
         state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
     _load_strictly(path, network, state, names={key: key for key in _expected(network)})
@@ -86,7 +89,8 @@ def _architecture(path: Path, text: str) -> Architecture:
         return Architecture(**fields, preprocessing=Preprocessing(order, tuple(mean), tuple(std)))
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
-            f"{path}: the architecture in its metadata cannot be read: {error!r}. Got {text}"
+            f"{path} has an architecture in its metadata that can't be read: got {text!r}, expected the JSON that "
+            f"`alignseg export` and the training write ({error!r})"
         ) from None
 
 
@@ -96,8 +100,8 @@ def _load_published(path: Path) -> AlignSeg:
         network = AlignSeg.from_architecture(published_weights.architecture(state))
     except KeyError as error:
         raise CheckpointError(
-            f"{path} is not an AlignSeg state dict: key {error} is missing. "
-            f"It has {len(state)} keys, such as {', '.join(sorted(state)[:3])}."
+            f"{path} is not an AlignSeg state dict: it has {len(state)} keys, such as {', '.join(sorted(state)[:3])}; "
+            f"expected the published names, but {error} is missing."
         ) from None
     names = {key: published_weights.name_of(key) for key in _expected(network)}
     _load_strictly(path, network, published_weights.without_abn(state), names)
@@ -105,23 +109,26 @@ def _load_published(path: Path) -> AlignSeg:
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Names to tensors of a PyTorch file, from under `state_dict` where it has that; nothing in the file is run.
+    """Read the state dict of a PyTorch file, or its entry `state_dict`. No code in the file is run.
 
-    Raises CheckpointError when the file is none, is damaged, or holds anything else.
+    Raises CheckpointError when the file is damaged or contains anything else.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors and is not run. Save its state dict alone: "
-            f"torch.save(network.state_dict(), 'weights.pth'). ({str(error).splitlines()[0]})"
+            f"{path} contains objects other than tensors; loading them could run code. Expected a state dict: save it "
+            f"with torch.save(network.state_dict(), 'weights.pth'). ({str(error).splitlines()[0]})"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is not a PyTorch file, or is damaged: {error}") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a state dict: names to tensors.")
+        raise CheckpointError(
+            f"{path} contains a {type(content).__name__}, expected a state dict (names to tensors). "
+            "Save it with torch.save(network.state_dict(), 'weights.pth')."
+        )
     return dict(content)
 
 
@@ -140,13 +147,15 @@ def _load_strictly(path: Path, network: AlignSeg, state: StateDict, names: Mappi
             f"{path} does not fit {network.architecture}:"
             + listed("missing", missing)
             + listed("unexpected", unexpected)
-            + listed("misshapen", misshapen)
+            + listed("of another shape", misshapen)
         )
-    network.load_state_dict({key: state[name] for key, name in names.items()}, strict=False)  # all but the counters
+    network.load_state_dict(
+        {key: state[name] for key, name in names.items()}, strict=False
+    )  # strict except for the counters of BatchNorm
 
 
 def listed(title: str, keys: Iterable[str]) -> str:
-    """A heading with the count and a line for each key, for the end of a message; nothing when there is none."""
+    """The number of keys, the title, and a line for each key, to append to a message; empty without keys."""
     lines = list(keys)
     return f"\n  {len(lines)} {title}:" + "".join(f"\n    {line}" for line in lines) if lines else ""
 
@@ -156,7 +165,7 @@ def _expected(network: AlignSeg) -> StateDict:
 
 
 def _is_weight(key: str) -> bool:
-    # BatchNorm counts its batches only for a momentum of None, which AlignSeg does not use.
+    # BatchNorm uses its batch counter only with a momentum of None, which AlignSeg does not have.
     return not key.endswith("num_batches_tracked")
 
 

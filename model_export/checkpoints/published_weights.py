@@ -1,4 +1,4 @@
-"""The published checkpoints (speedinghzl/AlignSeg): their names, their InPlaceABN norms, what they leave untold."""
+"""The published checkpoints (speedinghzl/AlignSeg): their key names, InPlaceABN norms and architecture."""
 
 import re
 from collections.abc import Callable
@@ -33,10 +33,10 @@ _RULES: list[tuple[str, Callable[[re.Match[str]], str]]] = [
 def name_of(key: str) -> str:
     """The published name of a key of this project's network."""
     for pattern, replacement in _RULES:
-        found = re.match(pattern, key)
-        if found:
-            return replacement(found) + key[found.end() :]
-    raise ValueError(f"{key} has no published name")
+        match = re.match(pattern, key)
+        if match:
+            return replacement(match) + key[match.end() :]
+    raise ValueError(f"{key} has no published name; add a rule to published_weights.py")
 
 
 def without_wrapping(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ def without_wrapping(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_abn(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict with each InPlaceABN weight turned into the BatchNorm weight of equal effect."""
+    """The state dict with each InPlaceABN weight converted to the equivalent BatchNorm weight."""
 
     def converted(key: str, value: Tensor) -> Tensor:
         is_norm = key.endswith(".weight") and value.ndim == 1
@@ -57,9 +57,9 @@ def without_abn(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def architecture(state: dict[str, Tensor]) -> Architecture:
-    """Read the architecture off a state dict in published names.
+    """Derive the architecture from a state dict with published names.
 
-    Raises KeyError with the first key that every such state dict has and this one lacks.
+    Raises KeyError with the name of a missing key.
     """
     blocks = len({key.split(".")[1] for key in state if key.startswith("layer3.")})
     return Architecture(

@@ -1,1 +1,1 @@
-"""The fused GPU kernels of AlignSeg, their PyTorch operators and their TensorRT registration; see README.md."""
+"""The fused GPU kernel of AlignFA and AlignCM: Triton source, PTX and the TensorRT plugin. See README.md."""

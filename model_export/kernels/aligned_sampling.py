@@ -1,10 +1,10 @@
-"""The kernels themselves, in Triton: no PyTorch, no TensorRT. README.md tells shapes, layouts and tolerances.
+"""The kernels in Triton, without PyTorch and TensorRT types. README.md has shapes, layouts and tolerances.
 
-A feature map is one of two layouts, C channels wide:
+A feature map of C channels has one of two layouts:
   PIXEL == 0  planar, NCHW
-  PIXEL > 0   channels last, each pixel PIXEL elements from the next: C in NHWC, C rounded up to 8 in TensorRT's HWC8
-Parameters stand in the order in which TensorRT passes them: inputs, int32 scalars, outputs; then what is compiled in.
-All arithmetic is float32, whatever the storage.
+  PIXEL > 0   channels last, PIXEL elements from one pixel to the next: C in NHWC, C rounded up to 8 in TensorRT's HWC8
+Parameters have the order in which TensorRT passes them: inputs, int32 scalars, outputs; then the constants that are
+compiled in. All arithmetic is float32, for every storage type.
 """
 
 import triton
@@ -13,15 +13,16 @@ import triton.language as tl
 
 @triton.jit
 def _positions(index, offset, size, STANDARD: tl.constexpr):
-    """Where pixel `index` of a raster reads on a map as large as the raster: whole and fraction, along one axis.
+    """The position that pixel `index` of a raster reads on a map as large as the raster, along one axis.
 
-    The offset is split before the index is added, so a fraction is as exact at pixel 2000 as at pixel 0.
+    Returns whole pixels and the fraction. The offset is split before the index is added, so the fraction is as exact at
+    pixel 2000 as at pixel 0.
     """
     if STANDARD:
         moved = tl.where(size > 1, offset, 0.0)  # a map one pixel wide has one position, whatever the offset
     else:
         moved = index.to(tl.float32) / tl.maximum(size - 1, 1).to(tl.float32) + 0.5 * offset - 0.5
-    limit = (size + 2).to(tl.float32)  # far outside is as good as just outside, and fits an integer
+    limit = (size + 2).to(tl.float32)  # everything outside the map reads zero, and the limit fits an integer
     moved = tl.minimum(tl.maximum(moved, -limit), limit)
     whole = tl.floor(moved)
     return index + whole.to(tl.int32), moved - whole
@@ -29,22 +30,22 @@ def _positions(index, offset, size, STANDARD: tl.constexpr):
 
 @triton.jit
 def _taps(whole, fraction, size):
-    """The two neighbours along one axis, zeros outside: index of the first, its weight, the weight of index + 1.
+    """The two neighbours of a position along one axis: index of the first, its weight, the weight of index + 1.
 
-    index lies inside; a weight is zero wherever its pixel does not.
+    The index is clamped into the map; a neighbour outside it has the weight zero.
     """
     inside = (whole >= -1) & (whole < size)
-    first = tl.where(whole < 0, fraction, 1.0 - fraction)  # one step outside, the second neighbour is pixel 0
+    first = tl.where(whole < 0, fraction, 1.0 - fraction)  # at -1 the second neighbour is pixel 0
     second = tl.where((whole >= 0) & (whole < size - 1), fraction, 0.0)
     return tl.minimum(tl.maximum(whole, 0), size - 1), tl.where(inside, first, 0.0), second
 
 
 @triton.jit
 def _taps_of_upsampled(index, first, second, small, size):
-    """Two neighbours of an upsampled map (align_corners) as three of the small one: index and three weights.
+    """Two neighbours on an upsampled map (align_corners) as three on the small map: first index and three weights.
 
     Pixel X of the large map lies at X * (small - 1) / (size - 1) of the small one, in exact integer arithmetic.
-    Needs small <= size: then the second neighbour starts at most one small pixel after the first.
+    Requires small <= size: then the second neighbour starts at most one small pixel after the first.
     """
     gaps = tl.maximum(size - 1, 1)
     scaled = index * (small - 1)
@@ -66,7 +67,7 @@ def _taps_of_upsampled(index, first, second, small, size):
 
 @triton.jit
 def _add_tap(total, base, pixel, weight, channel, PIXEL: tl.constexpr, plane, in_channels):
-    """Add weight * base[pixel, channel]; pixels without weight are not read. (P,), (P,), (C,) -> (P, C)."""
+    """Add weight * base[pixel, channel], without reading pixels of weight zero. (P,), (P,), (C,) -> (P, C)."""
     if PIXEL == 0:
         where = base + channel[None, :] * plane + pixel[:, None]
     else:
@@ -77,7 +78,7 @@ def _add_tap(total, base, pixel, weight, channel, PIXEL: tl.constexpr, plane, in
 
 @triton.jit
 def _add_row(total, base, row, column, weight, w0, w1, w2, channel, PIXEL: tl.constexpr, width, plane, in_channels):
-    """Three neighbours of one row, weighted."""
+    """Add three weighted neighbours of one row."""
     pixel = row * width + column
     total = _add_tap(total, base, pixel, weight * w0, channel, PIXEL, plane, in_channels)
     total = _add_tap(total, base, pixel + 1, weight * w1, channel, PIXEL, plane, in_channels)
@@ -109,7 +110,7 @@ def _offset(base, which: tl.constexpr, pixel, plane, OFFSETS_PIXEL: tl.constexpr
 
 @triton.jit
 def _stride(channels: tl.constexpr, PIXEL: tl.constexpr, plane):
-    """Elements from one picture of a batch to the next; 64 bits, since a batch can pass 2^31 elements."""
+    """Elements from one image of a batch to the next; 64 bits, since a batch can exceed 2^31 elements."""
     if PIXEL == 0:
         return plane.to(tl.int64) * channels
     return plane.to(tl.int64) * PIXEL
@@ -141,21 +142,21 @@ def aligned_aggregate(
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """`out` = sample(upsample(high), offsets[0:2]) + sample(low, offsets[2:4]); the upsampled map never exists.
+    """`out` = sample(upsample(high), offsets[0:2]) + sample(low, offsets[2:4]) without storing the upsampled map.
 
     low, out: (N, C, height, width); high: (N, C, high_height, high_width); offsets: (N, 4, height, width).
     Grid: (tiles of BLOCK_P pixels, tiles of BLOCK_C channels, N).
     """
     plane = height * width
-    picture = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(2).to(tl.int64)
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     in_raster = pixel < plane
     in_channels = channel < C
-    low += picture * _stride(C, PIXEL, plane)
-    high += picture * _stride(C, PIXEL, high_height * high_width)
-    offsets += picture * _stride(4, OFFSETS_PIXEL, plane)
-    out += picture * _stride(C, PIXEL, plane)
+    low += image * _stride(C, PIXEL, plane)
+    high += image * _stride(C, PIXEL, high_height * high_width)
+    offsets += image * _stride(4, OFFSETS_PIXEL, plane)
+    out += image * _stride(C, PIXEL, plane)
     row = pixel // width
     column = pixel - row * width
 
@@ -201,18 +202,18 @@ def aligned_context(
     """`out` = sample(context, offsets) + local.
 
     local, out: (N, C, height, width); context: (N, C, context_height, context_width); offsets: (N, 2, height, width).
-    Grid: as aligned_aggregate's.
+    Grid: as for aligned_aggregate.
     """
     plane = height * width
-    picture = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(2).to(tl.int64)
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     in_raster = pixel < plane
     in_channels = channel < C
-    local += picture * _stride(C, PIXEL, plane)
-    context += picture * _stride(C, PIXEL, context_height * context_width)
-    offsets += picture * _stride(2, OFFSETS_PIXEL, plane)
-    out += picture * _stride(C, PIXEL, plane)
+    local += image * _stride(C, PIXEL, plane)
+    context += image * _stride(C, PIXEL, context_height * context_width)
+    offsets += image * _stride(2, OFFSETS_PIXEL, plane)
+    out += image * _stride(C, PIXEL, plane)
     row = pixel // width
     column = pixel - row * width
 
@@ -230,7 +231,7 @@ def aligned_context(
 
 @triton.jit
 def _scaled_positions(index, offset, size, raster, STANDARD: tl.constexpr):
-    """As _positions, on a map of another size than the raster's."""
+    """As _positions, on a map whose size differs from the raster's."""
     gaps = tl.maximum(raster - 1, 1).to(tl.float32)
     limit = (size + raster + 2).to(tl.float32)
     if STANDARD:

@@ -1,6 +1,6 @@
-"""Kernels to PTX, without a GPU: what a TensorRT engine embeds, and what CI compiles for every architecture.
+"""Compiles the kernels to PTX without a GPU. A TensorRT engine embeds it; the tests compile it for each architecture.
 
-python -m model_export.kernels.ptx prints a table; --json is for programs.
+python -m model_export.kernels.ptx prints registers and spills of each variant.
 """
 
 import argparse
@@ -16,24 +16,25 @@ from typing import Any, Literal
 from model_export.kernels.tactics import Layout, Tactic, tactics
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)  # A100; A10, RTX 30; L4, RTX 40; H100, H200; B200; RTX 50
-# CUDA 12.8 and its drivers (570) read it, and it is the first that knows sm_120. Triton's newest would ask for newer.
+# Read by CUDA 12.8 and its drivers (570 and newer); the first version with sm_120. Triton's default is newer.
 PTX_VERSION = 87
-_NEWER = {103: 88, 110: 90, 121: 88}  # B300, Thor, DGX Spark: the first versions that know them; else LLVM aborts
+# B300, Thor, DGX Spark: the first versions that have them; LLVM aborts on older ones.
+_NEWER_VERSIONS = {103: 88, 110: 90, 121: 88}
 Storage = Literal["fp32", "fp16", "bf16"]
 KernelName = Literal["aligned_aggregate", "aligned_context"]
-_NAMES = {
+_PARAMETERS = {
     "aligned_aggregate": ("low", "high", "height", "width", "high_height", "high_width"),
     "aligned_context": ("local", "context", "height", "width", "context_height", "context_width"),
 }
 
 
 class PtxError(Exception):
-    """The PTX is not what TensorRT could launch."""
+    """The kernel can't be compiled to PTX that TensorRT can launch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One variant of a kernel. pixel, offsets_pixel: as in kernels.py; 0 is planar."""
+    """One variant of a kernel. pixel, offsets_pixel: PIXEL and OFFSETS_PIXEL of aligned_sampling.py; 0 is planar."""
 
     kernel: KernelName
     storage: Storage
@@ -47,7 +48,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a launch needs. Arguments: three inputs, four int32 sizes, the output."""
+    """PTX and how to launch it. Its arguments are three inputs, four int32 sizes and the output."""
 
     name: str
     ptx: str
@@ -58,9 +59,9 @@ class Compiled:
 def compile_ptx(spec: Spec, architecture: int) -> Compiled:
     """Compile `spec` for sm_`architecture`, e.g. 90.
 
-    Raises PtxError when the kernel needs more than its own arguments, or under TRITON_INTERPRET=1.
+    Raises PtxError when the kernel needs scratch memory, which TensorRT does not provide, or under TRITON_INTERPRET=1.
     """
-    import triton  # noqa: PLC0415 - half a second that only those who compile should pay
+    import triton  # noqa: PLC0415 - takes half a second, and only compiling needs it
     from triton.backends.compiler import GPUTarget  # noqa: PLC0415
     from triton.compiler import ASTSource  # noqa: PLC0415
 
@@ -68,13 +69,15 @@ def compile_ptx(spec: Spec, architecture: int) -> Compiled:
 
     function = getattr(aligned_sampling, spec.kernel)
     if not isinstance(function, triton.JITFunction):
-        raise PtxError("TRITON_INTERPRET=1 is set: the interpreter makes no PTX. Unset it in this process.")
+        raise PtxError(
+            "TRITON_INTERPRET=1 is set, and Triton's interpreter compiles no PTX. Unset it before triton is imported."
+        )
     signature, constants = _signature(spec)
-    version = _NEWER.get(architecture, PTX_VERSION)
+    version = _NEWER_VERSIONS.get(architecture, PTX_VERSION)
     names = list(signature)
     aligned = {(names.index(n),): [["tt.divisibility", 16]] for n in names if signature[n].startswith("*")}
     with triton.knobs.compilation.scope():
-        triton.knobs.compilation.disable_line_info = True  # else the engine would carry paths of this machine
+        triton.knobs.compilation.disable_line_info = True  # else the engine would contain paths of this machine
         compiled: Any = triton.compile(
             ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned),
             target=GPUTarget("cuda", architecture, 32),
@@ -82,7 +85,8 @@ def compile_ptx(spec: Spec, architecture: int) -> Compiled:
         )
     meta = compiled.metadata
     if meta.global_scratch_size or meta.profile_scratch_size:
-        raise PtxError(f"{spec.kernel} wants {meta.global_scratch_size} bytes of scratch, which TensorRT has not")
+        size = meta.global_scratch_size + meta.profile_scratch_size
+        raise PtxError(f"{spec.kernel} needs {size} bytes of scratch memory; expected 0, as TensorRT provides none")
     ptx = without_scratch(compiled.asm["ptx"], arguments=len(names) - len(constants))
     return Compiled(meta.name, ptx, meta.num_warps * 32, meta.shared)
 
@@ -90,23 +94,23 @@ def compile_ptx(spec: Spec, architecture: int) -> Compiled:
 def without_scratch(ptx: str, arguments: int) -> str:
     """Remove the two scratch pointers that Triton appends to every kernel's parameters.
 
-    TensorRT passes `arguments` of them; the driver would read the other two from beyond the end of its list.
-    Raises PtxError if they are used, or if there are not `arguments` left.
+    arguments: how many TensorRT passes; the driver would read the other two from beyond the end of that list.
+    Raises PtxError if the kernel uses them, or has fewer than `arguments` parameters.
     """
     entry = re.search(r"\.visible \.entry (\w+)\(\n(.*?)\n\)", ptx, re.DOTALL)
     if entry is None:
-        raise PtxError("the PTX has no kernel")
+        raise PtxError("the PTX has no .entry; expected one kernel")
     parameters = entry[2].split(",\n")
     extra = [p.split()[-1] for p in parameters[arguments:]]
     if len(parameters) < arguments or any(re.search(rf"\[{name}\b", ptx) for name in extra):
-        raise PtxError(f"the kernel has parameters {parameters}; {arguments} are passed, and the rest must be unused")
+        raise PtxError(f"the kernel has the parameters {parameters}; expected {arguments}, and no use of any others")
     return ptx.replace(entry[2], ",\n".join(parameters[:arguments]), 1)
 
 
 def resources(compiled: Compiled, architecture: int) -> tuple[int, int]:
-    """Assemble the PTX with Triton's own ptxas. Returns registers a thread and bytes spilled.
+    """Assemble the PTX with the ptxas that Triton contains. Returns registers a thread and bytes spilled.
 
-    Raises PtxError when ptxas does not take it.
+    Raises PtxError when ptxas reports an error.
     """
     import triton  # noqa: PLC0415
 
@@ -116,17 +120,17 @@ def resources(compiled: Compiled, architecture: int) -> tuple[int, int]:
         file.write(compiled.ptx)
         file.flush()
         command = [tool.path, "-v", f"--gpu-name={target[1] if target else ''}", "-o", "/dev/null", file.name]
-        told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    used = re.search(r"Used (\d+) registers", told.stderr)
-    spilled = re.search(r"(\d+) bytes spill stores", told.stderr)
-    if told.returncode or not used:
-        raise PtxError(f"ptxas refuses {compiled.name} for sm_{architecture}: {told.stderr.strip()}")
+        assembled = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    used = re.search(r"Used (\d+) registers", assembled.stderr)
+    spilled = re.search(r"(\d+) bytes spill stores", assembled.stderr)
+    if assembled.returncode or not used:
+        raise PtxError(f"ptxas can't assemble {compiled.name} for sm_{architecture}: {assembled.stderr.strip()}")
     return int(used[1]), int(spilled[1]) if spilled else 0
 
 
 def _signature(spec: Spec) -> tuple[dict[str, str], dict[str, Any]]:
-    """Types of all parameters in order, and the values of the compiled-in ones."""
-    first, second, *sizes = _NAMES[spec.kernel]
+    """The types of all parameters in order, and the values of those that are compiled in."""
+    first, second, *sizes = _PARAMETERS[spec.kernel]
     constants = {
         "C": spec.channels, "STANDARD": spec.standard, "PIXEL": spec.pixel, "OFFSETS_PIXEL": spec.offsets_pixel,
         "BLOCK_P": spec.tactic.block_p, "BLOCK_C": spec.tactic.block_c,
@@ -139,18 +143,20 @@ def _signature(spec: Spec) -> tuple[dict[str, str], dict[str, Any]]:
 def variants(channels: int = 256) -> Iterator[Spec]:
     """Each kernel in each layout, with its first tactic, in float16."""
     layouts: tuple[Layout, ...] = ("channels_last", "planar")
-    aligned_sampling: tuple[KernelName, ...] = ("aligned_aggregate", "aligned_context")
-    for kernel in aligned_sampling:
+    kernels: tuple[KernelName, ...] = ("aligned_aggregate", "aligned_context")
+    for kernel in kernels:
         for layout in layouts:
             pixel = channels if layout == "channels_last" else 0
             yield Spec(kernel, "fp16", "fp16", channels, True, pixel, 0, tactics(layout, channels)[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compile every variant for every architecture; exit code 1 when one fails."""
+    """Compile every variant for every architecture. Raises PtxError when one fails."""
     parser = argparse.ArgumentParser(description="Compile the kernels to PTX for every architecture, without a GPU.")
-    parser.add_argument("--arch", type=int, nargs="*", default=ARCHITECTURES)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, PTX included")
+    parser.add_argument(
+        "--arch", type=int, nargs="*", default=ARCHITECTURES, help="compute capabilities such as 90; default: all six"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line, with the PTX")
     options = parser.parse_args(arguments)
     for architecture in options.arch:
         for spec in variants():
@@ -161,10 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "architecture": architecture, "layout": layout, "registers": registers, "spilled": spilled,
                 **asdict(compiled),
             }  # fmt: skip
-            told = (
+            line = (
                 f"sm_{architecture:<4} {compiled.name:18} {layout:14} {registers:4} registers, {spilled} bytes spilled"
             )
-            sys.stdout.write((json.dumps(row) if options.json else told) + "\n")
+            sys.stdout.write((json.dumps(row) if options.json else line) + "\n")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""AlignedAggregate and AlignedContext as TensorRT plugins: to import this module, GPU or not, is to register them.
+"""AlignedAggregate and AlignedContext as TensorRT plugins. Importing this module registers them; it needs no GPU.
 
-They are ahead-of-time plugins: TensorRT asks for PTX while it builds and embeds it, so the engine runs without Python.
-tensorrt.plugin (10.9 and newer) checks annotations at run time; they must be classes, not strings.
+They are ahead-of-time plugins: TensorRT requests PTX during the build and embeds it, so the engine runs without Python.
+tensorrt.plugin (10.9 and newer) checks annotations at run time, so they must be classes, not strings.
 """
 
 from typing import Any
@@ -16,9 +16,10 @@ from model_export.onnx_export import custom_ops
 AGGREGATE = f"{custom_ops.DOMAIN}::{custom_ops.AGGREGATE}"
 CONTEXT = f"{custom_ops.DOMAIN}::{custom_ops.CONTEXT}"
 _STORAGE: dict[Any, Storage] = {trt.DataType.FLOAT: "fp32", trt.DataType.HALF: "fp16", trt.DataType.BF16: "bf16"}
-_LAST = {"fp32": "HWC", "fp16": "HWC8", "bf16": "HWC8"}  # TensorRT's channels-last format of each type
+_CHANNELS_LAST = {"fp32": "HWC", "fp16": "HWC8", "bf16": "HWC8"}  # TensorRT's channels-last format of each type
 
-architecture: int | None = None  # of the GPU that the engine is for, e.g. 90; build_engine sets it
+architecture: int | None = None
+"""Compute capability to compile for, e.g. 90; set by build_engine. None: that of the current CUDA device."""
 
 AotKernel = tuple[str, str, trtp.KernelLaunchParams, trtp.SymExprs]
 
@@ -27,7 +28,7 @@ AotKernel = tuple[str, str, trtp.KernelLaunchParams, trtp.SymExprs]
 def describe_aggregate(
     low: trtp.TensorDesc, high: trtp.TensorDesc, offsets: trtp.TensorDesc, sampling: str
 ) -> trtp.TensorDesc:
-    """The result is like low."""
+    """The output has the shape and type of low."""
     return low.like()
 
 
@@ -35,7 +36,7 @@ def describe_aggregate(
 def describe_context(
     local: trtp.TensorDesc, context: trtp.TensorDesc, offsets: trtp.TensorDesc, sampling: str
 ) -> trtp.TensorDesc:
-    """The result is like local."""
+    """The output has the shape and type of local."""
     return local.like()
 
 
@@ -43,7 +44,7 @@ def describe_context(
 def tune_aggregate(
     low: trtp.TensorDesc, high: trtp.TensorDesc, offsets: trtp.TensorDesc, outputs: tuple[trtp.TensorDesc]
 ) -> list[trtp.AutoTuneCombination]:
-    """Formats and tactics that TensorRT may time."""
+    """The formats and tactics for TensorRT to time."""
     return _combinations(low, offsets)
 
 
@@ -51,7 +52,7 @@ def tune_aggregate(
 def tune_context(
     local: trtp.TensorDesc, context: trtp.TensorDesc, offsets: trtp.TensorDesc, outputs: tuple[trtp.TensorDesc]
 ) -> list[trtp.AutoTuneCombination]:
-    """Formats and tactics that TensorRT may time."""
+    """The formats and tactics for TensorRT to time."""
     return _combinations(local, offsets)
 
 
@@ -64,7 +65,7 @@ def build_aggregate(
     outputs: tuple[trtp.TensorDesc],
     tactic: int,
 ) -> AotKernel:
-    """PTX and how to launch it."""
+    """Name, PTX, launch parameters and int32 scalars of the kernel."""
     kernel: AotKernel = _kernel("aligned_aggregate", low, high, offsets, sampling, tactic)
     return kernel
 
@@ -78,20 +79,20 @@ def build_context(
     outputs: tuple[trtp.TensorDesc],
     tactic: int,
 ) -> AotKernel:
-    """PTX and how to launch it."""
+    """Name, PTX, launch parameters and int32 scalars of the kernel."""
     kernel: AotKernel = _kernel("aligned_context", local, context, offsets, sampling, tactic)
     return kernel
 
 
 def _combinations(raster: Any, offsets: Any) -> list[Any]:
-    """The network is strongly typed, so types are given; formats and tactics are TensorRT's to choose."""
-    storage, moves, channels = _STORAGE[raster.dtype], _STORAGE[offsets.dtype], raster.shape[1]
-    types = ",".join(name.upper() for name in (storage, storage, moves, storage))
+    """Formats and tactics to choose from. The types are fixed, as the network is strongly typed."""
+    storage, offset_storage, channels = _STORAGE[raster.dtype], _STORAGE[offsets.dtype], raster.shape[1]
+    types = ",".join(name.upper() for name in (storage, storage, offset_storage, storage))
     planar = trtp.AutoTuneCombination(types, "LINEAR,LINEAR,LINEAR,LINEAR", list(numbered("planar", channels)))
-    if channels % 8:  # HWC8 would pad the channels, and nobody says with what
+    if channels % 8:  # HWC8 would pad the channels with unspecified values
         return [planar]
-    last, tactics = _LAST[storage], list(numbered("channels_last", channels))
-    formats = (f"{last},{last},{of_offsets},{last}" for of_offsets in ("LINEAR", _LAST[moves]))
+    last, tactics = _CHANNELS_LAST[storage], list(numbered("channels_last", channels))
+    formats = (f"{last},{last},{offset_format},{last}" for offset_format in ("LINEAR", _CHANNELS_LAST[offset_storage]))
     return [planar, *(trtp.AutoTuneCombination(types, f, tactics) for f in formats)]
 
 
@@ -122,7 +123,7 @@ def _kernel(name: KernelName, raster: Any, other: Any, offsets: Any, sampling: s
 
 
 def _is_standard(sampling: str) -> bool:
-    """A C++ string may come with the zero at its end; what is neither must not pass for the other convention."""
+    """Whether the convention is "standard". A C++ string may end in a zero. Raises ValueError for an unknown name."""
     name = sampling.rstrip("\0")
     if name not in {"standard", "published"}:
         raise ValueError(f"sampling is {sampling!r}; expected 'standard' or 'published'")
@@ -130,7 +131,7 @@ def _is_standard(sampling: str) -> bool:
 
 
 def _launch(raster: Any, tactic: Tactic, channels: int, threads: int, shared_bytes: int) -> Any:
-    """As Tactic.grid, on symbolic sizes: the batch and the raster are known when the engine runs."""
+    """Tactic.grid on symbolic sizes: batch and raster are known only when the engine runs."""
     height, width = _size(raster)
     launch = trtp.KernelLaunchParams()
     launch.grid_x = trtp.cdiv(height * width, tactic.block_p)
@@ -146,7 +147,7 @@ def _size(desc: Any) -> tuple[Any, Any]:
 
 
 def _offsets_pixel(offsets: Any) -> int:
-    """Elements from pixel to pixel: HWC8 pads the channels to eight."""
+    """Elements from one pixel to the next, 0 for planar. HWC8 pads the channels to a multiple of eight."""
     channels: int = offsets.shape[1]
     if offsets.format == trt.TensorFormat.LINEAR:
         return 0
@@ -154,11 +155,11 @@ def _offsets_pixel(offsets: Any) -> int:
 
 
 def current_architecture() -> int:
-    """Of the current CUDA device, e.g. 90 for sm_90."""
+    """Compute capability of the current CUDA device, e.g. 90. Raises RuntimeError when there is none."""
     from cuda.bindings import runtime  # noqa: PLC0415
 
     error, device = runtime.cudaGetDevice()
     if error != runtime.cudaError_t.cudaSuccess:
-        raise RuntimeError(f"no CUDA device to compile the plugin for: {error.name}")
+        raise RuntimeError(f"found no CUDA device to compile the plugin for ({error.name}); expected one GPU")
     _, properties = runtime.cudaGetDeviceProperties(device)
     return int(properties.major * 10 + properties.minor)

@@ -1,1 +1,1 @@
-"""Writes weights/<model>/."""
+"""Writes the model folder, weights/<model>/, that the service loads."""

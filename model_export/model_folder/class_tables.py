@@ -1,10 +1,10 @@
-"""Class names and customary colours of the data sets that AlignSeg is trained on, by class id."""
+"""Class names and usual colours of the data sets that AlignSeg is trained on, by class id."""
 
 from service.model_folder.manifest import ClassEntry
 
 
 def _entries(names: str, colors: str) -> tuple[ClassEntry, ...]:
-    """names: separated by commas. colors: RRGGBB in hexadecimal, separated by spaces."""
+    """names: comma-separated. colors: hexadecimal RRGGBB, space-separated."""
     pairs = zip(names.split(","), colors.split(), strict=True)
     return tuple(ClassEntry(name=" ".join(name.split()), color=_rgb(color)) for name, color in pairs)
 
@@ -28,7 +28,7 @@ CITYSCAPES = _entries(
     005064 0000e6 770b20""",
 )
 
-# The 150 classes of the MIT scene parsing benchmark (objectInfo150), in colours that differ from each other but twice.
+# The 150 classes of the MIT scene parsing benchmark (objectInfo150), with its colours, of which two occur twice.
 ADE20K = _entries(
     """wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door,
     table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field,

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: what its classes mean, what it was trained on and under which terms."""
+"""Where a checkpoint comes from: its classes, its training data and the terms of use."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from service.model_folder.manifest import ClassEntry
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """classes: by id. metrics: figures that the training measured, e.g. {"camvid_val_miou": 0.6}."""
+    """classes: by id. terms: of use. metrics: measured by the training, e.g. {"camvid_val_miou": 0.6}."""
 
     classes: tuple[ClassEntry, ...]
     trained_on: str
@@ -41,33 +41,37 @@ DATASETS = {
 
 
 def of(metadata: Mapping[str, str], data: str | None, classes: Path | None, num_classes: int) -> Provenance:
-    """What is known of a checkpoint.
+    """The provenance of a checkpoint.
 
-    metadata: strings that training left in it ("data", "train_on", "val_miou"), possibly none. data: name of a data
-        set, where the checkpoint does not tell. classes: JSON file [{"name": ..., "color": [r, g, b]}, ...].
-    Raises ValueError when the classes are not known, or not as many as the network has.
+    metadata: strings that the training stored in it ("data", "train_on", "val_miou"), possibly none.
+    data: name of the data set; None: the one in the metadata.
+    classes: JSON file [{"name": ..., "color": [r, g, b]}, ...]; None: those of the data set.
+    Raises ValueError when the classes are unknown, or their number is not the network's.
     """
     name = data or metadata.get("data")
     if classes is not None:
-        found = Provenance(_read_classes(classes), trained_on=name or "not told", terms="not told")
+        provenance = Provenance(_read_classes(classes), trained_on=name or "unknown", terms="unknown")
     elif name in DATASETS:
-        found = _measured(DATASETS[name], name, metadata)
+        provenance = _with_training(DATASETS[name], name, metadata)
     else:
         raise ValueError(
-            f"the checkpoint does not tell what its {num_classes} classes are (data set: {name!r}). "
-            f"Give --data {'|'.join(DATASETS)}, or --classes FILE.json with a name and a color for each id."
+            f"the names of the {num_classes} classes are unknown: got the data set {name!r}, expected one of "
+            f"{', '.join(DATASETS)}. Set it with --data, or give names and colors in a file with --classes FILE.json."
         )
-    if len(found.classes) != num_classes:
-        raise ValueError(f"{name or classes} has {len(found.classes)} classes, the network has {num_classes}.")
-    return found
+    if len(provenance.classes) != num_classes:
+        raise ValueError(
+            f"{classes or name} has {len(provenance.classes)} classes, expected {num_classes} as in the network. "
+            "Give the matching --data or --classes."
+        )
+    return provenance
 
 
-def _measured(dataset: Provenance, name: str, metadata: Mapping[str, str]) -> Provenance:
+def _with_training(dataset: Provenance, name: str, metadata: Mapping[str, str]) -> Provenance:
     splits, miou = metadata.get("train_on"), metadata.get("val_miou")
     trained_on = f"{dataset.trained_on}; split: {splits}" if splits else dataset.trained_on
     if float(metadata.get("scenes", 0)) > 0:
         share = metadata["scenes"]
-        trained_on += f"; and rendered street scenes (training/synthetic), a share of {share} of the pictures"
+        trained_on += f"; and rendered street scenes (training/synthetic), a share of {share} of the images"
     if balanced := metadata.get("balanced_on"):
         trained_on += f"; class scores balanced on {balanced} (training/logit_adjustment.py)"
     metrics = {f"{name}_val_miou_in_training": float(miou)} if miou else {}
@@ -80,5 +84,5 @@ def _read_classes(path: Path) -> tuple[ClassEntry, ...]:
         return TypeAdapter(tuple[ClassEntry, ...]).validate_python(content)
     except (OSError, ValueError, ValidationError) as error:
         raise ValueError(
-            f'{path} is not a list of classes such as [{{"name": "road", "color": [128, 64, 128]}}, ...]: {error}'
+            f'{path} is not a list of classes; expected [{{"name": "road", "color": [128, 64, 128]}}, ...]: {error}'
         ) from None

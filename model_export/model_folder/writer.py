@@ -1,4 +1,4 @@
-"""weights/<model>/: the only thing that the checkpoint road hands to the picture road."""
+"""Writes weights/<model>/, the only thing that the export hands to the service."""
 
 import json
 import re
@@ -14,17 +14,17 @@ import onnx
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
 from model_export.model_folder.provenance import Provenance
-from model_export.onnx_export import calibration as int8_ranges
+from model_export.onnx_export import calibration as int8_calibration
 from model_export.onnx_export import exporter, parity
 from service.engines import reference_check
 from service.engines.onnxruntime.engine import OnnxRuntimeEngine
 from service.engines.openvino import quantization
-from service.engines.reference_check import SelfTest
+from service.engines.reference_check import ReferenceCheck
 from service.model_folder.manifest import FILE_NAME, Architecture, FileEntry, InputProfile, Manifest, Preprocessing
 from service.types import UInt8Array
 
-CHECKPOINT, ONNX, INT8, SELF_TEST = "checkpoint", "onnx", quantization.ROLE, reference_check.ROLE
-_FILES = {CHECKPOINT: "model.safetensors", ONNX: "model.onnx", INT8: "int8.json", SELF_TEST: "self_test.npz"}
+CHECKPOINT, ONNX, INT8, REFERENCE_CHECK = "checkpoint", "onnx", quantization.ROLE, reference_check.ROLE
+_FILES = {CHECKPOINT: "model.safetensors", ONNX: "model.onnx", INT8: "int8.json", REFERENCE_CHECK: "self_test.npz"}
 
 
 def write(
@@ -40,12 +40,12 @@ def write(
     half: bool = False,
     calibration: Sequence[UInt8Array] = (),
 ) -> list[parity.Row]:
-    """Export `network` into `folder`, named after it; the folder's old contents stay until all is made and checked.
+    """Export `network` into `folder`; the model is named after it. Old files stay until the new ones are checked.
 
-    buckets: (height, width) of the served tensors. frames: (H, W, 3) uint8 RGB pictures for the comparison.
-    metadata: kept in the checkpoint's header. half: store weights as float16; the export computes with these.
-    calibration: typical pictures, (H, W, 3) uint8 RGB, to measure int8 ranges on; none: the folder has no int8.
-    Returns the comparison's rows. Raises parity.ParityError on a breach, and then writes nothing.
+    buckets: (height, width) of the served tensors. frames: (H, W, 3) uint8 RGB images for the comparison.
+    metadata: stored in the checkpoint's header. half: store weights as float16; the export computes with these.
+    calibration: typical images, (H, W, 3) uint8 RGB, to measure int8 ranges on; empty: the folder has no int8.
+    Returns the comparison. Raises parity.ParityError when the export differs from PyTorch, and then writes nothing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
@@ -54,25 +54,26 @@ def write(
         stored = checkpoint.load(staging / _FILES[CHECKPOINT])
         rows = exporter.export(stored, staging / _FILES[ONNX], frames)
         if calibration:
-            ranges = int8_ranges.measure(onnx.load(staging / _FILES[ONNX]), calibration)
-            int8_ranges.write(staging / _FILES[INT8], ranges)
-        SelfTest.ask(OnnxRuntimeEngine(staging / _FILES[ONNX]), buckets[0]).save(staging / _FILES[SELF_TEST])
-        made = {role: file for role, file in _FILES.items() if (staging / file).is_file()}
-        files = {role: FileEntry.of(staging / file, staging) for role, file in made.items()}
+            ranges = int8_calibration.measure(onnx.load(staging / _FILES[ONNX]), calibration)
+            int8_calibration.write(staging / _FILES[INT8], ranges)
+        check = ReferenceCheck.from_reference(OnnxRuntimeEngine(staging / _FILES[ONNX]), buckets[0])
+        check.save(staging / _FILES[REFERENCE_CHECK])
+        names = {role: file for role, file in _FILES.items() if (staging / file).is_file()}
+        files = {role: FileEntry.of(staging / file, staging) for role, file in names.items()}
         manifest = _manifest(folder.name, stored, provenance, buckets, files, description, model_version)
         (staging / FILE_NAME).write_text(_json(manifest))
         folder.mkdir(exist_ok=True)
-        for file in (*made.values(), FILE_NAME):  # the manifest last: it vouches for the others
+        for file in (*names.values(), FILE_NAME):  # the manifest last: it has the hashes of the others
             shutil.move(staging / file, folder / file)
-        for role in _FILES.keys() - made.keys():
-            (folder / _FILES[role]).unlink(missing_ok=True)  # of the model that was here before
+        for role in _FILES.keys() - names.keys():
+            (folder / _FILES[role]).unlink(missing_ok=True)  # belongs to the previous model
     return rows
 
 
 def _json(manifest: Manifest) -> str:
     """Indented, but with each list of numbers on one line."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    return re.sub(r"\[\s*([\d.,\s-]+?)\s*\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+    return re.sub(r"\[\s*([\d.,\s-]+?)\s*\]", lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
 
 
 def _manifest(
@@ -85,7 +86,7 @@ def _manifest(
     model_version: str,
 ) -> Manifest:
     fields = asdict(network.architecture)
-    del fields["align_fa"], fields["align_cm"]  # the ablation's switches; serving reads the graph
+    del fields["align_fa"], fields["align_cm"]  # switches of the ablation, which the service does not need
     return Manifest(
         name=name,
         version=model_version,

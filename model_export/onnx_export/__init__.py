@@ -1,1 +1,1 @@
-"""Exact rewrites that make the network cheaper to run: one file each, with the algebra; the same numbers come out."""
+"""The network -> one portable ONNX file, compared with PyTorch before it is written."""

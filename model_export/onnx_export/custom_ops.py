@@ -1,12 +1,11 @@
-"""The domain `alignseg`: AlignFA's and AlignCM's aggregation as one node each, with an ONNX function as its body.
+"""The ONNX domain `alignseg`: AlignFA's and AlignCM's aggregation as one node each, with an ONNX function as its body.
 
-ONNX Runtime inlines the body; OpenVINO does not read it, so service/engines/openvino/custom_ops.py makes the nodes by
-conversion extensions; TensorRT imports a local function before it looks for a plugin, so dropping the body from the
-model makes the node the plugin.
+ONNX Runtime inlines the body. OpenVINO ignores it, so service/engines/openvino/custom_ops.py converts the nodes.
+TensorRT imports the body if there is one, and otherwise looks for a plugin of the node's name.
 
 AlignedAggregate(low (N, C, H, W), high (N, C, h, w), offsets (N, 4, H, W)) -> (N, C, H, W)
 AlignedContext(local (N, C, H, W), context (N, C, h, w), offsets (N, 2, H, W)) -> (N, C, H, W)
-Both carry the attribute `sampling`, "standard" or "published"; the body that a model holds is the one of its sampling.
+Both have the attribute `sampling`, "standard" or "published"; a model contains the bodies of its own sampling.
 """
 
 import torch
@@ -20,11 +19,11 @@ DOMAIN = "alignseg"
 AGGREGATE = "AlignedAggregate"
 CONTEXT = "AlignedContext"
 NODES = frozenset({AGGREGATE, CONTEXT})
-# 16 brought GridSample. From 20 on its mode is named "linear", which TensorRT's parser (to 11.1 at least) takes for
-# nearest in silence. 18 is what PyTorch's exporter writes.
+# GridSample exists from 16 on. From 20 on its mode is named "linear", which TensorRT's parser (up to 11.1 at least)
+# reads as nearest without a warning. 18 is what PyTorch's exporter writes.
 OPSET = 18
 
-# The raster of (H, W): -1 .. 1 along x and y, as alignseg/sampling.py makes it.
+# The grid positions of the (H, W) pixels, -1 .. 1 along x and y, as in alignseg/sampling.py.
 _RASTER = """
     zero = Constant <value = int64 {0}> ()
     one = Constant <value = int64 {1}> ()
@@ -55,7 +54,7 @@ _RASTER = """
     y = Reshape (y_of_row, to_column)
 """
 
-# `feature` moved by channels `first` to `first` + 1 of the offsets. _UNIT: grid units of an offset of one.
+# `feature` sampled at channels `first` and `first` + 1 of the offsets. _UNIT: an offset of one in grid units.
 _SAMPLE = """
     {feature}_split_axis = Constant <value = int64[1] {{1}}> ()
     {feature}_x_first = Constant <value = int64[1] {{{first}}}> ()
@@ -133,7 +132,7 @@ def _function(text: str) -> FunctionProto:
 
 
 class _Node(nn.Module):
-    """Stands for a module during the export and leaves one node of the domain in the graph."""
+    """Replaces a module during the export, which writes it as one node of the domain."""
 
     def __init__(self, op_type: str, sampling: Sampling) -> None:
         super().__init__()
@@ -152,8 +151,8 @@ class _Node(nn.Module):
         )
 
 
-def put_nodes_in_place(network: AlignSeg) -> None:
-    """Replace the weightless aggregation modules of `network`, which can then be exported but not run."""
+def replace_aggregations(network: AlignSeg) -> None:
+    """Replace the aggregation modules of `network`, which have no weights; it can then be exported but not run."""
     sampling = network.architecture.sampling
     network.align_cm.aggregate = _Node(CONTEXT, sampling)
     for align_fa in network.align_fa.values():
@@ -161,5 +160,5 @@ def put_nodes_in_place(network: AlignSeg) -> None:
 
 
 def attach_bodies(model: ModelProto, sampling: Sampling) -> None:
-    """Give the model the function bodies of its sampling."""
+    """Add the function bodies of this sampling to the model."""
     model.functions.extend([aggregate(sampling), context(sampling)])

@@ -1,4 +1,4 @@
-"""AlignSeg -> one portable ONNX, compared numerically with PyTorch before it is written."""
+"""AlignSeg -> one portable ONNX file, compared numerically with PyTorch before it is written."""
 
 import copy
 import logging
@@ -14,60 +14,61 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
 
 from model_export.alignseg import AlignSeg
-from model_export.files import replacing
 from model_export.onnx_export import custom_ops, parity
 from model_export.onnx_export.fp16_weights import store_exact_halves
 from model_export.onnx_export.merge_offset_generators import merge_generators
 from model_export.onnx_export.node_names import name_after_modules
 from model_export.onnx_export.serving_module import ServingModule
-from service.types import UInt8Array
-
-INPUT, CLASS_MAP, LOGITS = "pictures", "class_map", "logits"
+from service.files import atomic_replace
+from service.types import CLASS_MAP, LOGITS, PICTURES, UInt8Array
 
 
 def export(network: AlignSeg, path: Path, frames: Sequence[UInt8Array]) -> list[parity.Row]:
-    """Write `path`, if ONNX Runtime agrees with PyTorch on it; `path` is either whole or untouched.
+    """Export `network`, compare ONNX Runtime with PyTorch, and write `path` if they agree.
 
-    frames: pictures, (H, W, 3) uint8 RGB, that parity is measured on at several sizes, odd ones and batches included.
-    Returns the comparison's rows. Raises parity.ParityError, with the figures, on a breach.
+    frames: images, (H, W, 3) uint8 RGB, to compare on at several sizes, odd ones and batches included.
+    Returns the comparison. Raises parity.ParityError, with the comparison, when they do not agree; `path` then stays
+    as it was.
     """
     model = to_onnx(network)
     rows = parity.compare(ServingModule(network), parity.onnx_runtime(model), frames)
     parity.require(rows)
-    with replacing(path) as temporary:
+    with atomic_replace(path) as temporary:
         onnx.save(model, temporary)
     return rows
 
 
 def to_onnx(network: AlignSeg) -> ModelProto:
-    """Export without checking.
+    """Export without the comparison.
 
-    Input "pictures", (N, H, W, 3) uint8 RGB; outputs "class_map", (N, H, W) uint8, and the "logits" it comes from,
-    (N, num_classes, ~H/4, ~W/4) float32, which cost nothing and tell the confidence; N, H and W dynamic.
+    Input "pictures", (N, H, W, 3) uint8 RGB; outputs "class_map", (N, H, W) uint8, and "logits",
+    (N, num_classes, ~H/4, ~W/4) float32, from which the service computes a confidence. N, H and W are dynamic.
     """
     network = copy.deepcopy(network).eval()
     merge_generators(network)
-    custom_ops.put_nodes_in_place(network)
+    custom_ops.replace_aggregations(network)
     dynamic = torch.export.Dim.AUTO
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators are not used
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns without torchvision, which is not used
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's own deprecations, which a user can do nothing about
+        warnings.simplefilter("ignore")  # PyTorch's deprecations of its own code
         program = torch.onnx.export(
             ServingModule(network),
-            (torch.zeros(2, 97, 131, 3, dtype=torch.uint8),),  # any odd size: the result depends on none of it
+            (torch.zeros(2, 97, 131, 3, dtype=torch.uint8),),  # any odd size: the graph does not depend on it
             dynamo=True,
             opset_version=custom_ops.OPSET,
-            input_names=[INPUT],
+            input_names=[PICTURES],
             output_names=[CLASS_MAP, LOGITS],
             dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
             optimize=False,
             verbose=False,
         )
     if program is None:
-        raise RuntimeError("PyTorch's exporter returned no program")
+        raise RuntimeError(
+            "torch.onnx.export returned None, expected a program. Try the version of torch in pyproject.toml."
+        )
     _tidy(program.model)
     model = program.model_proto
-    name_after_modules(model, {INPUT: ("N", "H", "W")})
+    name_after_modules(model, {PICTURES: ("N", "H", "W")})
     custom_ops.attach_bodies(model, network.architecture.sampling)
     store_exact_halves(model)
     onnx.checker.check_model(model)
@@ -75,10 +76,10 @@ def to_onnx(network: AlignSeg) -> ModelProto:
 
 
 def _tidy(model: onnx_ir.Model) -> None:
-    """Fold the exporter's shape arithmetic, and no more.
+    """Fold the exporter's shape arithmetic, and nothing else.
 
-    Norms stay apart from convolutions: runtimes fold them by themselves, the graph shows the network as it is, and
-    its weights stay the checkpoint's own numbers.
+    Norms are not folded into convolutions: runtimes do that themselves, the graph shows the network's structure, and
+    the weights are exactly the checkpoint's.
     """
     fold_constants_ir(model)
     passes = onnx_ir.passes.Sequential(

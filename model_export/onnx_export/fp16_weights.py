@@ -1,4 +1,4 @@
-"""Weights that float16 holds exactly are stored as float16: half the file, the same numbers."""
+"""Stores weights that are exact in float16 as float16: half the file size, the same numbers."""
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -7,8 +7,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 def store_exact_halves(model: ModelProto) -> int:
     """Replace each such float32 matrix or kernel by a float16 one and a Cast, in place; runtimes fold the Cast on load.
 
-    Weights loaded from a checkpoint that was saved with half=True qualify; others stay as they are.
-    Returns how many were replaced.
+    These are the weights of a checkpoint that was saved with half=True. Returns how many were replaced.
     """
     casts = []
     for weight in model.graph.initializer:

@@ -1,4 +1,4 @@
-"""AlignFA's offset generators without the concatenation, two generators as one.
+"""Rewrites AlignFA's two offset generators as one, without the concatenation.
 
 A generator begins with a 1x1 convolution W over cat(low, up(high)). With W = [W_low W_high],
 
@@ -9,7 +9,7 @@ depend on the other's axis. So the half that reads `high` runs at high's own, sm
 concatenated. AlignFA's two generators read the same maps: their 1x1 convolutions become one of twice the outputs,
 their norms one, their 3x3 convolutions one with two groups.
 
-Weights are only rearranged, so those that float16 holds exactly stay so. For C channels, a pixel of `low` costs
+Weights are only rearranged, so those that are exact in float16 stay exact. For C channels, a pixel of `low` costs
 2 * C * 2C multiplications instead of 2 * 2C * C * 2; a pixel of `high`, of which there are fewer, as many more.
 """
 
@@ -24,7 +24,7 @@ from model_export.alignseg.sampling import upsample
 
 
 class MergedGenerators(nn.Module):
-    """What several OffsetGenerators compute in eval mode, their offsets one after the other."""
+    """Computes what several OffsetGenerators compute in eval mode, their offsets concatenated."""
 
     def __init__(self, generators: Sequence[OffsetGenerator], channels: int) -> None:
         super().__init__()
@@ -34,11 +34,11 @@ class MergedGenerators(nn.Module):
         self.norm = nn.BatchNorm2d(count * channels)
         self.activation = nn.LeakyReLU(0.01)
         self.to_offsets = nn.Conv2d(count * channels, 2 * count, 3, padding=1, groups=count, bias=False)
-        self._take_weights([generator.state_dict() for generator in generators], channels)
+        self._copy_weights([generator.state_dict() for generator in generators], channels)
         self.eval()
 
     @torch.no_grad()
-    def _take_weights(self, states: Sequence[dict[str, Tensor]], channels: int) -> None:
+    def _copy_weights(self, states: Sequence[dict[str, Tensor]], channels: int) -> None:
         self.from_low.weight.copy_(torch.cat([state["0.weight"][:, :channels] for state in states]))
         self.from_high.weight.copy_(torch.cat([state["0.weight"][:, channels:] for state in states]))
         self.to_offsets.weight.copy_(torch.cat([state["2.weight"] for state in states]))
@@ -67,12 +67,12 @@ class _MergedAlignFA(nn.Module):
 
 
 def merge_generators(network: AlignSeg) -> None:
-    """Rewrite `network` in place; it must be in eval mode and can't be trained or saved afterwards.
+    """Rewrite `network` in place. It can't be trained or saved afterwards.
 
-    Raises ValueError in training mode, whose norms depend on the batch.
+    Raises ValueError when it is in training mode, in which norms depend on the batch.
     """
     if network.training:
-        raise ValueError("a network in training mode can't be rewritten exactly; call eval() first")
+        raise ValueError("the network is in training mode, expected eval mode; call network.eval() first")
     for number, align_fa in network.align_fa.items():
         if isinstance(align_fa, AlignFA):
             network.align_fa[number] = _MergedAlignFA(align_fa, network.architecture.channels)

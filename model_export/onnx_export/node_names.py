@@ -1,4 +1,4 @@
-"""Names that a reader of the graph understands: each node and value is called after the module it belongs to."""
+"""Readable names in the graph: each node and value is named after the PyTorch module that it belongs to."""
 
 import ast
 from collections import Counter
@@ -9,15 +9,15 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def name_after_modules(model: ModelProto, dimensions: dict[str, tuple[str, ...]]) -> None:
-    """Rename in place, e.g. `backbone.stages.0.1.body.0/Conv`; inputs, outputs and weights keep their names.
+    """Rename nodes and values in place, e.g. to `backbone.stages.0.1.body.0/Conv`. Inputs and outputs keep their names.
 
-    dimensions: the symbolic dimensions of each graph input, by input name. The exporter's own notes are removed.
+    dimensions: names of the dynamic dimensions of each graph input, by input name. The exporter's metadata is removed.
     """
     kept = {value.name for value in (*model.graph.input, *model.graph.output)}
-    seen: Counter[str] = Counter()
+    uses: Counter[str] = Counter()
     renamed: dict[str, str] = {}
     for node in model.graph.node:
-        node.name = _unique(f"{_module(node)}/{node.op_type}", seen)
+        node.name = _unique(f"{_module(node)}/{node.op_type}", uses)
         for index, output in enumerate(node.output):
             if output not in kept:
                 renamed[output] = node.name + (f":{index}" if index else "")
@@ -36,9 +36,9 @@ def _module(node: NodeProto) -> str:
     return "shape"  # arithmetic on dynamic sizes belongs to no module
 
 
-def _unique(name: str, seen: Counter[str]) -> str:
-    seen[name] += 1
-    return name if seen[name] == 1 else f"{name}_{seen[name]}"
+def _unique(name: str, uses: Counter[str]) -> str:
+    uses[name] += 1
+    return name if uses[name] == 1 else f"{name}_{uses[name]}"
 
 
 def _apply(model: ModelProto, renamed: dict[str, str]) -> None:
@@ -61,7 +61,7 @@ def _name_dimensions(model: ModelProto, dimensions: dict[str, tuple[str, ...]]) 
         for value in model.graph.input
         for dim, name in zip(value.type.tensor_type.shape.dim, dimensions[value.name], strict=False)
     }
-    del model.graph.value_info[:]  # their sizes are formulas over the old symbols; runtimes infer them anew
+    del model.graph.value_info[:]  # their shapes use the old names; runtimes infer them again
     for value in model.graph.output:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in symbols:

@@ -1,4 +1,4 @@
-"""Pictures in, class maps out: all between is inside, so that no runtime can get the preprocessing wrong."""
+"""The module that is exported: images in, class maps out, with preprocessing and argmax inside the graph."""
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,16 @@ class ServingModule(nn.Module):
     def __init__(self, network: AlignSeg) -> None:
         super().__init__()
         if network.architecture.num_classes > 255:
-            raise ValueError(f"a uint8 class map holds 255 classes, the network has {network.architecture.num_classes}")
+            raise ValueError(
+                f"the network has {network.architecture.num_classes} classes, expected at most 255 (uint8 class maps)"
+            )
         self.network = network
         self.eval()
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """pictures: (N, H, W, 3) uint8 RGB.
 
-        Returns the class map, (N, H, W) uint8, and the logits it came from, (N, num_classes, ~H/4, ~W/4).
+        Returns the class map, (N, H, W) uint8, and the logits, (N, num_classes, ~H/4, ~W/4), before upsampling.
         """
         logits = self.network(self.network.normalise(pictures))
         full_size = upsample(logits, (pictures.shape[1], pictures.shape[2]))

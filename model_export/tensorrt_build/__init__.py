@@ -1,1 +1,1 @@
-"""ONNX to TensorRT engine."""
+"""The ONNX file -> a TensorRT engine. Nothing here imports PyTorch, except to export a checkpoint."""

@@ -1,4 +1,4 @@
-"""The portable ONNX -> what TensorRT is to build: its precision written in, its norms folded, its warp chosen."""
+"""The portable ONNX -> the ONNX for TensorRT: with its precision, folded norms, and plugins or function bodies."""
 
 import copy
 from collections.abc import Sequence
@@ -23,18 +23,20 @@ def prepare(
     warp: Warp,
     calibration: Sequence[UInt8Array] = (),
 ) -> ModelProto:
-    """A copy of `model`, as TensorRT wants it.
+    """A copy of `model` for TensorRT's parser.
 
-    precision: storage of the network between the normalised picture and the logits; both of these, positions and
-    the pooled means stay float32. warp: "plugin" drops the bodies of AlignedAggregate and AlignedContext, so that
-    TensorRT takes them for plugins; "gridsample" keeps them. "int8" and "fp8" are for convolutions, in fp16
-    surroundings; their ranges are measured on `calibration`, (H, W, 3) uint8 RGB pictures.
+    precision: storage type between the normalised image and the logits, which both stay float32, as do positions and
+        pooled means. "int8" and "fp8" apply to convolutions, with fp16 around them.
+    warp: "plugin" drops the bodies of AlignedAggregate and AlignedContext, so that TensorRT looks for plugins of these
+        names; "gridsample" keeps them.
+    calibration: (H, W, 3) uint8 RGB images to measure the ranges of int8 and fp8 on.
+    Raises PrecisionError when a weight does not fit the type.
     """
     prepared = copy.deepcopy(model)
-    _unfold_halves(prepared)
+    _restore_float32_weights(prepared)
     _cast_before_transpose(prepared)
     _fold_norms(prepared)
-    if precision == "int8" or precision == "fp8":  # noqa: PLR1714 - mypy narrows this form alone
+    if precision == "int8" or precision == "fp8":  # noqa: PLR1714 - mypy narrows only this form
         quantization.quantise(prepared, quantization.calibrate(prepared, calibration, precision), precision)
         precision = "fp16"
     write_precision(prepared, precision, in_half=custom_ops.NODES if warp == "plugin" else frozenset())
@@ -45,16 +47,16 @@ def prepare(
 
 
 def _call_plugins(model: ModelProto) -> None:
-    """TensorRT's parser takes a node without a body for the ahead-of-time plugin of this name and namespace."""
+    """For a node without a body, TensorRT's parser calls the ahead-of-time plugin of this name and namespace."""
     del model.functions[:]
     for node in model.graph.node:
         if node.domain == custom_ops.DOMAIN:
-            told = {"plugin_namespace": custom_ops.DOMAIN, "plugin_version": "1", "aot": 1}
-            node.attribute.extend(helper.make_attribute(key, value) for key, value in told.items())
+            attributes = {"plugin_namespace": custom_ops.DOMAIN, "plugin_version": "1", "aot": 1}
+            node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
 
 
-def _unfold_halves(model: ModelProto) -> None:
-    """Weights stored as float16 behind a Cast become float32 again: their storage is write_precision's to choose."""
+def _restore_float32_weights(model: ModelProto) -> None:
+    """Weights stored as float16 with a Cast become float32 again: write_precision chooses their storage type."""
     weights = {weight.name: weight for weight in model.graph.initializer}
     for node in [n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in weights]:
         stored = weights[node.input[0]]
@@ -65,21 +67,21 @@ def _unfold_halves(model: ModelProto) -> None:
 
 
 def _cast_before_transpose(model: ModelProto) -> None:
-    """TensorRT takes uint8 as an input and for nothing but a cast, so the cast comes before the transposition."""
-    (pictures,) = (value.name for value in model.graph.input)
-    transpose = next((n for n in model.graph.node if pictures in n.input and n.op_type == "Transpose"), None)
+    """TensorRT supports uint8 only as an input to a cast, so the cast must precede the transposition."""
+    (image,) = (value.name for value in model.graph.input)
+    transpose = next((n for n in model.graph.node if image in n.input and n.op_type == "Transpose"), None)
     if transpose is None:
         return
     cast = next(n for n in model.graph.node if n.op_type == "Cast" and transpose.output[0] in n.input)
     between, result = transpose.output[0], cast.output[0]
-    cast.input[:], cast.output[:] = [pictures], [between]
+    cast.input[:], cast.output[:] = [image], [between]
     transpose.input[:], transpose.output[:] = [between], [result]
     model.graph.node.remove(cast)
     model.graph.node.insert(list(model.graph.node).index(transpose), cast)
 
 
 def _fold_norms(model: ModelProto) -> None:
-    """Each BatchNormalization goes into the convolution before it, or becomes a product and a sum; in float32."""
+    """Fold each BatchNormalization into the convolution before it, or write it as a product and a sum; in float32."""
     weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
     producers = {output: node for node in model.graph.node for output in node.output}
     uses = [name for node in model.graph.node for name in node.input] + [value.name for value in model.graph.output]
@@ -101,7 +103,7 @@ Array = npt.NDArray[np.float32]
 
 
 def _scale_and_shift(norm: NodeProto, weights: dict[str, Array]) -> tuple[Array, Array]:
-    """Of x * scale + shift, which is what the norm computes; (C,) each."""
+    """The norm as x * scale + shift; (C,) each."""
     gamma, beta, mean, variance = (weights[name].astype(np.float64) for name in norm.input[1:5])
     epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
     scale = gamma / np.sqrt(variance + epsilon)

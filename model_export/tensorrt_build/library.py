@@ -1,16 +1,16 @@
 """TensorRT or TensorRT for RTX, whichever is installed: one API, two packages."""
 
-import importlib
 import logging
-import types
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from service.engines.tensorrt.library import MODULES, logger
+from service.engines.tensorrt.library import installed, logger
+from service.errors import EngineUnavailable
 from service.model_folder.engine_plan import Runtime
 
 log = logging.getLogger("alignseg.build")
-# An ONNX function is imported once for each of its calls, with the names of its nodes; they are told apart by layer.
+T = TypeVar("T")
+# TensorRT imports an ONNX function once for each call, with the same node names; it distinguishes them by layer.
 _HARMLESS: Final = ("already exists, the output tensors of this new instance",)
 
 
@@ -20,7 +20,7 @@ class NoTensorRTError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """trt: the module. errors: what it complained of so far; it reports failures there and returns None."""
+    """trt: the module. errors: the latest messages of its logger; its calls only return None or False."""
 
     trt: Any
     runtime: Runtime
@@ -32,11 +32,15 @@ class Library:
         """E.g. "11.4.0.106"."""
         return str(self.trt.__version__)
 
-    def require(self, made: Any, what: str) -> Any:
-        """`made`, unless it is None or False. Raises RuntimeError with what TensorRT said."""
-        if made is None or made is False:
-            raise RuntimeError(f"{self.runtime} {self.version} could not {what}:\n" + "\n".join(self.errors[-8:]))
-        return made
+    def require(self, result: T, action: str) -> T:
+        """Return `result`. Raises RuntimeError, with TensorRT's messages, when it is None or False.
+
+        action: what the call was to do, for the message.
+        """
+        if result is None or result is False:
+            reasons = "\n".join(self.errors[-8:]) or "TensorRT logged no reason"
+            raise RuntimeError(f"{self.runtime} {self.version} could not {action}:\n{reasons}")
+        return result
 
 
 def load(runtime: Runtime | None = None) -> Library:
@@ -44,24 +48,16 @@ def load(runtime: Runtime | None = None) -> Library:
 
     Raises NoTensorRTError.
     """
-    for candidate in (runtime,) if runtime else tuple(MODULES):
-        for name in MODULES[candidate]:
-            module = _import(name)
-            if module is not None:
-                errors: list[str] = []
-                return Library(module, candidate, logger(module, log, errors, _is_harmless), errors)
-    raise NoTensorRTError(
-        f"{runtime or 'neither tensorrt nor tensorrt_rtx'} is not installed. On a GPU machine: pip install "
-        "-e '.[export,tensorrt]'. Without a GPU, or for GeForce and RTX cards: pip install -e '.[export,rtx]'."
-    )
-
-
-def _import(name: str) -> types.ModuleType | None:
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        log.debug("no %s: %s", name, error)
-        return None
+        module, name = installed(runtime)
+    except EngineUnavailable:
+        raise NoTensorRTError(
+            f"{f'{runtime} is not' if runtime else 'neither tensorrt nor tensorrt_rtx is'} installed. On a GPU "
+            "machine: pip install -e '.[export,tensorrt]'. Without a GPU, or for GeForce and RTX cards: "
+            "pip install -e '.[export,rtx]'"
+        ) from None
+    errors: list[str] = []
+    return Library(module, name, logger(module, log, errors, _is_harmless), errors)
 
 
 def _is_harmless(message: str) -> bool:

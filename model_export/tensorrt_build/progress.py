@@ -1,4 +1,4 @@
-"""How far a TensorRT build is, and its end by Ctrl-C: minutes inside one call that otherwise says and hears nothing."""
+"""Progress of a TensorRT build, and Ctrl-C during it: a build is one call that takes minutes."""
 
 import signal
 import time
@@ -11,7 +11,7 @@ from typing import Any, Final
 from model_export.tensorrt_build.library import Library
 
 _EVERY_S: Final = 5.0
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -22,17 +22,17 @@ class _Phase:
 
 
 class Progress:
-    """What TensorRT told so far. Phases nest: one is a part of the step that its parent is at."""
+    """The phases that TensorRT has reported. They nest: a phase is part of its parent's current step."""
 
-    def __init__(self, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, report: Report, clock: Callable[[], float] = time.monotonic) -> None:
         self.stopped = False
-        self._say, self._clock = say, clock
-        self._began = self._said = clock()
+        self._report, self._clock = report, clock
+        self._began = self._reported = clock()
         self._open: list[_Phase] = []  # the outermost first
 
     @property
     def share(self) -> float:
-        """Of the whole build, 0..1."""
+        """How much of the whole build is done, 0..1."""
         share, width = 0.0, 1.0
         for phase in self._open:
             width /= max(1, phase.steps)
@@ -44,28 +44,28 @@ class Progress:
         self._open.append(_Phase(name, steps))
 
     def step(self, name: str, done: int) -> bool:
-        """One step of it is done, the number `done` from 0; whether to go on."""
+        """Step number `done`, counted from 0, is finished. Returns whether to continue the build."""
         phase = next((phase for phase in reversed(self._open) if phase.name == name), None)
         if phase is not None:
             phase.done = done + 1
-        self._tell()
+        self._report_sometimes()
         return not self.stopped
 
     def finish(self, name: str) -> None:
         """A phase ends."""
         self._open = [phase for phase in self._open if phase.name != name]
 
-    def _tell(self) -> None:
+    def _report_sometimes(self) -> None:
         now = self._clock()
-        if self._open and now - self._said >= _EVERY_S:
-            self._said = now
-            self._say(f"{100 * self.share:.0f} %, {now - self._began:.0f} s: {self._open[-1].name.lower()}")
+        if self._open and now - self._reported >= _EVERY_S:
+            self._reported = now
+            self._report(f"{100 * self.share:.0f} %, {now - self._began:.0f} s: {self._open[-1].name.lower()}")
 
 
 @contextmanager
-def following(library: Library, config: Any, say: Say) -> Iterator[None]:
-    """Have the build with `config` tell its progress. Ctrl-C ends it, and then raises KeyboardInterrupt."""
-    progress = Progress(say)
+def report_progress(library: Library, config: Any, report: Report) -> Iterator[None]:
+    """Report the build with `config` every five seconds. Ctrl-C stops it and raises KeyboardInterrupt."""
+    progress = Progress(report)
 
     def stop(number: int, frame: FrameType | None) -> None:
         progress.stopped = True
@@ -79,7 +79,7 @@ def following(library: Library, config: Any, say: Say) -> Iterator[None]:
             raise
     finally:
         signal.signal(signal.SIGINT, before)
-        del monitor  # it had to outlive the build
+        del monitor  # must not be freed before the build ends
     if progress.stopped:
         raise KeyboardInterrupt
 

@@ -1,7 +1,6 @@
 """What an engine is built from: a model folder, an ONNX file or a checkpoint."""
 
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from service.model_folder import manifest as manifests
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An ONNX file, the folder that its engines go into, and the (height, width) sizes to build for."""
+    """An ONNX file, the model folder to put engines into, and the (height, width) buckets to build for."""
 
     onnx: Path
     folder: Path
@@ -24,52 +23,48 @@ class Source:
 
 
 def find(path: Path, buckets: Sequence[tuple[int, int]] | None) -> Source:
-    """A model folder's ONNX, its hash verified; an ONNX file; or a checkpoint, which is exported beside itself first.
+    """The ONNX file of a model folder, with its hash verified; an ONNX file; or a checkpoint, exported beside itself.
 
-    Raises ManifestError or FileNotFoundError.
+    buckets: (height, width); None: those of the model folder, or the export's defaults.
+    Raises ManifestError, CheckpointError, ParityError or FileNotFoundError.
     """
     if path.is_dir():
         manifest = manifests.load(path)
         return Source(manifests.verified_file(path, manifest, "onnx"), path, tuple(buckets or manifest.input.buckets))
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is neither a model folder nor a file. Make one with: alignseg export")
-    model = path if path.suffix == ".onnx" else _exported(path)
+        raise FileNotFoundError(
+            f"{path} does not exist; expected a model folder, an ONNX file or a checkpoint. "
+            "Create a model folder with `alignseg export`."
+        )
+    model = path if path.suffix == ".onnx" else _export(path)
     return Source(model, path.parent, tuple(buckets or export.DEFAULT_BUCKETS))
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """The model, and the sha256 of the very bytes that it was made of: a file may be exchanged while one builds."""
+class LoadedModel:
+    """A model, and the sha256 of the bytes that it was read from: the file may be replaced during a build."""
 
     model: ModelProto
     sha256: str
 
 
-def read(path: Path) -> Loaded:
+def read(path: Path) -> LoadedModel:
     """Read an ONNX file once."""
     content = path.read_bytes()
-    return Loaded(onnx.load_model_from_string(content), hashlib.sha256(content).hexdigest())
+    return LoadedModel(onnx.load_model_from_string(content), hashlib.sha256(content).hexdigest())
 
 
 def num_classes(model: ModelProto) -> int:
-    """From the kernel of the last convolution: the head's 1x1, (num_classes, channels, 1, 1)."""
+    """From the kernel of the last convolution, the head's 1x1: (num_classes, channels, 1, 1)."""
     graph = model.graph
     dims = {weight.name.removesuffix(".half"): weight.dims for weight in graph.initializer}
     last = [node for node in graph.node if node.op_type == "Conv"][-1]
     return int(dims[last.input[1]][0])
 
 
-def size(text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH, as typed. Raises ValueError."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise ValueError(f"got {text!r}, expected HEIGHTxWIDTH, e.g. 360x480")
-    return int(match[1]), int(match[2])
-
-
-def _exported(checkpoint_path: Path) -> Path:
-    from model_export.checkpoints import checkpoint  # noqa: PLC0415 - PyTorch only for checkpoints
-    from model_export.onnx_export import exporter, parity  # noqa: PLC0415 - PyTorch only for checkpoints
+def _export(checkpoint_path: Path) -> Path:
+    from model_export.checkpoints import checkpoint  # noqa: PLC0415 - only checkpoints need PyTorch
+    from model_export.onnx_export import exporter, parity  # noqa: PLC0415 - only checkpoints need PyTorch
 
     path = checkpoint_path.with_suffix(".onnx")
     rows = exporter.export(checkpoint.load(checkpoint_path), path, export.read_frames(None))

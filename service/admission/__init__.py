@@ -1,1 +1,1 @@
-"""Which requests are accepted: by count, bytes, pixels and latency."""
+"""Which requests are admitted: by count, bytes, latency and pixels."""

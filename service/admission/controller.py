@@ -1,90 +1,45 @@
-"""Who may come in: bounded by number, by bytes and by time, with an honest word to the others about when to come back.
+"""Decides which requests are admitted: by count, by bytes, and by the time that the admitted work will take.
 
-While everybody finds a place, all are served, a burst too. Once somebody has to be turned away anyway, there is more
-work than capacity, and a long queue would only make every answer late: then so many places remain as are worked off
-within `quick_s`, but never fewer than keep every stage busy. So goodput stays near capacity at any overload.
-
-A slow upload holds a place and its bytes, but is no work: counted as such it would look like a slow engine. One that
-has stalled holds them only as long as nobody else wants them: a newcomer who finds no place, or no room for its bytes,
-is given those of the upload that stalled first. Else a few connections that send nothing could keep the house shut.
-Used on the event loop alone, so it needs no lock.
+As long as all requests fit, all are admitted, also a burst. Once one has to be rejected, there is more work than
+capacity, and a long queue would only delay every response. From then on, until no request has been rejected for a
+second, only as many are admitted as are completed within `overload_latency_s`, but never fewer than keep every stage
+busy. So goodput stays near capacity at any overload. Used on the event loop only, so it needs no lock.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final
 
+from service.admission.stalled_uploads import Permit, Uploads
 from service.admission.throughput import ThroughputMeter
 from service.errors import NotReady, Overloaded, RequestError
 
 CLOSED: Final = "closed"
-_CROWDED_S: Final = 1.0  # without a refusal, after which the crowd is over
-SLOWEST_BYTES_S: Final = 8000  # an upload below that has stalled; 64 kbit/s, ISDN's
-PATIENCE_S: Final = 1.0  # how long it may pause, the time before its first byte included
+_OVERLOAD_ENDS_S: Final = 1.0  # after the last rejection
+_RETRY: Final = "Retry after the delay in Retry-After."
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """count: requests in the house, uploads included. bytes: of their bodies, as announced.
+    """Limits of the AdmissionController.
 
-    quick_s: how long all accepted work may take while others are turned away.
-    busy: so many places keep every stage of the road busy.
+    count: requests in flight, uploads included. bytes: announced bytes of all their bodies.
+    overload_latency_s: seconds that the admitted work may take while other requests are rejected.
+    min_active: the limit on active requests never falls below this; it keeps every stage busy.
     """
 
     count: int
     bytes: int = 2**63
-    quick_s: float = 0.05
-    busy: int = 1
-
-
-class Permit:
-    """One place in the house. Released once, when the work ends; not when its client stops waiting.
-
-    size: bytes announced. arrived: bytes that came. stalls_at: when, on the clock, its upload has stalled unless more
-    comes; a byte puts that off by the time it may take at SLOWEST_BYTES_S, so one now and then does not help.
-    on_preempted: called when the place was given to somebody else.
-    """
-
-    def __init__(self, admission: "AdmissionController", size: int, now: float) -> None:
-        self.size = size
-        self.arrived = 0
-        self.entered = now
-        self.stalls_at = now + PATIENCE_S
-        self.on_preempted: Callable[[], object] = lambda: None
-        self.preempted = False
-        self._admission: AdmissionController | None = admission
-
-    def received(self, size: int) -> None:
-        """So many bytes more have come."""
-        if self._admission is not None:
-            now = self._admission.clock()
-            self.arrived += size
-            self.stalls_at = min(max(self.stalls_at, now) + size / SLOWEST_BYTES_S, now + PATIENCE_S)
-
-    def preempt(self) -> None:
-        """Give the place to somebody else: its upload has stalled."""
-        self.preempted = True
-        self.release()
-        self.on_preempted()
-
-    def body_read(self) -> None:
-        """The upload is over: from here on it is work."""
-        if self._admission is not None:
-            self._admission.uploaded(self)
-
-    def release(self, *_: object) -> None:
-        """Give the place back. Idempotent; takes any arguments so that it can be a done-callback."""
-        admission, self._admission = self._admission, None
-        if admission is not None:
-            admission.left(self)
+    overload_latency_s: float = 0.05
+    min_active: int = 1
 
 
 class AdmissionController:
-    """Counts the places taken and measures how fast they become free.
+    """Counts admitted requests and measures how fast they are completed.
 
-    in_flight: all that is in the house. work: without slow uploads.
+    in_flight: admitted requests. bytes: announced bytes of their bodies.
+    closed_because: why no request is admitted any more; None while some are.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,145 +48,137 @@ class AdmissionController:
         self.bytes = 0
         self.closed_because: str | None = None
         self.clock = clock
-        self._rate = ThroughputMeter(clock)
-        self._uploading: dict[Permit, None] = {}  # in order of arrival, slow ones taken out
-        self._slow: set[Permit] = set()
-        self._refused_at = float("-inf")
+        self._throughput = ThroughputMeter(clock)
+        self._uploads = Uploads()
+        self._last_rejection = float("-inf")
 
     @property
-    def work(self) -> int:
-        """Requests that ask for the engine and the codecs, or will within a moment."""
-        return self.in_flight - len(self._slow)
+    def active(self) -> int:
+        """Requests that use the engine or the codecs, or soon will: all but slow uploads."""
+        return self.in_flight - self._uploads.slow
 
-    def enter(self, size: int = 0, deadline: float = float("inf")) -> Permit:
-        """Take a place, if need be that of a stalled upload.
+    @property
+    def may_reject(self) -> bool:
+        """False when no request can be rejected now, so that asking is unnecessary."""
+        return self.in_flight > 0 or self.closed_because is not None
 
-        size: bytes of the body. deadline: on the clock. Raises Overloaded, or NotReady when the house is closed.
+    def acquire(self, size: int = 0, deadline: float = float("inf")) -> Permit:
+        """Admit a request, if necessary into the slot of a stalled upload.
+
+        size: announced bytes of the body. deadline: on the clock. Raises Overloaded, or NotReady when closed.
         """
-        if (refusal := self.refusal(size, deadline)) is not None:
-            raise refusal
-        for stalled in self._in_the_way(size, self.clock())[1]:
+        if (error := self.rejection(size, deadline)) is not None:
+            raise error
+        for stalled in self._find_room(size, self.clock())[1]:
             stalled.preempt()
         permit = Permit(self, size, self.clock())
-        self._rate.begins(self.work)
-        self._uploading[permit] = None
+        self._throughput.started(self.active)
+        self._uploads.add(permit)
         self.in_flight += 1
         self.bytes += size
         return permit
 
-    def refusal(self, size: int = 0, deadline: float = float("inf")) -> RequestError | None:
-        """Why such a request can't come in now; None when it can."""
-        if (what := self.rejection_reason(size)) is not None:
-            return self.refused(what, size)
-        if (late := self._too_late(deadline, self.clock())) is not None:
-            return Overloaded(f"{late} Come back after Retry-After.", self.estimated_drain_s(), "deadline")
+    def rejection(self, size: int = 0, deadline: float = float("inf")) -> RequestError | None:
+        """Return the error for a request that cannot be admitted now, or None. Admits nothing."""
+        if (reason := self.rejection_reason(size)) is not None:
+            return self.rejection_error(reason, size)
+        if (message := self._misses_deadline(deadline, self.clock())) is not None:
+            return Overloaded(message, self.estimated_drain_s(), "deadline")
         return None
 
-    def refused(self, what: str, size: int) -> RequestError:
-        """The words for what `rejection_reason` said of a request of that size."""
-        if what == CLOSED:
-            return NotReady(f"{self.closed_because}; send the request to another replica, or come back.")
-        return Overloaded(f"{self._told(what, size)} Come back after Retry-After.", self.estimated_drain_s(), what)
-
     def rejection_reason(self, size: int) -> str | None:
-        """CLOSED, or what there is too much of for one more (see Overloaded); None: come in. Cheap: asked in floods."""
+        """Return CLOSED or the exceeded limit (see Overloaded.what); None if the request fits.
+
+        Cheap: called for every request during overload.
+        """
         if self.closed_because is not None:
             return CLOSED
         now = self.clock()
-        what = self._too_much(size, now)
-        if what is not None:  # one that is only in a hurry says nothing about the crowd
-            self._refused_at = now
-        return what
+        reason = self._exceeded_limit(size, now)
+        if reason is not None:  # a rejection for a short deadline is not counted: it does not indicate overload
+            self._last_rejection = now
+        return reason
 
-    @property
-    def may_refuse(self) -> bool:
-        """False for an empty house: that refuses nobody, and need not be asked."""
-        return self.in_flight > 0 or self.closed_because is not None
+    def rejection_error(self, reason: str, size: int) -> RequestError:
+        """Return the error for what `rejection_reason` returned for a request of `size` bytes."""
+        if reason == CLOSED:
+            return NotReady(f"Not accepting requests: {self.closed_because}. Send the request to another replica.")
+        return Overloaded(
+            f"Server overloaded: {self._explain(reason, size)} {_RETRY}", self.estimated_drain_s(), reason
+        )
 
     def close(self, because: str) -> None:
-        """Let nobody in any more."""
+        """Admit no more requests."""
         self.closed_because = because
 
     def preempt_stalled(self) -> None:
-        """Wait for no upload that has stalled: the house is to be left."""
-        for stalled in self._stalled(self.clock()):
+        """Preempt every stalled upload: a draining server does not wait for them."""
+        for stalled in self._uploads.stalled(self.clock()):
             stalled.preempt()
 
     def estimated_drain_s(self) -> float:
-        """Seconds until all work that is in the house now is done, from the measured rate."""
-        return self._rate.seconds_for(self.work)
+        """Return the estimated seconds until all active requests are completed, from the measured throughput."""
+        return self._throughput.seconds_for(self.active)
 
-    def places(self) -> int:
-        """How much work is taken at the moment."""
+    def limit(self) -> int:
+        """Return how many active requests are admitted at the moment."""
         limits = self.limits
-        if self.clock() - self._refused_at > _CROWDED_S or not self._rate.known:
+        if self.clock() - self._last_rejection > _OVERLOAD_ENDS_S or not self._throughput.known:
             return limits.count
-        return min(limits.count, max(limits.busy, int(limits.quick_s * self._rate.per_second)))
+        return min(limits.count, max(limits.min_active, int(limits.overload_latency_s * self._throughput.per_second)))
 
-    def _too_much(self, size: int, now: float) -> str | None:
-        if (what := self._in_the_way(size, now)[0]) is not None:
-            return what
-        self._set_slow_aside(now)
-        return "time" if self.work >= self.places() else None
-
-    def _in_the_way(self, size: int, now: float) -> tuple[str | None, list[Permit]]:
-        """What there is too much of, "count" or "bytes"; None when it fits once these stalled uploads are gone."""
-        count, taken, leaving = self.in_flight, self.bytes, list[Permit]()
-        what = self._too_full(count, taken, size)
-        for stalled in self._stalled(now) if what is not None else ():
-            leaving.append(stalled)
-            count, taken = count - 1, taken - stalled.size
-            if self._too_full(count, taken, size) is None:
-                return None, leaving
-        return what, []
-
-    def _too_full(self, count: int, taken: int, size: int) -> str | None:
-        if count >= self.limits.count:
-            return "count"
-        return "bytes" if taken + size > self.limits.bytes and count else None
-
-    def _stalled(self, now: float) -> list[Permit]:
-        """Uploads that have stalled, the longest first."""
-        uploading = chain(self._slow, self._uploading)
-        return sorted((permit for permit in uploading if permit.stalls_at < now), key=lambda permit: permit.stalls_at)
-
-    def _told(self, what: str, size: int) -> str:
-        limits = self.limits
-        if what == "count":
-            return (
-                f"{self.in_flight} requests are in flight, at most {limits.count} are taken (ALIGNSEG_MAX_IN_FLIGHT)."
-            )
-        if what == "bytes":
-            return (
-                f"{self.bytes} bytes are in flight and {size} more announced (or the most that is taken, where no "
-                f"Content-Length is given); at most {limits.bytes} fit (ALIGNSEG_MAX_BYTES_IN_FLIGHT)."
-            )
-        return f"{self.work} requests are at work, {self.places()} are what can be answered quickly."
-
-    def _too_late(self, deadline: float, now: float) -> str | None:
-        if not self.work or deadline == float("inf") or not self._rate.known:
-            return None  # an idle house tries
-        wait_s, left_s = self._rate.seconds_for(self.work + 1), deadline - now
-        if wait_s <= left_s:
-            return None
-        return f"the answer is due in {left_s:.3f} s but would take about {wait_s:.3f} s."
-
-    def _set_slow_aside(self, now: float) -> None:
-        while self._uploading and now - (oldest := next(iter(self._uploading))).entered > self.limits.quick_s:
-            del self._uploading[oldest]
-            self._slow.add(oldest)
-
-    def uploaded(self, permit: Permit) -> None:
+    def upload_finished(self, permit: Permit) -> None:
         """Called by the permit."""
-        self._uploading.pop(permit, None)
-        if permit in self._slow:
-            self._rate.begins(self.work)
-            self._slow.remove(permit)
+        if self._uploads.is_slow(permit):
+            self._throughput.started(self.active)
+        self._uploads.discard(permit)
 
-    def left(self, permit: Permit) -> None:
+    def released(self, permit: Permit) -> None:
         """Called by the permit."""
-        self._rate.done(was_work=permit not in self._slow and permit not in self._uploading)
-        self._uploading.pop(permit, None)
-        self._slow.discard(permit)
+        self._throughput.finished(was_active=not self._uploads.discard(permit))
         self.in_flight -= 1
         self.bytes -= permit.size
+
+    def _exceeded_limit(self, size: int, now: float) -> str | None:
+        if (reason := self._find_room(size, now)[0]) is not None:
+            return reason
+        self._uploads.mark_slow(now, self.limits.overload_latency_s)
+        return "time" if self.active >= self.limit() else None
+
+    def _find_room(self, size: int, now: float) -> tuple[str | None, list[Permit]]:
+        """Return "count" or "bytes" for a request that does not fit; else None and the uploads to preempt for it."""
+        in_flight, total_bytes, stalled = self.in_flight, self.bytes, list[Permit]()
+        reason = self._full(in_flight, total_bytes, size)
+        for permit in self._uploads.stalled(now) if reason is not None else ():
+            stalled.append(permit)
+            in_flight, total_bytes = in_flight - 1, total_bytes - permit.size
+            if self._full(in_flight, total_bytes, size) is None:
+                return None, stalled
+        return reason, []
+
+    def _full(self, in_flight: int, total_bytes: int, size: int) -> str | None:
+        if in_flight >= self.limits.count:
+            return "count"
+        return "bytes" if total_bytes + size > self.limits.bytes and in_flight else None  # one body always fits
+
+    def _explain(self, reason: str, size: int) -> str:
+        limits = self.limits
+        if reason == "count":
+            return f"{self.in_flight} requests in flight, limit {limits.count} (ALIGNSEG_MAX_IN_FLIGHT)."
+        if reason == "bytes":
+            return (
+                f"{self.bytes} bytes in flight, {size} more announced, limit {limits.bytes} "
+                "(ALIGNSEG_MAX_BYTES_IN_FLIGHT). A body without Content-Length counts as ALIGNSEG_MAX_BODY_BYTES."
+            )
+        return f"{self.active} active requests, limit {self.limit()}."
+
+    def _misses_deadline(self, deadline: float, now: float) -> str | None:
+        if not self.active or deadline == float("inf") or not self._throughput.known:
+            return None  # an idle server tries any deadline
+        needed_s, left_s = self._throughput.seconds_for(self.active + 1), deadline - now
+        if needed_s <= left_s:
+            return None
+        return (
+            f"The response is due in {left_s:.3f} s but would take about {needed_s:.3f} s. "
+            f"{_RETRY} Or raise X-Request-Timeout-Ms."
+        )

@@ -1,4 +1,4 @@
-"""Decoded pixels in the house: what memory is really spent on, and known only once a picture's header has been read."""
+"""Limits the decoded pixels in memory: most of a request's memory, and unknown until the image header is read."""
 
 import threading
 from collections.abc import Callable, Generator
@@ -10,37 +10,41 @@ ReservePixels = Callable[[int], None]
 
 
 class PixelBudget:
-    """Bounds the pixels of all pictures that are decoded at one time. Safe in threads: decoders ask it."""
+    """Limits the pixels of all images that are decoded at one time. Thread-safe: decoder threads reserve.
+
+    limit: pixels. reserved: pixels at the moment. retry_after_s: called for the Retry-After of a rejection.
+    """
 
     def __init__(self, limit: int, retry_after_s: Callable[[], float]) -> None:
         self.limit = limit
-        self.taken = 0
+        self.reserved = 0
         self._retry_after_s = retry_after_s
         self._lock = threading.Lock()
 
     @contextmanager
-    def share(self) -> Generator[ReservePixels, None, None]:
-        """Hands out a function that takes pixels, or raises Overloaded; they are given back on the way out."""
-        mine = 0
+    def reservation(self) -> Generator[ReservePixels, None, None]:
+        """Yield a function that reserves pixels or raises Overloaded; on exit all that it reserved is released."""
+        total = 0
 
-        def take(pixels: int) -> None:
-            nonlocal mine
-            self._take(pixels)
-            mine += pixels
+        def reserve(pixels: int) -> None:
+            nonlocal total
+            self._reserve(pixels)
+            total += pixels
 
         try:
-            yield take
+            yield reserve
         finally:
             with self._lock:
-                self.taken -= mine
+                self.reserved -= total
 
-    def _take(self, pixels: int) -> None:
+    def _reserve(self, pixels: int) -> None:
         with self._lock:
-            if self.taken and self.taken + pixels > self.limit:  # a single picture always fits: max_pixels bounds it
+            # A single image always fits: ALIGNSEG_MAX_PIXELS limits it.
+            if self.reserved and self.reserved + pixels > self.limit:
                 raise Overloaded(
-                    f"{self.taken} pixels are decoded at the moment and this picture has {pixels}; "
-                    f"at most {self.limit} fit (ALIGNSEG_MAX_PIXELS_IN_FLIGHT). Come back after Retry-After.",
+                    f"Server overloaded: {self.reserved} decoded pixels in memory, {pixels} more in this image, limit "
+                    f"{self.limit} (ALIGNSEG_MAX_PIXELS_IN_FLIGHT). Retry after the delay in Retry-After.",
                     self._retry_after_s(),
                     "pixels",
                 )
-            self.taken += pixels
+            self.reserved += pixels

@@ -1,21 +1,21 @@
-"""How fast work is done, measured while there is any."""
+"""Measures how many requests per second the server completes. Idle time is not counted."""
 
 import time
 from collections.abc import Callable
 from typing import Final
 
-_MEMORY: Final = 0.98  # what was done 50 places ago counts a third
-_UNKNOWN_S: Final = 1.0  # said before anything has been measured
+_DECAY: Final = 0.98  # a request completed 50 requests ago has a third of the weight of the latest
+_UNKNOWN_S: Final = 1.0  # the estimate before anything has been measured
 
 
 class ThroughputMeter:
-    """Places that become free per second, idle time left out."""
+    """Completed requests per second, from exponentially decaying sums."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._mark = 0.0  # when a place last became free, or the house ceased to be empty
-        self._busy_s = 0.0  # decaying sums: seconds that ...
-        self._freed = 0.0  # ... this many places took to become free
+        self._last_event = 0.0  # when a request last completed, or when the server stopped being idle
+        self._busy_s = 0.0  # decaying sum: the seconds in which ...
+        self._completed = 0.0  # ... this many requests were completed
 
     @property
     def known(self) -> bool:
@@ -24,25 +24,28 @@ class ThroughputMeter:
 
     @property
     def per_second(self) -> float:
-        """Places a second."""
-        return self._freed / self._busy_s
+        """Completed requests per second. Only valid when `known`."""
+        return self._completed / self._busy_s
 
-    def begins(self, work_before: int) -> None:
-        """One more piece of work."""
-        if work_before == 0:
-            self._mark = self._clock()
+    def started(self, active_before: int) -> None:
+        """Record the start of a request. active_before: active requests before it."""
+        if active_before == 0:
+            self._last_event = self._clock()
 
-    def done(self, *, was_work: bool) -> None:
-        """A piece of work is done, or (was_work False) only gone."""
+    def finished(self, *, was_active: bool) -> None:
+        """Record the end of a request. was_active: False for an upload that never became work; it is not counted."""
         now = self._clock()
-        if was_work:
-            # Sums rather than a mean of intervals: a batch frees its places in one burst.
-            self._busy_s = _MEMORY * self._busy_s + (now - self._mark)
-            self._freed = _MEMORY * self._freed + 1.0
-            self._mark = now
+        if was_active:
+            # Sums instead of a mean of intervals: all requests of a batch complete at the same moment.
+            self._busy_s = _DECAY * self._busy_s + (now - self._last_event)
+            self._completed = _DECAY * self._completed + 1.0
+            self._last_event = now
 
-    def seconds_for(self, work: int) -> float:
-        """How long `work` places take; when nothing has moved for longer than that, as long again."""
-        if not work:
+    def seconds_for(self, requests: int) -> float:
+        """Return the estimated seconds until `requests` requests are completed.
+
+        When nothing has completed for longer than the estimate, the estimate is that time.
+        """
+        if not requests:
             return 0.0
-        return max(work / self.per_second, self._clock() - self._mark) if self.known else _UNKNOWN_S
+        return max(requests / self.per_second, self._clock() - self._last_event) if self.known else _UNKNOWN_S

@@ -1,1 +1,1 @@
-"""The queue before the engines: batches of one shape, cut late; one bad image fails alone."""
+"""The queue before the engines: batches of one shape, formed when an engine is free; a bad image fails alone."""

@@ -1,7 +1,8 @@
-"""Pictures in, batches to the engines, answers out. Knows no HTTP, no image formats and no device library.
+"""Forms batches from submitted images and runs them on the engines. Independent of HTTP, image formats and devices.
 
-A thread owns each engine, one a GPU; all take from one queue. Whenever one is free it cuts a batch from what waits at
-that moment, so batches grow with the load and nobody waits for a timer. How many may wait is admission's business.
+Each engine, one per GPU, has a thread; all threads take from one queue. A thread whose engine is free takes a batch
+from what is queued at that moment, so batches grow with the load and no image waits for a timer. Admission limits the
+length of the queue.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.batching.fault_isolation import FaultIsolatingEngine, OnCall, Outcome
-from service.batching.queue import BatchQueue, Inferred, QueuedImage
+from service.batching.queue import BatchQueue, InferenceResult, QueuedImage
 from service.errors import DeadlineExceeded, DeviceLost, EngineError, NotReady
 from service.types import Engine, UInt8Array
 
@@ -22,17 +23,17 @@ log = logging.getLogger("alignseg.batcher")
 
 @dataclass(eq=False, slots=True)
 class _Worker:
-    """An engine and the thread that owns it. busy_since: when the call that it is in now began."""
+    """An engine and the thread that owns it. busy_since: start of the engine call in progress, on the clock."""
 
     number: int
     engine: Engine
-    attempts: FaultIsolatingEngine
+    isolated: FaultIsolatingEngine
     busy_since: float | None = None
     ended: bool = False
 
 
 class Batcher:
-    """The queue in front of the engines of one model, each on a device of its own."""
+    """The queue in front of the engines of one model, each engine on its own device."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class Batcher:
     ) -> None:
         self._delay_s = max_queue_delay_s
         self._clock = clock
-        self._waiting = BatchQueue()
+        self._queue = BatchQueue()
         self._draining = False
         self._changed = threading.Condition()
         self._workers = [_Worker(n, engine, FaultIsolatingEngine(engine, on_call)) for n, engine in enumerate(engines)]
@@ -57,38 +58,38 @@ class Batcher:
 
     @property
     def runtime(self) -> str:
-        """The engines' names, each once."""
+        """The engines' names, without duplicates."""
         return ", ".join(dict.fromkeys(worker.engine.name for worker in self._workers))
 
     @property
     def has_confidence(self) -> bool:
-        """Whether all engines can tell it."""
+        """Whether all engines have a confidence output."""
         return all(worker.engine.has_confidence for worker in self._workers)
 
     @property
     def total_batch_size(self) -> int:
-        """How many pictures all engines take at once."""
+        """The sum of all engines' largest batches."""
         return sum(worker.engine.max_batch for worker in self._workers)
 
     @property
-    def working(self) -> list[int]:
-        """The engines that are not lost, by their place among those given."""
-        return [worker.number for worker in self._workers if worker.attempts.lost is None]
+    def healthy(self) -> list[int]:
+        """Indices of the engines that are not lost."""
+        return [worker.number for worker in self._workers if worker.isolated.lost is None]
 
     @property
     def lost(self) -> DeviceLost | None:
-        """Why all engines are gone for good, if they are: only a new process helps."""
-        return None if self.working else self._workers[-1].attempts.lost
+        """The error, once all engines are lost and only a process restart helps; else None."""
+        return None if self.healthy else self._workers[-1].isolated.lost
 
     @property
     def last_error(self) -> EngineError | None:
-        """What the latest inference of an engine failed with; None once each that is not lost works again."""
-        errors = (self._workers[number].attempts.last_error for number in self.working)
+        """The latest engine call's error; None once the latest call of every healthy engine succeeded."""
+        errors = (self._workers[number].isolated.last_error for number in self.healthy)
         return next((error for error in errors if error is not None), self.lost)
 
     @property
     def busy_since(self) -> float | None:
-        """When the longest of the calls that engines are in now began, on `clock`."""
+        """Start of the longest engine call in progress, on the clock; None if all engines are idle."""
         return min((since for worker in self._workers if (since := worker.busy_since) is not None), default=None)
 
     async def submit(
@@ -97,27 +98,27 @@ class Batcher:
         deadline: float = float("inf"),
         with_confidence: bool = False,
         worker: int | None = None,
-    ) -> Inferred:
-        """Wait for the class map of one picture.
+    ) -> InferenceResult:
+        """Queue one image and return its class map.
 
-        pixels: (H, W, 3) uint8 RGB, C-contiguous. deadline: on `clock`; past it the picture is not computed.
-        with_confidence: only for engines that have it. worker: the engine that is to do it; None: whichever is free.
-        Raises EngineError, DeadlineExceeded or NotReady. When cancelled it leaves the queue at once, or, if
-        the engine has it already, ends when the engine is done with it.
+        pixels: (H, W, 3) uint8 RGB, C-contiguous. deadline: on the clock; after it the image is not computed.
+        with_confidence: only if all engines have it. worker: index of the engine to use; None: any.
+        Raises EngineError, DeadlineExceeded or NotReady. When cancelled, the image leaves the queue at once; if an
+        engine is computing it already, this ends when the engine has finished.
         """
-        answer = asyncio.get_running_loop().create_future()
-        item = QueuedImage(pixels, with_confidence, worker, self._clock(), deadline, answer)
-        self._enqueue(item)
+        result = asyncio.get_running_loop().create_future()
+        image = QueuedImage(pixels, with_confidence, worker, self._clock(), deadline, result)
+        self._enqueue(image)
         try:
-            return await asyncio.shield(item.answer)
+            return await asyncio.shield(result)
         except asyncio.CancelledError:
-            if not self._withdraw(item):
-                await asyncio.wait([item.answer])
-                item.answer.exception()  # looked at: nobody else will
+            if not self._cancel(image):
+                await asyncio.wait([result])
+                result.exception()  # marks it as retrieved
             raise
 
     async def drain(self, timeout_s: float) -> bool:
-        """Take no more, answer all that waits, end the threads. False when that took longer than `timeout_s`."""
+        """Accept no more images, complete those in the queue, end the threads. Return False after `timeout_s`."""
         with self._changed:
             self._draining = True
             self._changed.notify_all()
@@ -126,116 +127,116 @@ class Batcher:
             await asyncio.to_thread(thread.join, max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _enqueue(self, item: QueuedImage) -> None:
+    def _enqueue(self, image: QueuedImage) -> None:
         with self._changed:
-            lost = self.lost if item.worker is None else self._workers[item.worker].attempts.lost
+            lost = self.lost if image.worker is None else self._workers[image.worker].isolated.lost
             if lost is not None:
-                raise DeviceLost(str(lost))  # afresh: a raised exception keeps every traceback it went through
+                raise DeviceLost(str(lost))  # a new one: an exception that is raised again keeps every old traceback
             if self._draining:
-                raise NotReady("the server is shutting down; send the request to another replica.")
-            self._waiting.add(item)
-            if item.worker is None:
+                raise NotReady("Not accepting requests: the server is shutting down. Send it to another replica.")
+            self._queue.add(image)
+            if image.worker is None:
                 self._changed.notify()
             else:
-                self._changed.notify_all()  # one alone might be another worker
+                self._changed.notify_all()  # notify() might wake another worker
 
-    def _withdraw(self, item: QueuedImage) -> bool:
-        """Take an item out of the queue; False when an engine has it."""
+    def _cancel(self, image: QueuedImage) -> bool:
+        """Remove an image from the queue; return False if an engine is computing it."""
         with self._changed:
-            if not self._waiting.cancel(item):
+            if not self._queue.cancel(image):
                 return False
-        item.answer.cancel()
+        image.result.cancel()
         return True
 
-    # From here on: the engines' threads.
+    # The methods below run in the engines' threads.
 
     def _run(self, worker: _Worker) -> None:
         try:
-            while worker.attempts.lost is None and (batch := self._next_batch(worker)):
-                self._compute_or_tell(worker, batch)
+            while worker.isolated.lost is None and (batch := self._next_batch(worker)):
+                self._compute_safely(worker, batch)
         except Exception as error:
-            log.exception("the engine's thread failed")
-            worker.attempts.lost = DeviceLost(f"the engine's thread failed: {error!r}")
+            log.exception("Engine thread failed")
+            worker.isolated.lost = DeviceLost(f"the engine thread failed: {error!r}")
         finally:
-            self._leave(worker)
+            self._end(worker)
             worker.engine.close()
 
-    def _compute_or_tell(self, worker: _Worker, batch: list[QueuedImage]) -> None:
-        """Whatever goes wrong, nobody of the batch is left without an answer."""
+    def _compute_safely(self, worker: _Worker, batch: list[QueuedImage]) -> None:
+        """Compute a batch; whatever fails, every image of it gets a result or an error."""
         try:
             self._compute(worker, batch)
         except Exception as error:
-            log.exception("the engine's thread failed")
-            worker.attempts.lost = lost = DeviceLost(f"the engine's thread failed: {error!r}")
-            _settle(batch, [lost] * len(batch))
+            log.exception("Engine thread failed")
+            worker.isolated.lost = lost = DeviceLost(f"the engine thread failed: {error!r}")
+            _resolve(batch, [lost] * len(batch))
 
     def _next_batch(self, worker: _Worker) -> list[QueuedImage]:
-        """Wait for a batch that is worth computing; empty when drained."""
+        """Wait for a batch; return [] once the queue is drained."""
         with self._changed:
             while True:
                 self._drop_expired()
-                if self._draining and not self._waiting.has_work_for(worker.number):
+                if self._draining and not self._queue.has_work_for(worker.number):
                     return []
                 delay_s = 0.0 if self._draining else self._delay_s
-                batch, wait_s = self._waiting.next_batch(worker.number, worker.engine.max_batch, self._clock(), delay_s)
+                batch, wait_s = self._queue.next_batch(worker.number, worker.engine.max_batch, self._clock(), delay_s)
                 if batch:
                     return batch
                 self._changed.wait(wait_s)
 
     def _drop_expired(self) -> None:
-        expired = self._waiting.take_expired(self._clock())
-        late = DeadlineExceeded("the deadline passed in the queue; the picture was not computed. Come back later.")
-        _settle(expired, [late] * len(expired))
+        expired = self._queue.take_expired(self._clock())
+        error = DeadlineExceeded("The deadline passed while the image was queued; it was not computed. Retry later.")
+        _resolve(expired, [error] * len(expired))
 
     def _compute(self, worker: _Worker, batch: list[QueuedImage]) -> None:
         began = worker.busy_since = self._clock()
-        outcomes = worker.attempts.infer([item.pixels for item in batch], batch[0].with_confidence)
+        outcomes = worker.isolated.infer([image.pixels for image in batch], batch[0].with_confidence)
         infer_s, worker.busy_since = self._clock() - began, None
-        if worker.attempts.lost is not None and self._hand_over(batch):
+        if worker.isolated.lost is not None and self._requeue(batch):
             return
 
-        def answer(item: QueuedImage, found: Outcome) -> Inferred | EngineError:
-            if isinstance(found, EngineError):
-                return found
-            return Inferred(found.ids, found.confidence, began - item.arrived, infer_s, len(batch))
+        def result(image: QueuedImage, outcome: Outcome) -> InferenceResult | EngineError:
+            if isinstance(outcome, EngineError):
+                return outcome
+            return InferenceResult(outcome.ids, outcome.confidence, began - image.arrived, infer_s, len(batch))
 
-        _settle(batch, [answer(item, found) for item, found in zip(batch, outcomes, strict=True)])
+        _resolve(batch, [result(image, outcome) for image, outcome in zip(batch, outcomes, strict=True)])
 
-    def _hand_over(self, batch: list[QueuedImage]) -> bool:
-        """Let the other engines do what a lost one had begun; False when there is none, or they may not."""
+    def _requeue(self, batch: list[QueuedImage]) -> bool:
+        """Let other engines compute the batch of a lost one; return False if no other engine may."""
         with self._changed:
-            if batch[0].worker is not None or all(other.ended or other.attempts.lost for other in self._workers):
+            if batch[0].worker is not None or all(other.ended or other.isolated.lost for other in self._workers):
                 return False
-            self._waiting.requeue(batch)
+            self._queue.requeue(batch)
             self._changed.notify_all()
             return True
 
-    def _leave(self, worker: _Worker) -> None:
-        """Answer whoever waits for this engine, or, when it is the last, for any: nobody is left behind."""
-        lost = worker.attempts.lost
+    def _end(self, worker: _Worker) -> None:
+        """Fail the images that wait for this engine only, or, after the last engine, all that are queued."""
+        lost = worker.isolated.lost
         with self._changed:
             worker.ended = True
             is_last = all(other.ended for other in self._workers)
             self._draining = self._draining or is_last
-            left = self._waiting.take_all(None if is_last else worker.number)
+            remaining = self._queue.take_all(None if is_last else worker.number)
         if lost is not None and not is_last:
-            log.error("%s is lost, %d of %d engines go on", worker.engine.name, len(self.working), len(self._workers))
-        _settle(left, [lost or EngineError("the engine was closed")] * len(left))
+            log.error("Engine %s is lost: %d of %d remain", worker.engine.name, len(self.healthy), len(self._workers))
+        _resolve(remaining, [lost or EngineError("the engine was closed")] * len(remaining))
 
 
-def _settle(items: Sequence[QueuedImage], outcomes: Sequence[Inferred | Exception]) -> None:
-    """Hand the outcomes over to the event loop: one hop for all of a batch."""
-    if not items:
+def _resolve(images: Sequence[QueuedImage], outcomes: Sequence[InferenceResult | Exception]) -> None:
+    """Pass the outcomes of a batch to the event loop, in one call."""
+    if not images:
         return
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to answer
-        items[0].answer.get_loop().call_soon_threadsafe(_set, list(zip(items, outcomes, strict=True)))
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits for the results
+        images[0].result.get_loop().call_soon_threadsafe(_set_results, list(zip(images, outcomes, strict=True)))
 
 
-def _set(outcomes: Sequence[tuple[QueuedImage, Inferred | Exception]]) -> None:
-    for item, outcome in outcomes:
-        if item.answer.done():
+def _set_results(outcomes: Sequence[tuple[QueuedImage, InferenceResult | Exception]]) -> None:
+    for image, outcome in outcomes:
+        if image.result.done():
             continue
         if isinstance(outcome, Exception):
-            item.answer.set_exception(outcome)
+            image.result.set_exception(outcome)
         else:
-            item.answer.set_result(outcome)
+            image.result.set_result(outcome)

@@ -1,7 +1,7 @@
-"""Ask an engine for a batch and get an outcome for each picture, whatever the engine does.
+"""Runs a batch on an engine and returns an outcome for each image, so that a bad image fails alone.
 
-A batch that fails is tried again in parts. For want of memory in halves, these in halves again, down to one picture;
-after any other failure picture by picture, once: it may be the fault of one, whose neighbours must not fail with it.
+A batch that fails is retried in parts. After an out-of-memory error in halves, these in halves again, down to single
+images. After any other error one image at a time, once.
 """
 
 import logging
@@ -13,19 +13,19 @@ from service.errors import DeviceLost, EngineError, EngineOutOfMemory
 from service.types import Engine, Inference, UInt8Array
 
 log = logging.getLogger("alignseg.engine")
-Outcome = Inference | EngineError  # of one picture: its arrays are (H, W)
-OnCall = Callable[[int, EngineError | None], object]  # size of a batch, and what it failed with
+Outcome = Inference | EngineError  # of one image: the arrays are (H, W)
+OnCall = Callable[[int, EngineError | None], object]  # called after each engine call: batch size, and its error if any
 
 
 def _ignore(size: int, error: EngineError | None) -> None:
-    """Nobody wants to know."""
+    """The default `on_call`."""
 
 
 class FaultIsolatingEngine:
     """An engine whose failures are outcomes.
 
-    lost: why the engine is gone for good, if it is: only a new process helps.
-    last_error: what the latest call failed with; None once one works again.
+    lost: the error after which the engine is unusable until the process restarts; None while it is usable.
+    last_error: the error of the latest call; None once a call succeeds.
     """
 
     def __init__(self, engine: Engine, on_call: OnCall = _ignore) -> None:
@@ -34,40 +34,42 @@ class FaultIsolatingEngine:
         self._engine = engine
         self._on_call = on_call
 
-    def infer(self, pictures: Sequence[UInt8Array], with_confidence: bool) -> Sequence[Outcome]:
-        """One outcome a picture; pictures: (H, W, 3) uint8 RGB of one size."""
+    def infer(self, images: Sequence[UInt8Array], with_confidence: bool) -> Sequence[Outcome]:
+        """Return one outcome per image. images: (H, W, 3) uint8 RGB, all of one size."""
         if self.lost is not None:
-            return [self.lost] * len(pictures)
+            return [self.lost] * len(images)
         try:
-            inference = self._call(pictures, with_confidence)
+            inference = self._call(images, with_confidence)
         except DeviceLost as error:
             self.lost = error
-            return [error] * len(pictures)
+            return [error] * len(images)
         except EngineError as error:
-            log.warning("a batch of %d failed: %s", len(pictures), error)
-            return [error] if len(pictures) == 1 else self._in_parts(pictures, with_confidence, error)
+            log.warning("Batch of %d images failed: %s", len(images), error)
+            return [error] if len(images) == 1 else self._retry_in_parts(images, with_confidence, error)
         confidence = inference.confidence if with_confidence else None
-        confidences = [None] * len(pictures) if confidence is None else list(confidence)
+        confidences = [None] * len(images) if confidence is None else list(confidence)
         return [Inference(*maps) for maps in zip(inference.ids, confidences, strict=True)]
 
-    def _in_parts(self, pictures: Sequence[UInt8Array], with_confidence: bool, error: EngineError) -> Sequence[Outcome]:
-        step = len(pictures) // 2 if isinstance(error, EngineOutOfMemory) else 1
-        parts = (pictures[i : i + step] for i in range(0, len(pictures), step))
+    def _retry_in_parts(
+        self, images: Sequence[UInt8Array], with_confidence: bool, error: EngineError
+    ) -> Sequence[Outcome]:
+        step = len(images) // 2 if isinstance(error, EngineOutOfMemory) else 1
+        parts = (images[i : i + step] for i in range(0, len(images), step))
         return [outcome for part in parts for outcome in self.infer(part, with_confidence)]
 
-    def _call(self, pictures: Sequence[UInt8Array], with_confidence: bool) -> Inference:
-        """The engine's answer if it has the right form; every failure as an EngineError."""
+    def _call(self, images: Sequence[UInt8Array], with_confidence: bool) -> Inference:
+        """Return the engine's output if shape and dtype are right. Raises EngineError for every failure."""
         try:
-            batch = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)  # one alone need not be copied
+            batch = images[0][None] if len(images) == 1 else np.stack(images)  # a single image is not copied
             inference = self._engine.infer(batch, with_confidence)
-            for found in (inference.ids, *([inference.confidence] if with_confidence else [])):
-                _check_form(self._engine.name, found, batch.shape[:3])
+            for output in (inference.ids, *([inference.confidence] if with_confidence else [])):
+                _check_output(self._engine.name, output, batch.shape[:3])
         except Exception as raised:
             self.last_error = error = _as_engine_error(self._engine.name, raised)
-            self._on_call(len(pictures), error)
+            self._on_call(len(images), error)
             raise error from (None if error is raised else raised)
         self.last_error = None
-        self._on_call(len(pictures), None)
+        self._on_call(len(images), None)
         return inference
 
 
@@ -79,7 +81,7 @@ def _as_engine_error(engine: str, raised: Exception) -> EngineError:
     return EngineError(f"{engine} failed: {raised!r}")
 
 
-def _check_form(engine: str, found: UInt8Array | None, shape: tuple[int, ...]) -> None:
-    if found is None or found.shape != shape or found.dtype != np.uint8:
-        told = "nothing" if found is None else f"{found.dtype} {found.shape}"
-        raise EngineError(f"{engine} gave {told}; expected uint8 {shape}.")
+def _check_output(engine: str, output: UInt8Array | None, shape: tuple[int, ...]) -> None:
+    if output is None or output.shape != shape or output.dtype != np.uint8:
+        received = "None" if output is None else f"{output.dtype} {output.shape}"
+        raise EngineError(f"{engine} returned {received}, expected uint8 {shape}.")

@@ -1,4 +1,7 @@
-"""What waits for an engine: pictures by bucket, each bucket in order of arrival. Not locked: the batcher does that."""
+"""The images that wait for an engine, grouped by batch key, each group in order of arrival.
+
+Not thread-safe: the batcher holds a lock.
+"""
 
 import asyncio
 from collections import deque
@@ -8,11 +11,11 @@ from service.types import UInt8Array
 
 
 @dataclass(frozen=True, slots=True)
-class Inferred:
-    """One picture's share of a batch.
+class InferenceResult:
+    """The result for one image of a batch.
 
-    ids, confidence: (H, W) uint8 in the bucket, as in contracts.Inference; confidence is None when not asked for.
-    queued_s, infer_s: the seconds it waited and was computed. batch_size: how many shared the batch.
+    ids, confidence: (H, W) uint8, of the bucket's size, as in types.Inference; confidence is None when not requested.
+    queued_s, infer_s: seconds in the queue and in the engine. batch_size: images in the batch.
     """
 
     ids: UInt8Array
@@ -24,86 +27,93 @@ class Inferred:
 
 @dataclass(eq=False, slots=True)
 class QueuedImage:
-    """A picture that waits. worker: the only one that may compute it. `answer` is touched on the event loop alone."""
+    """An image in the queue.
+
+    pixels: (H, W, 3) uint8 RGB. worker: the only engine that may compute it; None: any.
+    arrived, deadline: on the batcher's clock. result: accessed on the event loop only.
+    """
 
     pixels: UInt8Array
     with_confidence: bool
     worker: int | None
     arrived: float
     deadline: float
-    answer: asyncio.Future[Inferred]
+    result: asyncio.Future[InferenceResult]
 
     @property
-    def bucket(self) -> "Bucket":
-        """What the pictures of one batch have in common."""
+    def key(self) -> "BatchKey":
+        """What all images of one batch have in common: shape, confidence or not, worker."""
         return self.pixels.shape, self.with_confidence, self.worker
 
 
-Bucket = tuple[tuple[int, ...], bool, int | None]
+BatchKey = tuple[tuple[int, ...], bool, int | None]
 
 
 class BatchQueue:
-    """The queue, and which batch is cut from it next."""
+    """The queue, and the choice of the next batch."""
 
     def __init__(self) -> None:
-        self._queues: dict[Bucket, deque[QueuedImage]] = {}  # none empty
+        self._groups: dict[BatchKey, deque[QueuedImage]] = {}  # none is empty
 
-    def add(self, item: QueuedImage) -> None:
-        """The latest."""
-        self._queues.setdefault(item.bucket, deque()).append(item)
+    def add(self, image: QueuedImage) -> None:
+        """Append an image."""
+        self._groups.setdefault(image.key, deque()).append(image)
 
     def requeue(self, batch: list[QueuedImage]) -> None:
-        """A batch that was cut and could not be computed; it is the first again."""
-        self._queues.setdefault(batch[0].bucket, deque()).extendleft(reversed(batch))
+        """Put a batch that was not computed back at the front of its group."""
+        self._groups.setdefault(batch[0].key, deque()).extendleft(reversed(batch))
 
-    def cancel(self, item: QueuedImage) -> bool:
-        """Take an item out; False when it does not wait here."""
-        queue = self._queues.get(item.bucket, deque())
-        if item not in queue:
+    def cancel(self, image: QueuedImage) -> bool:
+        """Remove an image; return False if it is not in the queue."""
+        group = self._groups.get(image.key, deque())
+        if image not in group:
             return False
-        self._remove([item])
+        self._remove([image])
         return True
 
     def take_expired(self, now: float) -> list[QueuedImage]:
-        """All whose deadline has passed."""
-        return self._remove([item for item in self._all() if item.deadline <= now])
+        """Remove and return all images whose deadline has passed."""
+        return self._remove([image for image in self._all() if image.deadline <= now])
 
     def take_all(self, worker: int | None = None) -> list[QueuedImage]:
-        """All that wait, or all that wait for that worker alone."""
-        return self._remove([item for item in self._all() if worker is None or item.worker == worker])
+        """Remove and return all images, or all that only `worker` may compute."""
+        return self._remove([image for image in self._all() if worker is None or image.worker == worker])
 
     def has_work_for(self, worker: int) -> bool:
-        """Whether anything waits that this worker may compute."""
-        return bool(self._open_to(worker))
+        """Return whether the queue has an image that `worker` may compute."""
+        return bool(self._groups_for(worker))
 
-    def next_batch(self, worker: int, most: int, now: float, delay_s: float) -> tuple[list[QueuedImage], float | None]:
-        """The next batch of at most `most`, or how long to wait for one; None: until something arrives.
+    def next_batch(
+        self, worker: int, max_batch: int, now: float, delay_s: float
+    ) -> tuple[list[QueuedImage], float | None]:
+        """Remove and return the next batch of up to `max_batch` images, or [] and the seconds to wait for one.
 
-        The bucket whose head is oldest goes first, so none starves; while that one may still wait for
-        company (until `delay_s` after its arrival), a bucket that fills a batch goes ahead.
+        The wait is None when the queue is empty. The group with the oldest image comes first, so no group starves;
+        while that one may still wait for more images (`delay_s` from its arrival), a group that fills a batch goes
+        first.
         """
-        queues = sorted(self._open_to(worker), key=lambda queue: queue[0].arrived)
-        if not queues:
+        groups = sorted(self._groups_for(worker), key=lambda group: group[0].arrived)
+        if not groups:
             return [], None
-        left_s = queues[0][0].arrived + delay_s - now
-        chosen = next((queue for queue in queues if left_s <= 0 or len(queue) >= most), None)
+        left_s = groups[0][0].arrived + delay_s - now
+        chosen = next((group for group in groups if left_s <= 0 or len(group) >= max_batch), None)
         if chosen is None:
             return [], left_s
-        batch = [chosen.popleft() for _ in range(min(len(chosen), most))]
-        self._forget_empty()
+        batch = [chosen.popleft() for _ in range(min(len(chosen), max_batch))]
+        self._drop_empty_groups()
         return batch, None
 
     def _all(self) -> list[QueuedImage]:
-        return [item for queue in self._queues.values() for item in queue]
+        return [image for group in self._groups.values() for image in group]
 
-    def _open_to(self, worker: int) -> list[deque[QueuedImage]]:
-        return [queue for queue in self._queues.values() if queue[0].worker in {None, worker}]
+    def _groups_for(self, worker: int) -> list[deque[QueuedImage]]:
+        return [group for group in self._groups.values() if group[0].worker in {None, worker}]
 
-    def _remove(self, items: list[QueuedImage]) -> list[QueuedImage]:
-        for item in items:
-            self._queues[item.bucket].remove(item)
-        self._forget_empty()
-        return items
+    def _remove(self, images: list[QueuedImage]) -> list[QueuedImage]:
+        for image in images:
+            self._groups[image.key].remove(image)
+        self._drop_empty_groups()
+        return images
 
-    def _forget_empty(self) -> None:
-        self._queues = {bucket: queue for bucket, queue in self._queues.items() if queue}
+    def _drop_empty_groups(self) -> None:
+        self._groups = {key: group for key, group in self._groups.items() if group}

@@ -1,1 +1,1 @@
-"""One file a runtime; select.py picks."""
+"""One package a runtime, each an implementation of service.types.Engine; selection.py chooses between them."""

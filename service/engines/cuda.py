@@ -1,4 +1,4 @@
-"""The few CUDA calls that an engine needs, by cuda-python; each failure as an error of ours. No PyTorch."""
+"""The CUDA runtime by cuda-python, without PyTorch: devices, and error codes as exceptions of service.errors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable
 
-# After these the context of the process is lost: every later call fails as well (CUDA runtime API, cudaError_t).
+# After these the process's CUDA context is lost: every later call fails as well (CUDA runtime API, cudaError_t).
 _STICKY: Final = frozenset(
     {
         "cudaErrorECCUncorrectable",
@@ -45,18 +45,18 @@ class Device:
         return f"{self.architecture // 10}.{self.architecture % 10}"
 
 
-_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the last is WSL's
+_DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the last is of WSL
 
 
-def driver_is_here() -> bool:
-    """Whether missing packages are worth a word: without a driver they would only mislead."""
-    return any(path.exists() for path in _DRIVER)
+def has_driver() -> bool:
+    """Whether NVIDIA's driver is installed. Without it, a message about missing CUDA packages would mislead."""
+    return any(path.exists() for path in _DRIVER_FILES)
 
 
 def load() -> Any:
     """The module cuda.bindings.runtime. Raises EngineUnavailable when it is not installed."""
     try:
-        from cuda.bindings import runtime  # noqa: PLC0415 - the service must load, and say what is missing, without it
+        from cuda.bindings import runtime  # noqa: PLC0415 - the service must start without it, and say what is missing
     except ImportError as error:
         raise EngineUnavailable(
             f"cuda-python is not installed ({error}). Install it with: pip install -e '.[gpu]'"
@@ -64,35 +64,36 @@ def load() -> Any:
     return runtime
 
 
-def check(runtime: Any, result: tuple[Any, ...], doing: str) -> Any:
-    """What a call returned beside its error code: nothing, one value, or a tuple.
+def check(runtime: Any, result: tuple[Any, ...], action: str) -> Any:
+    """The values that a call returned after its error code: one value, or a tuple, possibly empty.
 
-    Raises EngineOutOfMemory, DeviceLost for errors that only a new process ends, or EngineError.
+    result: as returned by the call. action: what it was to do, for the message.
+    Raises EngineOutOfMemory, DeviceLost for errors that only a new process recovers from, or EngineError.
     """
     error, *values = result
     if error == runtime.cudaError_t.cudaSuccess:
         return values[0] if len(values) == 1 else tuple(values)
-    message = f"{doing}: {error.name}"
+    message = f"{action} failed: {error.name}"
     if error == runtime.cudaError_t.cudaErrorMemoryAllocation:
         raise EngineOutOfMemory(message)
     raise (DeviceLost if error.name in _STICKY else EngineError)(message)
 
 
 def devices(runtime: Any) -> list[Device]:
-    """All GPUs that this process may use, at least one. Raises EngineUnavailable, saying why there is none."""
+    """The GPUs that this process may use. Raises EngineUnavailable, with the reason, when there is none."""
     error, count = runtime.cudaGetDeviceCount()
     if error == runtime.cudaError_t.cudaErrorInsufficientDriver:
-        raise EngineUnavailable("NVIDIA's driver is missing, or older than this CUDA: see what nvidia-smi says.")
+        raise EngineUnavailable("NVIDIA's driver is missing, or older than this CUDA needs. Check it with nvidia-smi.")
     if error != runtime.cudaError_t.cudaSuccess or not count:
-        raise EngineUnavailable(f"there is no NVIDIA GPU ({error.name}).")
-    found = []
+        raise EngineUnavailable(f"CUDA finds no NVIDIA GPU ({error.name}).")
+    gpus = []
     for index in range(count):
-        properties = check(runtime, runtime.cudaGetDeviceProperties(index), f"asking for GPU {index}")
+        properties = check(runtime, runtime.cudaGetDeviceProperties(index), f"reading the properties of GPU {index}")
         name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
-        found.append(Device(index, name.rstrip("\0"), properties.major * 10 + properties.minor))
-    return found
+        gpus.append(Device(index, name.rstrip("\0"), properties.major * 10 + properties.minor))
+    return gpus
 
 
 def first_device() -> Device:
-    """The first GPU; CUDA_VISIBLE_DEVICES chooses another. Raises EngineUnavailable."""
+    """The first GPU that CUDA_VISIBLE_DEVICES allows. Raises EngineUnavailable."""
     return devices(load())[0]

@@ -1,7 +1,7 @@
-"""Which runtime serves a model, on which devices, and why."""
+"""Chooses the runtime that serves a model, and the devices, and logs why."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,9 @@ from service.engines.onnxruntime.cuda_engine import OnnxCudaEngine
 from service.engines.onnxruntime.engine import ROLE, OnnxRuntimeEngine
 from service.engines.openvino import compile_cache, quantization
 from service.engines.openvino.engine import OpenVinoEngine, Precision
-from service.engines.reference_check import SelfTest
+from service.engines.reference_check import ReferenceCheck
 from service.engines.tensorrt import background_build, library
-from service.engines.tensorrt import engine as tensorrt
+from service.engines.tensorrt.engine import TensorRtEngine
 from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
 from service.model_folder import engine_plan
 from service.model_folder import manifest as manifests
@@ -25,99 +25,111 @@ from service.types import Engine
 
 log = logging.getLogger("alignseg.engine")
 LANES: Final = 2  # of a GPU: while one computes, the other copies
-OpenOn = Callable[[Settings, Manifest, Path, Device, int], Iterator[Engine]]
+OpenOnGpu = Callable[[Settings, Manifest, Path, Device, int], Iterator[Engine]]
 OpenOnCpu = Callable[[Settings, Manifest, Path], Engine]
+Selection = tuple[list[Engine], list[str]]
+"""The engines, and each faster engine that was skipped, with the reason."""
 
 
-def open_engines(settings: Settings, manifest: Manifest, *, alone: bool = False) -> list[Engine]:
-    """Load the model into the runtime that the settings name, or into the best one there is, on each GPU.
+def open_engines(settings: Settings, manifest: Manifest, *, only_one: bool = False) -> list[Engine]:
+    """Load the model into the runtime that the settings name, or into the fastest that works, on each GPU.
 
-    auto: TensorRT, ONNX Runtime on the GPU, OpenVINO in int8, in bf16, in float32, ONNX Runtime on the CPU: the first
-    that is installed, and on the CPU agrees with ONNX Runtime on a street. alone: one engine is enough.
+    auto tries, in this order: TensorRT, ONNX Runtime on the GPU, OpenVINO in int8, in bf16 and in float32, ONNX Runtime
+    on the CPU. It takes the first that is installed; OpenVINO's must also agree with ONNX Runtime on a street scene.
+    only_one: open one engine on one device.
     Raises EngineUnavailable, ManifestError or EngineError; then nothing stays loaded.
     """
     onnx = manifests.verified_file(settings.model, manifest, ROLE)
     if settings.engine == "auto":
-        engines, why = _best(settings, manifest, onnx, alone)
+        engines, skipped = _fastest(settings, manifest, onnx, only_one)
     else:
-        engines, why = _open(settings.engine, settings, manifest, onnx, alone), f"ALIGNSEG_ENGINE={settings.engine}"
-    names = ", ".join(dict.fromkeys(engine.name for engine in engines))
-    log.info("%s serves %s %s from %s (%s)", names, manifest.name, manifest.version, settings.model, why)
+        engines, skipped = _open(settings.engine, settings, manifest, onnx, only_one), []
+    _log_selection(engines, settings, manifest, skipped)
     return engines
 
 
 def open_engine(settings: Settings, manifest: Manifest) -> Engine:
     """One engine, on the first GPU or the CPU; raises what open_engines raises."""
-    return open_engines(settings, manifest, alone=True)[0]
+    return open_engines(settings, manifest, only_one=True)[0]
 
 
-def _best(settings: Settings, manifest: Manifest, onnx: Path, alone: bool) -> tuple[list[Engine], str]:
-    """The engines, and why the better ones were not taken."""
+def _log_selection(engines: Sequence[Engine], settings: Settings, manifest: Manifest, skipped: list[str]) -> None:
+    names = ", ".join(dict.fromkeys(engine.name for engine in engines))
+    model = f"{manifest.name} {manifest.version} from {settings.model}"
+    reasons = f" Skipped: {'; '.join(skipped)}." if skipped else ""
+    log.info("%s serves %s, chosen by ALIGNSEG_ENGINE=%s.%s", names, model, settings.engine, reasons)
+
+
+def _skipped(name: str, error: Exception) -> str:
+    return f"{name} ({str(error).removesuffix('.')})"
+
+
+def _fastest(settings: Settings, manifest: Manifest, onnx: Path, only_one: bool) -> Selection:
     try:
         cuda.first_device()
     except EngineUnavailable as error:
-        found = f"no GPU: {error}" if cuda.driver_is_here() else "this machine has no NVIDIA GPU"
-        return _best_on_cpu(settings, manifest, onnx, [found])
-    why: list[str] = []
+        reason = error if cuda.has_driver() else EngineUnavailable("this machine has no NVIDIA GPU")
+        return _fastest_on_cpu(settings, manifest, onnx, [_skipped(" and ".join(_ON_GPU), reason)])
+    skipped: list[str] = []
     for name in _ON_GPU:
         try:
-            return _open(name, settings, manifest, onnx, alone), "; ".join(["auto", *why])
+            return _open(name, settings, manifest, onnx, only_one), skipped
         except DeviceLost:
             raise
-        except (EngineUnavailable, ManifestError, EngineError) as error:  # no reason not to serve
-            why.append(f"not {name}: {error}")
-    return _best_on_cpu(settings, manifest, onnx, why)
+        except (EngineUnavailable, ManifestError, EngineError) as error:  # the next one can still serve
+            skipped.append(_skipped(name, error))
+    return _fastest_on_cpu(settings, manifest, onnx, skipped)
 
 
-def _best_on_cpu(settings: Settings, manifest: Manifest, onnx: Path, why: list[str]) -> tuple[list[Engine], str]:
-    """The quickest that agrees with the reference; the reference itself when none does, or none is there."""
+def _fastest_on_cpu(settings: Settings, manifest: Manifest, onnx: Path, skipped: list[str]) -> Selection:
+    """The fastest engine that agrees with the reference, or the reference itself."""
     reference = None
     if reference_check.ROLE in manifest.files:
-        test = SelfTest.load(manifests.verified_file(settings.model, manifest, reference_check.ROLE))
-    else:  # a folder of an older export
+        check = ReferenceCheck.load(manifests.verified_file(settings.model, manifest, reference_check.ROLE))
+    else:  # a folder written before exports contained the check
         reference = _onnx_cpu(settings, manifest, onnx)
-        test = SelfTest.ask(reference, manifest.input.buckets[0])
-    for name in _QUICK:
+        check = ReferenceCheck.from_reference(reference, manifest.input.buckets[0])
+    for name in _FASTEST_ON_CPU:
         try:
             engine = _ON_CPU[name](settings, manifest, onnx)
-            test.require_agreement(engine)
+            check.require_agreement(engine)
         except (EngineUnavailable, ManifestError, EngineError) as error:
-            why.append(f"not {name}: {error}")
+            skipped.append(_skipped(name, error))
         else:
             if reference is not None:
                 reference.close()
-            return [engine], "; ".join(["auto", *why])
-    return [reference or _onnx_cpu(settings, manifest, onnx)], "; ".join(["auto", *why])
+            return [engine], skipped
+    return [reference or _onnx_cpu(settings, manifest, onnx)], skipped
 
 
-def _open(name: str, settings: Settings, manifest: Manifest, onnx: Path, alone: bool) -> list[Engine]:
+def _open(name: str, settings: Settings, manifest: Manifest, onnx: Path, only_one: bool) -> list[Engine]:
     if name in _ON_CPU:
         return [_ON_CPU[name](settings, manifest, onnx)]
     engines: list[Engine] = []
-    with ExitStack() as opened:
-        for device in cuda.devices(cuda.load())[: 1 if alone else None]:
-            for engine in _ON_GPU[name](settings, manifest, onnx, device, 1 if alone else LANES):
-                opened.callback(engine.close)
+    with ExitStack() as close_on_error:
+        for device in cuda.devices(cuda.load())[: 1 if only_one else None]:
+            for engine in _ON_GPU[name](settings, manifest, onnx, device, 1 if only_one else LANES):
+                close_on_error.callback(engine.close)
                 engines.append(engine)
-        opened.pop_all()  # all are there: none is closed
+        close_on_error.pop_all()  # all opened: close none
     return engines
 
 
 def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path, device: Device, lanes: int) -> Iterator[Engine]:
     onnx_sha256 = manifest.files[ROLE].sha256
     try:
-        here = library.machine(device)
-        found, info = engine_plan.find(settings.model, here, onnx_sha256, manifest.input.buckets)
+        machine = library.machine(device)
+        plan, info = engine_plan.find(settings.model, machine, onnx_sha256, manifest.input.buckets)
     except EngineUnavailable:
-        if settings.build == "auto":
+        if settings.build_engine == "auto":
             background_build.start(settings.model, f"{onnx_sha256} {manifest.input.buckets}")
         raise
-    yield (first := tensorrt.TensorRtEngine(found, info, device))
+    yield (first := TensorRtEngine(plan, info, device))
     for _ in range(lanes - 1):
         try:
-            yield tensorrt.TensorRtEngine(found, info, device, beside=first)
+            yield TensorRtEngine(plan, info, device, share_weights_with=first)
         except EngineOutOfMemory as error:
-            log.warning("no memory for a second lane, so copies wait for the network: %s", error)
+            log.warning("GPU memory is too small for a second lane, so copies and inference do not overlap: %s", error)
 
 
 def _onnx_cuda(settings: Settings, manifest: Manifest, onnx: Path, device: Device, lanes: int) -> Iterator[Engine]:
@@ -128,7 +140,7 @@ def _openvino(settings: Settings, manifest: Manifest, onnx: Path, precision: Pre
     ranges = None
     if precision == "int8":
         if quantization.ROLE not in manifest.files:
-            raise EngineUnavailable("the model has no int8 ranges; `alignseg export --calibration` measures them.")
+            raise EngineUnavailable("the model has no int8 ranges; measure them with `alignseg export --calibration`")
         ranges = quantization.load(manifests.verified_file(settings.model, manifest, quantization.ROLE))
     return OpenVinoEngine(
         onnx,
@@ -144,11 +156,11 @@ def _onnx_cpu(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
     return OnnxRuntimeEngine(onnx, intra_op_threads=settings.intra_op_threads)
 
 
-_ON_GPU: dict[str, OpenOn] = {"tensorrt": _tensorrt, "onnxruntime-cuda": _onnx_cuda}  # the better one first
+_ON_GPU: dict[str, OpenOnGpu] = {"tensorrt": _tensorrt, "onnxruntime-cuda": _onnx_cuda}  # the faster one first
 _ON_CPU: dict[str, OpenOnCpu] = {
     "openvino-int8": partial(_openvino, precision="int8"),
     "openvino-bf16": partial(_openvino, precision="bf16"),
     "openvino-cpu": _openvino,
     "onnxruntime-cpu": _onnx_cpu,
 }
-_QUICK: Final = ("openvino-int8", "openvino-bf16", "openvino-cpu")  # the quickest first
+_FASTEST_ON_CPU: Final = ("openvino-int8", "openvino-bf16", "openvino-cpu")  # the fastest first

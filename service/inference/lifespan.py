@@ -1,4 +1,4 @@
-"""What happens around serving: load a model, warm it up, watch its folder; at the end drain."""
+"""The lifetime of the pipeline: load a model, warm it up, watch its folder; at the end drain."""
 
 import asyncio
 import logging
@@ -15,12 +15,13 @@ from service.inference.served_model import ServedModel
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
 from service.settings import Settings
+from service.telemetry import logs
 from service.telemetry.metrics import Metrics
 from service.types import Engine
 
 log = logging.getLogger("alignseg.app")
 EngineFactory = Callable[[Settings, Manifest], Sequence[Engine]]
-RemoteModelFactory = Callable[[Manifest, OnCall], ServedModel]  # a model whose engines are elsewhere
+RemoteModelFactory = Callable[[Manifest, OnCall], ServedModel]  # for a model whose engines are in other processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,60 +35,60 @@ class Served:
 @asynccontextmanager
 async def serving(
     settings: Settings,
-    figures: Metrics,
+    metrics: Metrics,
     engine_factory: EngineFactory,
     engines: Sequence[Engine] | None,
     manifest: Manifest | None,
-    seen: FolderSnapshot | None = None,
-    reach: RemoteModelFactory | None = None,
+    folder_before: FolderSnapshot | None = None,
+    remote_model: RemoteModelFactory | None = None,
 ) -> AsyncGenerator[Served, None]:
-    """A warm pipeline; drained on the way out.
+    """Yield a warm pipeline; drain it on exit.
 
-    engines, manifest: the first model, if it is open already. opener: opens others, and the first one if not.
-    seen: the folder as it was before that manifest was read.
-    reach: finds the engines of a model elsewhere; then none are opened here. Called in a thread.
+    engines, manifest: the first model, if it is already open. engine_factory: opens every other model.
+    folder_before: the model folder before that manifest was read.
+    remote_model: connects to engines in other processes; then engine_factory is not used. Called in a thread.
     Raises ManifestError, EngineUnavailable or EngineError.
     """
-    seen = seen or snapshot(settings.model)
-    described = manifest or manifests.load(settings.model)
-    if reach is None:
-        model = _served(settings, figures, described, engines or engine_factory(settings, described))
+    folder_before = folder_before or snapshot(settings.model)
+    manifest = manifest or manifests.load(settings.model)
+    if remote_model is None:
+        model = _local_model(settings, metrics, manifest, engines or engine_factory(settings, manifest))
     else:
-        model = await asyncio.to_thread(reach, described, _counting(figures, described.name))
+        model = await asyncio.to_thread(remote_model, manifest, _count_calls(metrics, manifest.name))
     pipeline = Pipeline(settings, model)
     try:
         await model.warm_up()
-        _announce(figures, model)
-        _show(figures, pipeline)
-        async with _watching(pipeline, settings, figures, engine_factory, seen, reach) as watch:
+        _announce(metrics, model)
+        _add_gauges(metrics, pipeline)
+        async with _watching(pipeline, settings, metrics, engine_factory, folder_before, remote_model) as watch:
             yield Served(pipeline, watch)
     finally:
         if not await pipeline.drain():
-            log.error("not all accepted work was answered within %s s", settings.drain_timeout_s)
+            log.error("Drain incomplete: some requests had no response within %g s", settings.drain_timeout_s)
 
 
 @asynccontextmanager
 async def _watching(
     pipeline: Pipeline,
     settings: Settings,
-    figures: Metrics,
+    metrics: Metrics,
     engine_factory: EngineFactory,
-    seen: FolderSnapshot,
-    reach: RemoteModelFactory | None,
+    folder_before: FolderSnapshot,
+    remote_model: RemoteModelFactory | None,
 ) -> AsyncGenerator[ModelWatcher, None]:
-    """While inside, a changed model folder is noticed."""
+    """Run a ModelWatcher until the context ends."""
 
     def load(manifest: Manifest) -> ServedModel:
-        if reach is not None:
-            return reach(manifest, _counting(figures, manifest.name))
-        return _served(settings, figures, manifest, engine_factory(settings, manifest))
+        if remote_model is not None:
+            return remote_model(manifest, _count_calls(metrics, manifest.name))
+        return _local_model(settings, metrics, manifest, engine_factory(settings, manifest))
 
     def on_outcome(outcome: str) -> None:
-        figures.swap(outcome)
+        metrics.model_swap(outcome)
         if outcome == "swapped":
-            _announce(figures, pipeline.model)
+            _announce(metrics, pipeline.model)
 
-    watch = ModelWatcher(pipeline, settings.model, load, settings.model_poll_s, on_outcome, seen)
+    watch = ModelWatcher(pipeline, settings.model, load, settings.model_poll_s, on_outcome, folder_before)
     task = asyncio.create_task(watch.run())
     try:
         yield watch
@@ -96,38 +97,41 @@ async def _watching(
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _served(settings: Settings, figures: Metrics, manifest: Manifest, engines: Sequence[Engine]) -> ServedModel:
+def _local_model(settings: Settings, metrics: Metrics, manifest: Manifest, engines: Sequence[Engine]) -> ServedModel:
     delay_s = settings.max_queue_delay_ms / 1e3
-    on_call = _counting(figures, manifest.name)
+    on_call = _count_calls(metrics, manifest.name)
     return ServedModel(manifest, Batcher(engines, max_queue_delay_s=delay_s, on_call=on_call))
 
 
-def _counting(figures: Metrics, model: str) -> OnCall:
+def _count_calls(metrics: Metrics, model: str) -> OnCall:
     def on_call(size: int, error: EngineError | None) -> None:
-        figures.batch(model, size, type(error).__name__ if error is not None else None)
+        metrics.engine_call(model, size, type(error).__name__ if error is not None else None)
 
     return on_call
 
 
-def _announce(figures: Metrics, model: ServedModel) -> None:
+def _announce(metrics: Metrics, model: ServedModel) -> None:
     manifest = model.manifest
-    figures.serving(manifest.name, manifest.version, model.runtime)
-    log.info("ready: %s %s, %d classes", manifest.name, manifest.version, len(manifest.classes))
+    metrics.set_serving(manifest.name, manifest.version, model.runtime)
+    log.info("Ready: model %s %s, %d classes", manifest.name, manifest.version, len(manifest.classes))
 
 
-def _show(figures: Metrics, pipeline: Pipeline) -> None:
+def _add_gauges(metrics: Metrics, pipeline: Pipeline) -> None:
     admission = pipeline.admission
-    figures.watch("engines_healthy", "Engines that are not lost", lambda: len(pipeline.model.batcher.working))
-    figures.watch("in_flight", "Requests accepted and not answered yet, uploads included", lambda: admission.in_flight)
-    figures.watch(
+    metrics.add_gauge("engines_healthy", "Engines that are not lost", lambda: len(pipeline.model.batcher.healthy))
+    metrics.add_gauge(
+        "in_flight", "Requests without a complete response, uploads included", lambda: admission.in_flight
+    )
+    metrics.add_gauge(
         "active_requests",
         "Requests that use the engine or the codecs; slow uploads are not counted",
-        lambda: admission.work,
+        lambda: admission.active,
     )
-    figures.watch("admission_limit", "Active requests that are accepted at the moment", admission.places)
-    figures.watch(
+    metrics.add_gauge("admission_limit", "Active requests that are admitted at the moment", admission.limit)
+    metrics.add_gauge(
         "estimated_drain_seconds",
-        "Time until all active requests are answered, from the measured rate",
+        "Time until all active requests are completed, from the measured throughput",
         admission.estimated_drain_s,
     )
-    figures.watch("decoded_pixels", "Pixels of all decoded images in memory", lambda: pipeline.pixels.taken)
+    metrics.add_gauge("decoded_pixels", "Pixels of all decoded images in memory", lambda: pipeline.pixels.reserved)
+    metrics.add_gauge("log_lines_lost", "Log lines that could not be written: full disk, closed pipe", logs.lost_lines)

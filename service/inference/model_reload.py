@@ -1,6 +1,6 @@
-"""A changed model folder is noticed, its model loaded beside the one that answers, warmed up and put in its place.
+"""Watches the model folder. A changed model is loaded beside the one that serves, warmed up, and then replaces it.
 
-Whatever goes wrong on the way, the old model stays, and the reason can be read in the log and at /healthz/ready.
+If any step fails, the old model stays. The reason is logged and shown at /healthz/ready.
 """
 
 import asyncio
@@ -18,50 +18,50 @@ from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
 from service.settings import Settings
 
-log = logging.getLogger("alignseg.swap")
+log = logging.getLogger("alignseg.reload")
 Load = Callable[[Manifest], ServedModel]
 _Files = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FolderSnapshot:
-    """The files of a folder at one moment, and those of its engines: name, time and size."""
+    """The files of a model folder and of its engines/ at one moment: name, modification time in ns, size in bytes."""
 
     files: _Files
     engines: _Files
 
 
-class Holder(Protocol):
-    """Who has the model that answers: the pipeline, or an engine's replica of a fleet."""
+class ModelHolder(Protocol):
+    """The object whose model is replaced: the pipeline, or an engine replica of Ray Serve."""
 
     settings: Settings
 
     @property
     def manifest(self) -> Manifest:
-        """Of that model."""
+        """The manifest of the model that serves."""
         ...
 
-    def exchange(self, model: ServedModel) -> None:
-        """See Pipeline.exchange."""
+    def replace_model(self, model: ServedModel) -> None:
+        """See Pipeline.replace_model."""
         ...
 
 
 class ModelWatcher:
-    """Looks at the folder every `poll_s` seconds, or when told to.
+    """Checks the folder every `poll_s` seconds (0: never), and on `check_now`.
 
-    load: opens an engine; called in a thread. on_outcome: told "swapped" or "refused".
-    seen: the folder as it was before its manifest was read, so that what came to lie there since is noticed.
-    refused: why the last change was not taken; None when it was. busy: whether one is being loaded.
+    load: opens the engines of a model; called in a thread. on_outcome: called with "swapped" or "refused".
+    before: the folder before the manifest of the first model was read, so that later changes are noticed.
+    refused: why the latest change was refused; None if it was not. busy: whether a model is being loaded.
     """
 
     def __init__(
         self,
-        holder: Holder,
+        holder: ModelHolder,
         folder: Path,
         load: Load,
         poll_s: float,
         on_outcome: Callable[[str], object],
-        seen: FolderSnapshot | None = None,
+        before: FolderSnapshot | None = None,
     ) -> None:
         self.refused: str | None = None
         self.busy = False
@@ -70,83 +70,83 @@ class ModelWatcher:
         self._load = load
         self._poll_s = poll_s
         self._on_outcome = on_outcome
-        self._tried = self._seen = seen or snapshot(folder)
-        self._plans = self._tried.engines
-        self._told = asyncio.Event()
+        self._loaded = self._latest = before or snapshot(folder)
+        self._engines = self._loaded.engines
+        self._check_requested = asyncio.Event()
 
     def check_now(self) -> None:
-        """Try the folder as it is, without waiting for it to come to rest."""
-        self._told.set()
+        """Load the folder's model as it is, without waiting until the folder stops changing."""
+        self._check_requested.set()
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), self._poll_s or None)
-            if self._told.is_set() or self._has_come_to_rest():
+                await asyncio.wait_for(self._check_requested.wait(), self._poll_s or None)
+            if self._check_requested.is_set() or self._has_settled():
                 self.busy = True
-                self._told.clear()
-                self._tried = self._seen = snapshot(self._folder)
-                await self._try()
+                self._check_requested.clear()
+                self._loaded = self._latest = snapshot(self._folder)
+                await self._reload()
                 self.busy = False
 
-    def _has_come_to_rest(self) -> bool:
-        """Whether the folder differs from what was tried, and does not change any more: copying takes its time."""
-        now, before = snapshot(self._folder), self._seen
-        self._seen = now
-        return now == before != self._tried
+    def _has_settled(self) -> bool:
+        """Return whether the folder differs from the loaded one and has stopped changing: copying takes time."""
+        now, previous = snapshot(self._folder), self._latest
+        self._latest = now
+        return now == previous != self._loaded
 
-    async def _try(self) -> None:
+    async def _reload(self) -> None:
         try:
             manifest = await asyncio.to_thread(manifests.load, self._folder)
-            plans = _plans(self._folder)
-            if manifest == self._holder.manifest and plans == self._plans:
+            engines = _engine_files(self._folder)
+            if manifest == self._holder.manifest and engines == self._engines:
                 self.refused = None
                 return
-            log.info("loading %s %s beside the model that answers", manifest.name, manifest.version)
-            model = await self._warm(await self._opened(manifest))
-        except Exception as error:  # whatever it is, the model that works goes on
+            log.info("Loading model %s %s; the current model keeps serving", manifest.name, manifest.version)
+            model = await asyncio.to_thread(self._load, manifest)
+            await self._warm_up(model)
+        except Exception as error:  # whatever fails, the current model keeps serving
             self.refused = str(error)
-            log.error("the changed model is refused, the old one stays: %s", error)
+            log.error("Changed model refused, the current model keeps serving: %s", error)
             self._on_outcome("refused")
             return
-        self._holder.exchange(model)
-        self._plans = plans
+        self._holder.replace_model(model)
+        self._engines = engines
         self.refused = None
-        log.info("swapped: %s %s answers from now on", manifest.name, manifest.version)
+        log.info("Model replaced: %s %s serves new requests", manifest.name, manifest.version)
         self._on_outcome("swapped")
 
-    async def _opened(self, manifest: Manifest) -> ServedModel:
-        return await asyncio.to_thread(self._load, manifest)
-
-    async def _warm(self, model: ServedModel) -> ServedModel:
+    async def _warm_up(self, model: ServedModel) -> None:
+        """Close the model and raise an error if it does not warm up."""
         warming = asyncio.ensure_future(model.warm_up())
-        hang_s = self._holder.settings.engine_hang_s
-        done, _ = await asyncio.wait({warming}, timeout=hang_s)  # not wait_for, which would wait for a hung engine
-        error = warming.exception() if done else EngineError(f"it does not warm up within {hang_s} s")
+        limit_s = self._holder.settings.engine_hang_s
+        done, _ = await asyncio.wait({warming}, timeout=limit_s)  # not wait_for: it would wait for a hung engine
+        timed_out = f"Warm-up took more than {limit_s:g} s (ALIGNSEG_ENGINE_HANG_S)."
+        error = warming.exception() if done else EngineError(timed_out)
         if error is None:
-            return model
+            return
         warming.cancel()
-        await model.retire(0)
+        await model.close_when_idle(0)
         raise error
 
 
 def snapshot(folder: Path) -> FolderSnapshot:
-    """A few stat calls."""
-    return FolderSnapshot(_files(folder), _plans(folder))
+    """Return the folder's present state; a few stat calls."""
+    return FolderSnapshot(_files(folder), _engine_files(folder))
 
 
 def _files(folder: Path) -> _Files:
     try:
         entries = sorted(folder.iterdir())
         stats = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
-    except OSError:  # gone for a moment: somebody is exchanging it
+    except OSError:  # missing for a moment, while the folder is replaced
         return ()
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
-def _plans(folder: Path) -> _Files:
-    """The engines that were built for the model, by their descriptions: a new one is worth a change of runtime."""
+def _engine_files(folder: Path) -> _Files:
+    """Return the descriptions of the model's TensorRT engines: the model is also reloaded for a newly built engine."""
     try:
         stats = [(path.name, path.stat()) for path in sorted((folder / engine_plan.FOLDER).glob("*.json"))]
     except OSError:

@@ -1,4 +1,4 @@
-"""The picture road in one place: decode -> prepare -> batch -> engine -> restore -> encode."""
+"""One image from bytes to response: decode -> letterbox or tile -> batch -> engine -> class map -> render."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from service.admission.controller import AdmissionController, Limits
 from service.admission.pixel_budget import PixelBudget, ReservePixels
-from service.batching.queue import Inferred
+from service.batching.queue import InferenceResult
 from service.imaging.model_input import ImageLimits, ModelInput, open_image
 from service.inference.health import Health
 from service.inference.served_model import ServedModel
@@ -26,169 +26,171 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The bytes of a body and the milliseconds of each stage."""
+class RenderedResponse:
+    """The body of a response and the milliseconds of each stage."""
 
     body: bytes
     timing_ms: dict[str, float]
 
 
 class Pipeline:
-    """One model, served; it may be exchanged for another. Routes ask for permits and answers; it knows no HTTP."""
+    """Serves one model, which may be replaced. Independent of HTTP: routes acquire permits and call `segment`."""
 
     def __init__(self, settings: Settings, model: ServedModel) -> None:
         self.settings = settings
         self.admission = AdmissionController(_limits(settings, model))
         self.health = Health(settings, self.admission, model)
         self.pixels = PixelBudget(settings.max_pixels_in_flight, self.admission.estimated_drain_s)
-        self._codecs = ThreadPool(
-            "codec", settings.codec_threads
-        )  # one for both: more threads would wait for Python's lock
-        self._retiring: set[asyncio.Task[bool]] = set()
-        self._drained_by: float | None = None
+        # One pool for decoding and encoding: more threads would only wait for Python's global lock.
+        self._codecs = ThreadPool("codec", settings.codec_threads)
+        self._closing: set[asyncio.Task[bool]] = set()  # replaced models that still complete requests
+        self._drain_deadline: float | None = None
 
     @property
     def model(self) -> ServedModel:
-        """The one that new requests get."""
+        """The model for new requests."""
         return self.health.model
 
     @property
     def manifest(self) -> Manifest:
-        """What is known of that model."""
+        """The manifest of that model."""
         return self.model.manifest
 
-    def refit(self) -> None:
-        """Take as much work as the engines can do that are there now: elsewhere they come and go."""
+    def update_limits(self) -> None:
+        """Recompute the admission limits from the engines that exist now: replicas of Ray Serve come and go."""
         self.admission.limits = _limits(self.settings, self.model)
 
-    def exchange(self, model: ServedModel) -> None:
-        """Serve another model from now on; it is warmed up already. Work that has begun ends with the old one."""
+    def replace_model(self, model: ServedModel) -> None:
+        """Serve another model, already warmed up, from now on. Requests in progress end with the old one."""
         old, self.health.model = self.model, model
-        self.refit()
-        retiring = asyncio.ensure_future(old.retire(self.settings.drain_timeout_s))
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
+        self.update_limits()
+        closing = asyncio.ensure_future(old.close_when_idle(self.settings.drain_timeout_s))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
-    async def answer(
+    async def segment(
         self,
-        picture: bytes | UInt8Array,
+        image: bytes | UInt8Array,
         render: Callable[[Segmentation], bytes],
         deadline: float,
         *,
         with_confidence: bool = False,
         tile: bool = False,
         with_pixels: bool = True,
-    ) -> Answer:
-        """Segment a picture.
+    ) -> RenderedResponse:
+        """Segment an image and render the response.
 
-        picture: a file's bytes, or (H, W, 3) uint8 RGB. render: makes the body, in a thread.
-        deadline: on time.monotonic(). tile: see tiles.py. with_confidence, with_pixels: whether the segmentation has
-        them too; a large picture costs a tenth when nobody wants to see it.
-        Raises RequestError. Ends when its work ends, also when it is cancelled.
+        image: an encoded file, or (H, W, 3) uint8 RGB. render: makes the body; called in a thread.
+        deadline: on time.monotonic(). tile: see imaging/tiling.py. with_confidence, with_pixels: whether the
+        segmentation contains them; without its pixels, decoding a large image takes a tenth of the time.
+        Raises RequestError. When cancelled, ends once its work has ended.
         """
         model = self.model
         request_record.note_model(model.manifest.name)
         if with_confidence:
             model.require_confidence()
-        with model.in_use(), self.pixels.share() as take:
+        with model.in_use(), self.pixels.reservation() as reserve:
             began = time.monotonic()
-            pixels, seen = await self._codecs.run(partial(self._open, model.manifest, picture, tile, with_pixels, take))
-            timing = {"decode": _noted("decode", began)}
+            pixels, model_input = await self._codecs.run(
+                partial(self._decode, model.manifest, image, tile, with_pixels, reserve)
+            )
+            timing = {"decode": _note_stage("decode", began)}
             began = time.monotonic()
-            inferred = await self._infer_all(model, seen, deadline, with_confidence)
-            timing |= _queue_and_infer(began, inferred)
+            results = await self._infer_all(model, model_input, deadline, with_confidence)
+            timing |= _note_queue_and_infer(began, results)
             began = time.monotonic()
-            answer = await self._codecs.run(partial(_close, model.manifest, pixels, seen, inferred, timing, render))
-            _noted("encode", began)
-            return answer
+            response = await self._codecs.run(
+                partial(_render, model.manifest, pixels, model_input, results, timing, render)
+            )
+            _note_stage("encode", began)
+            return response
 
     def require_confidence(self) -> None:
-        """Raises BadRequest when the engine can't tell its confidence."""
+        """Raise BadRequest if the engines have no confidence output."""
         self.model.require_confidence()
 
     async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call work(...) in a codec's thread: for messages around pictures, to be read or written."""
+        """Call work(...) in a codec thread: to parse or write large messages without blocking the event loop."""
         return await self._codecs.run(partial(work, *args, **kwargs))
 
-    def _open(
-        self, manifest: Manifest, picture: bytes | UInt8Array, tile: bool, with_pixels: bool, take: ReservePixels
+    def _decode(
+        self, manifest: Manifest, image: bytes | UInt8Array, tile: bool, with_pixels: bool, reserve: ReservePixels
     ) -> tuple[UInt8Array | None, ModelInput]:
-        limits = ImageLimits(self.settings.max_pixels, self.settings.max_tiles, take)
-        return open_image(picture, manifest.input.buckets, limits, tile=tile, with_pixels=with_pixels)
+        limits = ImageLimits(self.settings.max_pixels, self.settings.max_tiles, reserve)
+        return open_image(image, manifest.input.buckets, limits, tile=tile, with_pixels=with_pixels)
 
     async def _infer_all(
-        self, model: ServedModel, seen: ModelInput, deadline: float, with_confidence: bool
-    ) -> list[Inferred]:
-        """All tensors of one picture, in order; the first failure ends the others."""
-        if seen.count == 1:
-            return [await model.infer(seen.tensor(0), deadline, with_confidence)]
-        # Two batches' worth at a time keep the engine busy, and let other clients' pictures in between.
-        at_once = 2 * model.total_batch_size
-        places, pace = asyncio.Semaphore(at_once), TileDeadline(seen.count, deadline, at_once)
+        self, model: ServedModel, model_input: ModelInput, deadline: float, with_confidence: bool
+    ) -> list[InferenceResult]:
+        """Infer all tensors of one image, in order; the first failure cancels the others."""
+        if model_input.count == 1:
+            return [await model.infer(model_input.tensor(0), deadline, with_confidence)]
+        # Two full batches at a time keep the engine busy and let other requests' images in between.
+        concurrent = 2 * model.total_batch_size
+        slots, tile_deadline = asyncio.Semaphore(concurrent), TileDeadline(model_input.count, deadline, concurrent)
 
-        async def one(index: int) -> Inferred:
-            async with places:
-                tensor = await self._codecs.run(seen.tensor, index)
-                inferred = await model.infer(tensor, deadline, with_confidence)
-            pace.tile_done()
-            return inferred
+        async def infer_tile(index: int) -> InferenceResult:
+            async with slots:
+                tensor = await self._codecs.run(model_input.tensor, index)
+                result = await model.infer(tensor, deadline, with_confidence)
+            tile_deadline.tile_done()
+            return result
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(index)) for index in range(seen.count)]
+                tasks = [group.create_task(infer_tile(index)) for index in range(model_input.count)]
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
     def stop_admitting(self, because: str = "the server is shutting down") -> None:
-        """Not ready, no new work; what was accepted goes on."""
+        """Become not ready and admit no requests; admitted ones are completed."""
         self.admission.close(because)
-        self._drained_by = self._drained_by or time.monotonic() + self.settings.drain_timeout_s
+        self._drain_deadline = self._drain_deadline or time.monotonic() + self.settings.drain_timeout_s
 
     async def drain(self) -> bool:
-        """Answer all that was accepted, then let go of the engine. False when that took too long."""
+        """Complete all admitted requests, then close the engines. Return False after ALIGNSEG_DRAIN_TIMEOUT_S."""
         self.stop_admitting()
-        left_s = max(0.0, (self._drained_by or 0.0) - time.monotonic())
-        drained = await asyncio.gather(self.model.retire(left_s), *self._retiring)
+        left_s = max(0.0, (self._drain_deadline or 0.0) - time.monotonic())
+        drained = await asyncio.gather(self.model.close_when_idle(left_s), *self._closing)
         self._codecs.close()
         return all(drained)
 
 
 def _limits(settings: Settings, model: ServedModel) -> Limits:
-    # A batch in each engine and one before it, and a picture in each codec thread and three before that, some to be
-    # decoded and some to be encoded: as the stages' times vary, fewer would leave some of them idle. And a rate
-    # measured with too few stays too low: so it is a floor.
-    busy = 4 * settings.codec_threads + 2 * model.total_batch_size
-    return Limits(settings.max_in_flight, settings.max_bytes_in_flight, settings.overload_latency_ms / 1e3, busy)
+    # Enough to keep every stage busy although stage times vary: a batch in each engine and one waiting, one image in
+    # each codec thread and three waiting. It is a lower limit, because throughput measured with fewer would stay low.
+    min_active = 4 * settings.codec_threads + 2 * model.total_batch_size
+    return Limits(settings.max_in_flight, settings.max_bytes_in_flight, settings.overload_latency_ms / 1e3, min_active)
 
 
-def _noted(stage: str, began: float) -> float:
-    """Milliseconds since `began`, noted in the request's journal."""
+def _note_stage(stage: str, began: float) -> float:
+    """Note a stage in the request record; return its milliseconds, from `began` until now."""
     seconds = time.monotonic() - began
     request_record.note_stage(stage, began, seconds)
     return seconds * 1e3
 
 
-def _queue_and_infer(began: float, inferred: Sequence[Inferred]) -> dict[str, float]:
-    """Milliseconds. Of tiles: the wait of the first, then all until the last is done."""
-    queued_s = inferred[0].queued_s
-    infer_s = inferred[0].infer_s if len(inferred) == 1 else time.monotonic() - began - queued_s
+def _note_queue_and_infer(began: float, results: Sequence[InferenceResult]) -> dict[str, float]:
+    """Note and return the milliseconds of queue and infer. With tiles: the wait of the first, then all the rest."""
+    queued_s = results[0].queued_s
+    infer_s = results[0].infer_s if len(results) == 1 else time.monotonic() - began - queued_s
     request_record.note_stage("queue", began, queued_s)
     request_record.note_stage("infer", began + queued_s, infer_s)
     return {"queue": queued_s * 1e3, "infer": infer_s * 1e3}
 
 
-def _close(
+def _render(
     manifest: Manifest,
     pixels: UInt8Array | None,
-    seen: ModelInput,
-    inferred: Sequence[Inferred],
+    model_input: ModelInput,
+    results: Sequence[InferenceResult],
     timing_ms: dict[str, float],
     render: Callable[[Segmentation], bytes],
-) -> Answer:
+) -> RenderedResponse:
     began = time.perf_counter()
-    ids = seen.assemble([part.ids for part in inferred])
-    told = [part.confidence for part in inferred if part.confidence is not None]
-    confidence = seen.assemble(told) if told else None
-    seg = Segmentation(manifest, pixels, ids, timing_ms, began, confidence=confidence, tiles=seen.count)
-    return Answer(render(seg), seg.timing_until_now())
+    ids = model_input.assemble([result.ids for result in results])
+    confidences = [result.confidence for result in results if result.confidence is not None]
+    confidence = model_input.assemble(confidences) if confidences else None
+    seg = Segmentation(manifest, pixels, ids, timing_ms, began, confidence=confidence, tiles=model_input.count)
+    return RenderedResponse(render(seg), seg.timing_until_now())

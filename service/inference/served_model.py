@@ -1,4 +1,4 @@
-"""One model that answers: its manifest, and the queue in front of its engines."""
+"""One loaded model: its manifest and the queue in front of its engines."""
 
 import asyncio
 import contextlib
@@ -9,17 +9,16 @@ from typing import Protocol
 
 import numpy as np
 
-from service.batching.queue import Inferred
+from service.batching.queue import InferenceResult
 from service.errors import BadRequest, DeviceLost, EngineError, InferenceFailed, NotReady
 from service.model_folder.manifest import Manifest
 from service.types import UInt8Array
 
 
 class InferenceQueue(Protocol):
-    """What stands in front of a model's engines: Batcher, or, for engines elsewhere, fleet's RemoteBatcher.
+    """The queue in front of a model's engines: batching.Batcher, or ray_serve.RemoteBatcher for engines on Ray Serve.
 
-    runtime: the engines' names, as users know them. has_confidence: whether all can tell it.
-    total_batch_size: how many pictures all engines take at once. The rest as in Batcher.
+    See Batcher for what each member means.
     """
 
     @property
@@ -29,7 +28,7 @@ class InferenceQueue(Protocol):
     @property
     def total_batch_size(self) -> int: ...  # noqa: D102
     @property
-    def working(self) -> list[int]: ...  # noqa: D102
+    def healthy(self) -> list[int]: ...  # noqa: D102
     @property
     def lost(self) -> DeviceLost | None: ...  # noqa: D102
     @property
@@ -39,13 +38,13 @@ class InferenceQueue(Protocol):
 
     async def submit(  # noqa: D102
         self, pixels: UInt8Array, deadline: float = ..., with_confidence: bool = ..., worker: int | None = ...
-    ) -> Inferred: ...
+    ) -> InferenceResult: ...
 
     async def drain(self, timeout_s: float) -> bool: ...  # noqa: D102
 
 
 class ServedModel:
-    """A model may be exchanged for another while requests are under way: each keeps the one it began with."""
+    """A model that serves requests. It may be replaced while requests use it: each request keeps its model."""
 
     def __init__(self, manifest: Manifest, batcher: InferenceQueue) -> None:
         self.manifest = manifest
@@ -56,32 +55,32 @@ class ServedModel:
 
     @property
     def runtime(self) -> str:
-        """The engines' names, as users know them."""
+        """The engines' names, e.g. "tensorrt"."""
         return self.batcher.runtime
 
     @property
     def has_confidence(self) -> bool:
-        """Whether the engines can tell their confidence."""
+        """Whether the engines have a confidence output."""
         return self.batcher.has_confidence
 
     @property
     def total_batch_size(self) -> int:
-        """How many pictures all engines take at once."""
+        """The sum of all engines' largest batches."""
         return self.batcher.total_batch_size
 
     async def warm_up(self) -> None:
-        """Infer once in every bucket on every engine, so that the first client does not pay for it.
+        """Run every engine once per bucket, so that the first request is not slowed down by initialisation.
 
-        Raises EngineError when the model can't be served.
+        Raises EngineError if the model cannot be served.
         """
         for height, width in self.manifest.input.buckets:
             blank = np.zeros((height, width, 3), dtype=np.uint8)
-            engines: Sequence[int | None] = self.batcher.working or [None]  # None: all are lost, and submit says why
+            engines: Sequence[int | None] = self.batcher.healthy or [None]  # None: all are lost, and submit raises
             await asyncio.gather(*(self.batcher.submit(blank, worker=engine) for engine in engines))
 
     @contextmanager
     def in_use(self) -> Generator[None, None, None]:
-        """While inside, the model is not retired."""
+        """Keep the model open until the context ends."""
         self._users += 1
         self._unused.clear()
         try:
@@ -91,26 +90,29 @@ class ServedModel:
             if not self._users:
                 self._unused.set()
 
-    async def retire(self, timeout_s: float) -> bool:
-        """Wait until nobody uses it, then let go of the engine. False when the engine took too long."""
+    async def close_when_idle(self, timeout_s: float) -> bool:
+        """Wait until no request uses the model, then close its engines. Return False after `timeout_s`."""
         by = time.monotonic() + timeout_s
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._unused.wait(), timeout_s)
         return await self.batcher.drain(max(0.0, by - time.monotonic())) and self._unused.is_set()
 
     def require_confidence(self) -> None:
-        """Raises BadRequest when the engine can't tell its confidence."""
+        """Raise BadRequest if the engines have no confidence output."""
         if not self.has_confidence:
             raise BadRequest(
-                f"the model {self.manifest.name} {self.manifest.version} tells no confidence. Leave confidence=true "
-                "out, or export the model again with a version of this program that adds it."
+                f"Model {self.manifest.name} {self.manifest.version} has no confidence output. "
+                "Remove confidence=true or re-export the model."
             )
 
-    async def infer(self, tensor: UInt8Array, deadline: float, with_confidence: bool) -> Inferred:
-        """One tensor, (H, W, 3) uint8 RGB. Raises RequestError."""
+    async def infer(self, tensor: UInt8Array, deadline: float, with_confidence: bool) -> InferenceResult:
+        """Infer one tensor, (H, W, 3) uint8 RGB. Raises RequestError."""
         try:
             return await self.batcher.submit(tensor, deadline, with_confidence)
         except DeviceLost as error:
-            raise NotReady(f"the engine is lost: {error}") from error
+            raise NotReady(f"Not ready: the engine is lost: {error}") from error
         except EngineError as error:
-            raise InferenceFailed(f"{error} The picture was read well; if others pass, report this one.") from error
+            message = (
+                f"{str(error).removesuffix('.')}. The image was decoded. If other images succeed, report this one."
+            )
+            raise InferenceFailed(message) from error

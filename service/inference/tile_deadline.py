@@ -1,4 +1,4 @@
-"""Whether a picture's many tiles will be done in time, told from those that are done: not only when it is too late."""
+"""Rejects a tiled image once the completed tiles show that the rest will miss the deadline."""
 
 import time
 from collections.abc import Callable
@@ -6,39 +6,38 @@ from typing import Final
 
 from service.errors import ImageTooLarge
 
-_ENOUGH: Final = 4  # tiles that say something about the others
+_MIN_TILES: Final = 4  # fewer completed tiles are no basis for an estimate
 
 
 class TileDeadline:
-    """Told of each tile that is done.
+    """Counts completed tiles of one image.
 
-    count: tiles of the picture. deadline: on `clock`. at_once: how many the engines have at a time; the first of them
-    say little, since nothing comes out while all are filled.
+    count: tiles of the image. deadline: on the clock. concurrent: tiles computed at one time; the estimate begins after
+    twice as many, because nothing completes while the first ones are computed.
     """
 
     def __init__(
-        self, count: int, deadline: float, at_once: int = 1, clock: Callable[[], float] = time.monotonic
+        self, count: int, deadline: float, concurrent: int = 1, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._count = count
         self._deadline = deadline
-        self._enough = max(_ENOUGH, 2 * at_once)
+        self._min_tiles = max(_MIN_TILES, 2 * concurrent)
         self._clock = clock
         self._began = clock()
         self._done = 0
 
     def tile_done(self) -> None:
-        """Raises ImageTooLarge once it is plain that the others will not be done by the deadline.
+        """Record a completed tile. Raises ImageTooLarge once the others will clearly miss the deadline.
 
-        The fewer are done, the plainer it has to be: after 8 the others must take half as long again as is left.
+        The fewer tiles are done, the larger the margin: after 8 the others must need 1.5 times the time that is left.
         """
         self._done += 1
         now = self._clock()
-        each_s, left_s = (now - self._began) / self._done, self._deadline - now
-        needed_s = (self._count - self._done) * each_s
-        if self._done >= self._enough and needed_s > left_s * (1 + 4 / self._done):
+        tile_s, left_s = (now - self._began) / self._done, self._deadline - now
+        needed_s = (self._count - self._done) * tile_s
+        if self._done >= self._min_tiles and needed_s > left_s * (1 + 4 / self._done):
             raise ImageTooLarge(
-                f"the picture takes {self._count} tiles; the first {self._done} took {now - self._began:.1f} s, so all "
-                f"would take about {self._count * each_s:.0f} s, and the answer is due in {left_s:.1f} s. Scale the "
-                "picture down, leave tile=true out, or give it longer: X-Request-Timeout-Ms, at most "
-                "ALIGNSEG_REQUEST_TIMEOUT_MS."
+                f"The image has {self._count} tiles: {self._done} took {now - self._began:.1f} s, all would take about "
+                f"{self._count * tile_s:.0f} s, and the response is due in {left_s:.1f} s. Scale the image down, "
+                "remove tile=true, or raise X-Request-Timeout-Ms (at most ALIGNSEG_REQUEST_TIMEOUT_MS)."
             )

@@ -1,1 +1,1 @@
-"""Past one machine: Ray Serve in front of the same road."""
+"""The same application on Ray Serve, for more than one machine."""

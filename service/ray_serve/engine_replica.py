@@ -1,13 +1,13 @@
-"""One engine replica of a fleet, one GPU: models, each with the batcher that the single server has too.
+"""One engine replica, one GPU: the models it serves, each with the same batcher as the single server.
 
-A changed model folder is loaded beside the model that answers, as in the single server. The old one goes on answering
-those who ask for it, until nobody does: ways in change over at their own moments.
+A changed model folder is loaded beside the model that serves, as in the single server. The old model is kept until no
+ingress has asked for it for a while: each ingress switches to the new model at its own time.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
+from collections.abc import Coroutine
 from typing import Final
 
 from service.admission.controller import AdmissionController, Limits
@@ -20,85 +20,93 @@ from service.inference.model_reload import ModelWatcher, snapshot
 from service.inference.served_model import ServedModel
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
-from service.ray_serve.messages import Call, Description, Reply, tag, told
+from service.ray_serve.messages import Call, Description, Reply, error_to_wire, tag
 from service.settings import Settings
 from service.types import UInt8Array
 
-log = logging.getLogger("alignseg.fleet")
-_MOST_CALLS: Final = 1000  # kept for the next reply; a replica that nobody asks makes none
+log = logging.getLogger("alignseg.ray")
+_MAX_CALLS: Final = 1000  # kept for the next reply; a replica without requests makes none
 
 
-class Replica:
-    """All its methods are called on one event loop."""
+class EngineReplica:
+    """Serves models to ingresses. All methods are called on one event loop."""
 
     def __init__(self, settings: Settings, engine_factory: EngineFactory) -> None:
         self.settings = settings
-        self._opener = engine_factory
-        self._models: dict[str, ServedModel] = {}  # by tag; the one that is served last
-        self._asked: dict[str, float] = {}  # when each was asked for, on time.monotonic()
+        self._engine_factory = engine_factory
+        self._models: dict[str, ServedModel] = {}  # by tag; the newest is last
+        self._last_used: dict[str, float] = {}  # by tag, on time.monotonic()
         self._calls: list[Call] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Load the model, warm it up, watch its folder. Raises ManifestError, EngineUnavailable or EngineError."""
-        seen = snapshot(self.settings.model)
+        before = snapshot(self.settings.model)
         manifest = await asyncio.to_thread(manifests.load, self.settings.model)
         model = await asyncio.to_thread(self._load, manifest)
         await model.warm_up()
         self._models[tag(manifest)] = model
         self._health = Health(self.settings, AdmissionController(Limits(1)), model)
         self._watch = ModelWatcher(
-            self, self.settings.model, self._load, self.settings.model_poll_s, lambda outcome: None, seen
+            self, self.settings.model, self._load, self.settings.model_poll_s, lambda outcome: None, before
         )
-        self._go_on(self._watch.run())
+        self._run_in_background(self._watch.run())
 
     @property
     def manifest(self) -> Manifest:
-        """Of the newest model."""
+        """The manifest of the newest model."""
         return self._health.model.manifest
 
-    def exchange(self, model: ServedModel) -> None:
-        """Serve another model, and the one before while it is asked for."""
-        before, old = tag(self.manifest), self._health.model
-        self._models.pop(name := tag(model.manifest), None)
-        self._models[name] = self._health.model = model
-        self._go_on(self._retire(before, old))
+    def replace_model(self, model: ServedModel) -> None:
+        """Serve another model; keep the previous one while it is used."""
+        old_tag, old = tag(self.manifest), self._health.model
+        self._models.pop(new_tag := tag(model.manifest), None)
+        self._models[new_tag] = self._health.model = model
+        self._run_in_background(self._close_when_unused(old_tag, old))
 
     async def infer(self, model: str, pixels: UInt8Array, left_s: float, with_confidence: bool) -> Reply:
-        """One picture, (H, W, 3) uint8 RGB in a bucket of that model, within `left_s` seconds."""
+        """Infer one image within `left_s` seconds. model: its tag. pixels: (H, W, 3) uint8 RGB, a bucket's size."""
         served = self._models.get(model)
         if served is None:
-            refused = f"; it refused the last one: {self._watch.refused}" if self._watch.refused else ""
-            return Reply(elsewhere=f"this replica has {', '.join(self._models)}, not {model}{refused}")
-        self._asked[model] = time.monotonic()
+            refused = f"; it refused the latest one: {self._watch.refused}" if self._watch.refused else ""
+            return Reply(retry_on_other_replica=f"this replica has {', '.join(self._models)}, not {model}{refused}")
+        self._last_used[model] = time.monotonic()
         with served.in_use():
             try:
-                found = await served.batcher.submit(pixels, time.monotonic() + left_s, with_confidence)
+                result = await served.batcher.submit(pixels, time.monotonic() + left_s, with_confidence)
             except (DeviceLost, NotReady) as error:
-                return Reply(elsewhere=str(error), calls=self._take_calls())
+                return Reply(retry_on_other_replica=str(error), calls=self._take_calls())
             except (EngineError, DeadlineExceeded) as error:
-                return Reply(error=told(error), calls=self._take_calls())
-        return Reply(found.ids, found.confidence, found.infer_s, found.batch_size, calls=self._take_calls())
+                return Reply(error=error_to_wire(error), calls=self._take_calls())
+        return Reply(result.ids, result.confidence, result.infer_s, result.batch_size, calls=self._take_calls())
 
     async def describe(self) -> Description:
-        """What it has."""
+        """Return what this replica serves."""
         model = self._health.model
-        batch, names = model.total_batch_size, tuple(self._models)
-        return Description(model.runtime, model.has_confidence, batch, names, self._watch.refused)
+        batch, tags = model.total_batch_size, tuple(self._models)
+        return Description(model.runtime, model.has_confidence, batch, tags, self._watch.refused)
 
     async def check_health(self) -> None:
-        """Raises RuntimeError when its last real inference failed and another one does as well: Serve replaces it."""
+        """Raise RuntimeError if the latest real inference failed and another one fails too: Ray Serve replaces it."""
         if (reason := await self._health.why_not_ready()) is not None:
             raise RuntimeError(reason)
 
-    def _load(self, manifest: Manifest) -> ServedModel:
-        engines = self._opener(self.settings, manifest)
-        delay_s = self.settings.max_queue_delay_ms / 1e3
-        return ServedModel(manifest, Batcher(engines, max_queue_delay_s=delay_s, on_call=self._counting()))
+    async def close(self) -> None:
+        """Complete the accepted images, then close the engines."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        timeout_s = self.settings.drain_timeout_s
+        await asyncio.gather(*(model.close_when_idle(timeout_s) for model in self._models.values()))
 
-    def _counting(self) -> OnCall:
+    def _load(self, manifest: Manifest) -> ServedModel:
+        engines = self._engine_factory(self.settings, manifest)
+        delay_s = self.settings.max_queue_delay_ms / 1e3
+        return ServedModel(manifest, Batcher(engines, max_queue_delay_s=delay_s, on_call=self._record_call()))
+
+    def _record_call(self) -> OnCall:
         def on_call(size: int, error: EngineError | None) -> None:
-            if len(self._calls) < _MOST_CALLS:
+            if len(self._calls) < _MAX_CALLS:
                 self._calls.append((size, None if error is None else type(error).__name__))
 
         return on_call
@@ -107,26 +115,18 @@ class Replica:
         calls, self._calls = self._calls, []
         return tuple(calls)
 
-    async def _retire(self, name: str, model: ServedModel) -> None:
-        """Once nobody has asked for it for as long as a way in may take to change over."""
-        quiet_s = self.settings.drain_timeout_s
-        self._asked[name] = time.monotonic()
-        while (wait_s := self._asked[name] + quiet_s - time.monotonic()) > 0:  # noqa: ASYNC110 - it is to be over
+    async def _close_when_unused(self, old_tag: str, model: ServedModel) -> None:
+        """Close a replaced model once it has not been used for as long as an ingress may take to switch."""
+        unused_s = self.settings.drain_timeout_s
+        self._last_used[old_tag] = time.monotonic()
+        while (wait_s := self._last_used[old_tag] + unused_s - time.monotonic()) > 0:  # noqa: ASYNC110 - a deadline
             await asyncio.sleep(wait_s)
-        if self._models.get(name) is model:
-            del self._models[name]
-        log.info("%s is asked for no more", name)
-        await model.retire(quiet_s)
+        if self._models.get(old_tag) is model:
+            del self._models[old_tag]
+        log.info("Closing model %s: not used for %g s", old_tag, unused_s)
+        await model.close_when_idle(unused_s)
 
-    def _go_on(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _run_in_background(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def close(self) -> None:
-        """Answer what was accepted, let go of the engines."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(AttributeError):  # it never got as far as a model
-            await asyncio.gather(*(model.retire(self.settings.drain_timeout_s) for model in self._models.values()))

@@ -1,4 +1,4 @@
-"""What the way in and the engines of a fleet say to each other."""
+"""The messages between the ingress and the engine replicas."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,19 +13,20 @@ from service.errors import (
 from service.model_folder.manifest import Manifest
 from service.types import UInt8Array
 
-Call = tuple[int, str | None]  # of an engine: pictures, and the name of the error it failed with
-_TOLD: Final[dict[str, type[Exception]]] = {
+Call = tuple[int, str | None]  # one engine call: images, and the class name of its error, if any
+_WIRE_ERRORS: Final[dict[str, type[Exception]]] = {
     error.__name__: error for error in (EngineError, EngineOutOfMemory, DeviceLost, DeadlineExceeded)
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A replica's word on one picture; exactly one of ids, error and elsewhere is there.
+    """A replica's reply for one image; exactly one of ids, error and retry_on_other_replica is set.
 
-    ids, confidence, infer_s, batch_size: as in waiting.Inferred.
-    error: name and message of what the picture failed with. elsewhere: why another replica must be asked.
-    calls: of the replica's engines since its last reply, so that the way in can count batches.
+    ids, confidence, infer_s, batch_size: as in InferenceResult.
+    error: class name and message of the image's error; see error_to_wire.
+    retry_on_other_replica: why this replica cannot compute the image although another may.
+    calls: engine calls since the replica's previous reply, so that the ingress can count batches.
     """
 
     ids: UInt8Array | None = None
@@ -33,13 +34,13 @@ class Reply:
     infer_s: float = 0.0
     batch_size: int = 0
     error: tuple[str, str] | None = None
-    elsewhere: str | None = None
+    retry_on_other_replica: str | None = None
     calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A replica's engines. models: tags of those that it answers for. refused: why a changed one was not taken."""
+    """A replica's engines. models: tags of the models it serves. refused: why a changed model was refused, if so."""
 
     runtime: str
     has_confidence: bool
@@ -49,22 +50,22 @@ class Description:
 
 
 def tag(manifest: Manifest) -> str:
-    """Names a model exactly: both sides must mean the same buckets and classes."""
+    """Return an exact identifier of a model, so that both sides use the same buckets and classes."""
     return f"{manifest.name} {manifest.version} {sha256(manifest.model_dump_json().encode()).hexdigest()[:12]}"
 
 
-def told(error: Exception) -> tuple[str, str]:
-    """An error as it travels: exceptions of other processes bring theirs along, and lose their class."""
+def error_to_wire(error: Exception) -> tuple[str, str]:
+    """Return (class name, message). Exceptions themselves lose their class when Ray transports them."""
     name = type(error).__name__
-    return name if name in _TOLD else EngineError.__name__, str(error)
+    return name if name in _WIRE_ERRORS else EngineError.__name__, str(error)
 
 
-def raised(error: tuple[str, str]) -> Exception:
-    """The error again."""
-    return _TOLD[error[0]](error[1])
+def error_from_wire(error: tuple[str, str]) -> Exception:
+    """Return the error that error_to_wire encoded."""
+    return _WIRE_ERRORS[error[0]](error[1])
 
 
 def engine_error(name: str | None) -> EngineError | None:
-    """For a count: of that class, without a message."""
-    kind = _TOLD.get(name or "")
+    """Return an error of that class without a message, to be counted; None if it is not an EngineError."""
+    kind = _WIRE_ERRORS.get(name or "")
     return kind() if kind is not None and issubclass(kind, EngineError) else None

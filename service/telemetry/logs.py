@@ -1,25 +1,27 @@
-"""Log lines: one JSON object each for machines, or plain text for a person at a terminal."""
+"""Log lines: one JSON object each for machines, or plain text on a terminal."""
 
 import logging
+import os
 import sys
 import time
+from logging.handlers import MemoryHandler
+from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
 import orjson
 
 from service.settings import LogFormat
-from service.telemetry.bundling import BundlingHandler
-from service.telemetry.request_record import RequestRecord
+from service.telemetry.access_log import LOGGER as ACCESS_LOGGER
+from service.telemetry.access_log import RateLimit
 
-_LINES_A_SECOND: Final = 10  # of what strangers can cause; under attack the log must not become the load
-_access: Final = logging.getLogger("alignseg.access")
+_BUFFER_LINES: Final = 1000
 
 
 class JsonFormatter(logging.Formatter):
     """{"time", "level", "logger", "message", ...the record's `fields`, "exception"}; time is UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "time": f"{clock}.{int(record.msecs):03d}Z",
@@ -40,120 +42,135 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        """The line without its traceback."""
+        """Return the line without its traceback."""
         fields = getattr(record, "fields", {})
         return super().formatMessage(record) + "".join(f" {name}={_printable(value)}" for name, value in fields.items())
 
 
 def _printable(value: object) -> str:
-    """As it is, or, if it would break the line or steer the terminal, with its control characters spelled out."""
+    """Escape control characters: they could break the line or change the terminal's state."""
     text = str(value)
     return text if text.isprintable() else ascii(text)
 
 
+class BufferedHandler(MemoryHandler):
+    """Buffers access log lines and writes them together; writes all other lines at once. Order is kept.
+
+    One write per request would take a twentieth of the processor time. `flush` is called by Server.on_tick.
+    Never raises: logging must not fail the code that logs, also when the disk is full or the pipe is closed.
+    lost: lines that could not be written. Their number is logged once lines can be written again.
+    """
+
+    def __init__(self, stream: TextIO, buffer_lines: int) -> None:
+        super().__init__(buffer_lines)
+        self.lost = 0
+        self._reported = 0
+        self._stream = stream
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's own name
+        """Return whether to write now: for all but access log lines, and when the buffer is full."""
+        return record.name != ACCESS_LOGGER or super().shouldFlush(record)
+
+    def flush(self) -> None:
+        """Write the buffered lines. Called from any thread."""
+        self.acquire()
+        try:
+            records, self.buffer = self.buffer, []
+            if records:
+                self._write_records(records)
+        finally:
+            self.release()
+
+    def _write_records(self, records: list[logging.LogRecord]) -> None:
+        lost_before = self.lost
+        lines = [line for record in records if (line := self._format(record)) is not None]
+        if lost_before > self._reported:
+            lines.insert(0, self.format(_lost_lines_record(lost_before - self._reported)))
+        try:
+            self._write("".join(line + "\n" for line in lines))
+            self._reported = lost_before
+        except Exception:  # full disk, closed pipe, closed stream: there is nowhere to report it
+            self.lost = lost_before + len(records)
+
+    def _format(self, record: logging.LogRecord) -> str | None:
+        try:
+            return self.format(record)
+        except Exception:  # a message whose arguments do not match
+            self.lost += 1
+            return None
+
+    def _write(self, text: str) -> None:
+        # Below the stream's own buffer: that would keep what cannot be written, and fail again at exit (code 120).
+        raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
+        if raw is None:
+            self._stream.write(text)
+            self._stream.flush()
+            return
+        self._stream.flush()
+        data = memoryview(text.encode(self._stream.encoding, "backslashreplace"))
+        while data:
+            written = raw.write(data)
+            if not written:
+                raise BlockingIOError("a non-blocking stream is full")
+            data = data[written:]
+
+
+def _lost_lines_record(count: int) -> logging.LogRecord:
+    return logging.LogRecord("alignseg.logs", logging.WARNING, "", 0, "%d log lines were lost", (count,), None)
+
+
+def _stderr() -> TextIO:
+    """Return sys.stderr; /dev/null if the process was started without one (`2>&-`)."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - never closed
+    return sys.stderr
+
+
 def resolved(form: LogFormat, stream: TextIO | None = None) -> Literal["json", "text"]:
-    """What auto means for `stream` (stderr)."""
+    """Return the format that "auto" means for `stream` (stderr): text on a terminal, else JSON."""
     if form == "auto":
-        return "text" if (stream or sys.stderr).isatty() else "json"
+        return "text" if (stream or _stderr()).isatty() else "json"
     return form
 
 
-def configure(form: LogFormat = "auto", stream: TextIO | None = None) -> None:
-    """Send all loggers to `stream` (stderr). auto: text on a terminal, JSON elsewhere."""
-    stream = stream or sys.stderr
+def configure(form: LogFormat = "auto", stream: TextIO | None = None, *, buffered: bool = True) -> None:
+    """Send all loggers to `stream` (stderr). buffered: buffer access log lines; then `flush` must be called often."""
+    stream = stream or _stderr()
     text = resolved(form, stream) == "text"
-    handler = BundlingHandler(stream, together=_access.name)
+    handler = BufferedHandler(stream, _BUFFER_LINES if buffered else 1)
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
-    handler.addFilter(_FewWarnings())
+    handler.addFilter(_LimitInvalidRequestWarnings())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
-class _Few:
-    """Lets the first few lines of each second through.
-
-    suppressed: how many it did not, since somebody last asked.
-    """
-
-    def __init__(self) -> None:
-        self.suppressed = 0
-        self._second = 0
-        self._asked = 0
-
-    def one_more(self) -> bool:
-        """Whether this line may be written."""
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._asked = second, 0
-        self._asked += 1
-        passes = self._asked <= _LINES_A_SECOND
-        self.suppressed += not passes
-        return passes
-
-    def take_suppressed(self) -> int:
-        """The count, which begins anew."""
-        suppressed, self.suppressed = self.suppressed, 0
-        return suppressed
+def flush() -> None:
+    """Write the buffered access log lines. Never raises."""
+    for handler in _handlers():
+        handler.flush()
 
 
-class _FewWarnings(logging.Filter):
-    """uvicorn warns of each message that does not parse: anybody can send those as fast as they like."""
+def lost_lines() -> int:
+    """Return how many lines could not be written."""
+    return sum(handler.lost for handler in _handlers())
+
+
+def _handlers() -> list[BufferedHandler]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, BufferedHandler)]
+
+
+class _LimitInvalidRequestWarnings(logging.Filter):
+    """Limits uvicorn's warning for each message that does not parse: any client can cause them at any rate."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._few = _Few()
+        self._limit = RateLimit()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """All but what is too much of these."""
+        """Return whether to write the record; add the number of those left out before it."""
         if record.name != "uvicorn.error" or record.levelno != logging.WARNING:
             return True
-        if not self._few.one_more():
+        if not self._limit.allow():
             return False
-        if suppressed := self._few.take_suppressed():
+        if suppressed := self._limit.take_suppressed():
             record.fields = {"suppressed": suppressed}
         return True
-
-
-class AccessLog:
-    """One line a request; of refusals the first few each second, and how many were left out since."""
-
-    def __init__(self) -> None:
-        self._few = _Few()
-
-    def write(self, record: RequestRecord, *, quiet: bool = False) -> None:
-        """Log a finished request. quiet: one that is asked so often that it is only worth DEBUG."""
-        level = logging.DEBUG if quiet and record.status < 400 else logging.INFO
-        if not _access.isEnabledFor(level) or (record.refused is not None and not self.one_more_refusal()):
-            return
-        self._write(level, record)
-
-    def one_more_refusal(self) -> bool:
-        """Whether another refusal's line may be written; if not, it is counted."""
-        return self._few.one_more()
-
-    def write_refused(self, record: RequestRecord) -> None:
-        """Log a refusal that may be."""
-        self._write(logging.INFO, record)
-
-    def _write(self, level: int, record: RequestRecord) -> None:
-        if record.refused is not None:
-            record.suppressed = self._few.take_suppressed()
-        _access.log(level, "request", extra={"fields": _fields(record)})
-
-
-def _fields(record: RequestRecord) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "request_id": record.request_id,
-        "method": record.method,
-        "path": record.path,
-        "status": record.status,
-        "ms": round(record.seconds * 1e3, 3),
-        "bytes_out": record.bytes_out,
-    }
-    optional = {
-        "model": record.model,
-        "stages_ms": record.stages_ms(),
-        "refused": record.refused,
-        "trace_id": record.trace_id,
-        "suppressed": record.suppressed,
-    }
-    return fields | {name: value for name, value in optional.items() if value}

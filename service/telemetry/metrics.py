@@ -1,9 +1,9 @@
-"""Figures for Prometheus. Every label has few values, all known beforehand, so that no client can blow them up.
+"""Prometheus metrics. Every label has few, known values, so that clients cannot create new series.
 
-Each application has its own registry: two in one process (tests) don't meet.
+Each application has its own registry: several in one process (tests) stay independent.
 """
 
-from collections import Counter as Counts
+import collections
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
@@ -21,54 +21,57 @@ STAGES: Final = ("decode", "queue", "infer", "encode")
 
 
 class Metrics:
-    """All figures of one application."""
+    """All metrics of one application."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._turned_away = Counts[tuple[str, str, str]]()  # added to the counters when somebody looks at them
-        self._known: set[str] = set()  # paths without parameters: as many as there are routes
+        self._rejected_early = collections.Counter[tuple[str, str, str]]()  # added to the counters by render()
+        self._known_paths: set[str] = set()  # paths without parameters: as many as there are routes
         ProcessCollector(registry=registry)  # resident memory, CPU seconds, open files
         GCCollector(registry=registry)
         self._requests = Counter(
-            "alignseg_requests", "Answers by route and status", ["route", "status"], registry=registry
+            "alignseg_requests", "Responses by route and status", ["route", "status"], registry=registry
         )
         self._seconds = Histogram(
-            "alignseg_request_duration_seconds", "From a request's head to its last byte", ["route"],
-            buckets=_SECONDS, registry=registry,
+            "alignseg_request_duration_seconds", "Time from the head of a request to the last byte of its response",
+            ["route"], buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self._rejected = Counter(
-            "alignseg_requests_rejected", "Requests turned away, by reason", ["reason"], registry=registry
+            "alignseg_requests_rejected", "Rejected requests by reason", ["reason"], registry=registry
         )
         self._stages = Histogram(
-            "alignseg_stage_duration_seconds", "A picture's time in each stage; queue is its wait for the engine",
+            "alignseg_stage_duration_seconds", "Time of an image in each stage; queue is the wait for the engine",
             ["model", "stage"], buckets=_SECONDS, registry=registry,
         )  # fmt: skip
         self._batches = Histogram(
-            "alignseg_batch_size", "Pictures in each call of the engine", ["model"], buckets=_BATCHES, registry=registry
+            "alignseg_batch_size", "Images per engine call", ["model"], buckets=_BATCHES, registry=registry
         )
         self._failures = Counter(
-            "alignseg_engine_failures", "Calls of the engine that failed", ["model", "kind"], registry=registry
+            "alignseg_engine_failures", "Failed engine calls by kind of error", ["model", "kind"], registry=registry
         )
         self._swaps = Counter(
-            "alignseg_model_swaps", "Changed models: swapped or refused", ["outcome"], registry=registry
+            "alignseg_model_swaps", "Changed models by outcome: swapped or refused", ["outcome"], registry=registry
         )
         self._serving = Gauge(
-            "alignseg_model_serving", "1 for the model that answers", ["model", "version", "engine"], registry=registry
+            "alignseg_model_serving",
+            "1 for the model that serves new requests",
+            ["model", "version", "engine"],
+            registry=registry,
         )
-        # labels() takes a lock and makes strings each time; what is asked for with every request is remembered.
+        # labels() takes a lock and builds strings; the children used by every request are cached.
         self._requests_of = lru_cache(256)(self._requests.labels)
         self._seconds_of = lru_cache(256)(self._seconds.labels)
         self._rejected_of = lru_cache(256)(self._rejected.labels)
         self._stages_of = lru_cache(256)(self._stages.labels)
         for outcome in ("swapped", "refused"):
-            self._swaps.labels(outcome)  # shown as 0 from the start: an alert can't see what is absent
+            self._swaps.labels(outcome)  # exported as 0 from the start: an alert cannot use an absent series
 
-    def watch(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """A gauge that is read when Prometheus asks."""
+    def add_gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
+        """Add a gauge alignseg_`name`; `read` is called at each scrape."""
         Gauge(f"alignseg_{name}", help_text, registry=self.registry).set_function(read)
 
     def finished(self, record: RequestRecord) -> None:
-        """Count a request at its end."""
+        """Count a request at its end, and observe its duration and stages."""
         route = self._label(record)
         self._requests_of(route, str(record.status)).inc()
         self._seconds_of(route).observe(record.seconds)
@@ -78,41 +81,41 @@ class Metrics:
             for stage in record.stages:
                 self._stages_of(record.model, stage.name).observe(stage.seconds)
 
-    def refused(self, path: str, status: int, reason: str) -> None:
-        """Count a request that was turned away at the door; it took no time worth a histogram."""
-        self._turned_away[path if path in self._known else "other", str(status), reason] += 1
+    def rejected_early(self, path: str, status: int, reason: str) -> None:
+        """Count a request that was rejected before it reached the application. Its duration is not observed."""
+        self._rejected_early[path if path in self._known_paths else "other", str(status), reason] += 1
 
-    def mishap(self, reason: str) -> None:
-        """Count what went wrong outside of any request's life: a message that is no HTTP, an answer nobody took."""
+    def record_connection_error(self, reason: str) -> None:
+        """Count an error outside any request: "malformed-http" or "response-not-read"."""
         self._rejected_of(reason).inc()
 
     def _label(self, record: RequestRecord) -> str:
-        """A route's template. Who was refused before it was looked for has the one that others had at this path."""
+        """Return the route's template; for a request rejected before routing, the one known for its path."""
         if not record.route:
-            return record.path if record.path in self._known else "other"
+            return record.path if record.path in self._known_paths else "other"
         if record.route == record.path:
-            self._known.add(record.path)
+            self._known_paths.add(record.path)
         return record.route
 
-    def batch(self, model: str, size: int, failure: str | None) -> None:
-        """Count a call of the engine; failure: the error's class name. Called from the engine's thread."""
+    def engine_call(self, model: str, size: int, failure: str | None) -> None:
+        """Count an engine call. size: images. failure: the error's class name, if any. Called in engine threads."""
         self._batches.labels(model).observe(size)
         if failure is not None:
             self._failures.labels(model, failure).inc()
 
-    def swap(self, outcome: str) -> None:
+    def model_swap(self, outcome: str) -> None:
         """Count a changed model: "swapped" or "refused"."""
         self._swaps.labels(outcome).inc()
 
-    def serving(self, model: str, version: str, engine: str) -> None:
-        """Say which model answers from now on."""
+    def set_serving(self, model: str, version: str, engine: str) -> None:
+        """Export which model serves new requests."""
         self._serving.clear()
         self._serving.labels(model, version, engine).set(1)
 
     def render(self) -> bytes:
-        """The page that Prometheus reads."""
-        turned_away, self._turned_away = self._turned_away, Counts()
-        for (route, status, reason), number in turned_away.items():
-            self._requests_of(route, status).inc(number)
-            self._rejected_of(reason).inc(number)
+        """Return all metrics in Prometheus' text format."""
+        rejected, self._rejected_early = self._rejected_early, collections.Counter()
+        for (route, status, reason), count in rejected.items():
+            self._requests_of(route, status).inc(count)
+            self._rejected_of(reason).inc(count)
         return generate_latest(self.registry)

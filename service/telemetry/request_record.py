@@ -1,6 +1,6 @@
-"""What is known of one request: noted by the rooms it passes, read once at its end for the log, the metrics, the trace.
+"""What is recorded about one request while it is processed; read at its end by the log, the metrics and the trace.
 
-The record travels in a context variable, so that the pipeline can note its stages without knowing of HTTP.
+The record is held in a context variable, so that the pipeline can add stages without depending on HTTP.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """began: on time.monotonic()."""
+    """One timed stage. began: on time.monotonic()."""
 
     name: str
     began: float
@@ -22,9 +22,9 @@ class Stage:
 class RequestRecord:
     """One request.
 
-    route: the template of its path, e.g. /page/{name}; empty when it was answered before one was looked for.
-    model: which one worked on it, if any. refused: why it was turned away, e.g. "overloaded-time"; see errors.py.
-    status: of the answer; 0 while there is none. suppressed: equal lines that were left out of the log before this one.
+    route: the template of its path, e.g. /page/{name}; empty if the response was sent before routing.
+    model: the model that processed it, if any. refused: why it was rejected, e.g. "overloaded-time"; see errors.py.
+    status: of the response; 0 until there is one. suppressed: similar log lines left out before this one.
     """
 
     request_id: str
@@ -42,11 +42,11 @@ class RequestRecord:
 
     @property
     def seconds(self) -> float:
-        """From the head of the request until now."""
+        """Seconds since the head of the request was received."""
         return time.monotonic() - self.began
 
     def stages_ms(self) -> dict[str, float]:
-        """Milliseconds by stage; a stage that several pictures passed counts them all."""
+        """Return the milliseconds of each stage; with several images or tiles, their sum."""
         total: dict[str, float] = {}
         for stage in self.stages:
             total[stage.name] = round(total.get(stage.name, 0.0) + stage.seconds * 1e3, 3)
@@ -54,28 +54,28 @@ class RequestRecord:
 
 
 _current: Final[ContextVar[RequestRecord | None]] = ContextVar("alignseg_record", default=None)
-enter = _current.set
-leave = _current.reset
+set_current = _current.set
+reset_current = _current.reset
 
 
 def current() -> RequestRecord | None:
-    """The record of the request that this task works for; None outside of requests."""
+    """Return the record of the request that the current task belongs to; None outside requests."""
     return _current.get()
 
 
 def note_stage(name: str, began: float, seconds: float) -> None:
-    """Add a stage to the current request."""
+    """Add a stage to the current request's record. began: on time.monotonic()."""
     if (record := _current.get()) is not None:
         record.stages.append(Stage(name, began, seconds))
 
 
 def note_model(name: str) -> None:
-    """Say which model works on the current request."""
+    """Set the model of the current request's record."""
     if (record := _current.get()) is not None:
         record.model = name
 
 
 def note_refused(reason: str) -> None:
-    """Say why the current request is turned away."""
+    """Set why the current request is rejected."""
     if (record := _current.get()) is not None:
         record.refused = reason

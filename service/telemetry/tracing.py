@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, when its own environment variables ask for them; otherwise nothing of it is imported.
+"""OpenTelemetry traces, enabled by OpenTelemetry's own environment variables; otherwise nothing of it is imported.
 
-Spans are made from the finished record of a request, with the times noted in it: the road itself carries no
-tracing code and pays nothing. Configured as OpenTelemetry says: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, ...
+Spans are created from the finished record of a request, with the times recorded in it: the pipeline contains no
+tracing code. Configured with OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, ... as OpenTelemetry documents them.
 """
 
 import logging
@@ -13,12 +13,12 @@ from typing import Any, Final
 from service.telemetry.request_record import RequestRecord
 
 log = logging.getLogger("alignseg.tracing")
-_ASKING: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROPAGATED: Final = (b"traceparent", b"tracestate")
 
 
 class Tracer:
-    """Sends one server span a request, with a child span a stage."""
+    """Exports one server span per request, with a child span per stage."""
 
     def __init__(self, provider: Any) -> None:
         """provider: an opentelemetry.sdk.trace.TracerProvider."""
@@ -31,7 +31,7 @@ class Tracer:
         self._propagator = TraceContextTextMapPropagator()
 
     def export(self, record: RequestRecord, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """Hand the finished request over; returns its trace id in hex. A caller's traceparent becomes the parent."""
+        """Export a finished request; return its trace id in hex. The client's traceparent becomes the parent."""
         from opentelemetry import trace  # noqa: PLC0415
 
         carrier = {name.decode(): value.decode("latin-1") for name, value in headers if name in _PROPAGATED}
@@ -45,23 +45,23 @@ class Tracer:
         )
         if record.status >= 500:
             span.set_status(trace.StatusCode.ERROR)
-        inside = trace.set_span_in_context(span)
+        context = trace.set_span_in_context(span)
         for stage in record.stages:
             began = to_epoch_ns + _ns(stage.began)
-            child = self._tracer.start_span(stage.name, context=inside, start_time=began)
+            child = self._tracer.start_span(stage.name, context=context, start_time=began)
             child.end(began + _ns(stage.seconds))
         span.end()
         return trace.format_trace_id(span.get_span_context().trace_id)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Export the remaining spans."""
         self._provider.shutdown()
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Tracer | None:
-    """A tracer when an OTLP endpoint is named and OTEL_SDK_DISABLED is not true; else None."""
+    """Return a tracer if an OTLP endpoint is set and OTEL_SDK_DISABLED is not true; else None."""
     disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if disabled or not any(environment.get(name) for name in _ASKING):
+    if disabled or not any(environment.get(name) for name in _ENDPOINTS):
         return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
@@ -69,7 +69,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Tracer | No
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError as error:
-        log.error("no traces: %s. Install them with: pip install -e '.[otel]'", error)
+        log.error("Tracing is off: %s. Install its packages: pip install -e '.[otel]'", error)
         return None
     name = environment.get("OTEL_SERVICE_NAME", "alignseg-serve")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))

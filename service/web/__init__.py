@@ -1,1 +1,7 @@
 """The web page at / and Swagger UI at /docs: static files without a build step."""
+
+from pathlib import Path
+from typing import Final
+
+SCENE: Final = Path(__file__).parent / "scene.jpg"
+"""A drawn street scene, the page's example image; engines are compared with the reference on it."""

@@ -1,4 +1,4 @@
-"""What needs an NVIDIA GPU: `make test-gpu`. Each test skips, and says so, where its GPU or runtime is missing."""
+"""Tests that need an NVIDIA GPU: `make test-gpu`. Each is skipped, with the reason, without its GPU or runtime."""
 
 import json
 import os
@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.gpu)
             item.add_marker(pytest.mark.timeout(900))
-            # What torch.compile and other libraries warn of depends on the GPU; told at the end, it fails nothing here.
+            # The warnings of torch.compile and other libraries depend on the GPU; here they fail no test.
             item.add_marker(pytest.mark.filterwarnings("default"))
 
 
@@ -26,16 +26,16 @@ def gpu() -> torch.device:
     if not torch.cuda.is_available():
         pytest.skip("no NVIDIA GPU, or a PyTorch without CUDA")
     if os.environ.get("TRITON_INTERPRET") == "1":
-        pytest.skip("TRITON_INTERPRET=1 is set, by other tests perhaps: run `make test-gpu`")
+        pytest.skip("TRITON_INTERPRET=1 is set, perhaps by other tests; run `make test-gpu`")
     return torch.device("cuda")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The shipped model with one of its buckets, without the engines that may lie beside it."""
+    """The shipped model with one of its buckets and no engines."""
     for name in ("model.onnx", "model.safetensors"):
         shutil.copy(LITE / name, tmp_path)
-    told = json.loads((LITE / "model.json").read_text())
-    told["input"]["buckets"] = told["input"]["buckets"][:1]
-    (tmp_path / "model.json").write_text(json.dumps(told))
+    manifest = json.loads((LITE / "model.json").read_text())
+    manifest["input"]["buckets"] = manifest["input"]["buckets"][:1]
+    (tmp_path / "model.json").write_text(json.dumps(manifest))
     return tmp_path

@@ -1,4 +1,4 @@
-"""Engines built for this GPU, compared with PyTorch; the service's runtimes on it; how they fail."""
+"""Engines built for this GPU, compared with PyTorch; the service's runtimes on it, and their failures."""
 
 import subprocess
 import sys
@@ -11,14 +11,13 @@ import pytest
 
 from model_export import build_engine, verify
 from model_export.onnx_export import parity
-from model_export.tensorrt_build import library as trt_library
-from model_export.tensorrt_build.library import NoTensorRTError
-from service.engines import cuda as cuda_runtime
+from model_export.tensorrt_build.library import Library, NoTensorRTError, load
+from service.engines import cuda
 from service.engines.onnxruntime.cuda_engine import OnnxCudaEngine
 from service.engines.onnxruntime.engine import OnnxRuntimeEngine
 from service.engines.selection import open_engine
-from service.engines.tensorrt import engine as tensorrt
-from service.engines.tensorrt import library as tensorrt_library
+from service.engines.tensorrt import library as runtime_library
+from service.engines.tensorrt.engine import TensorRtEngine
 from service.errors import EngineError, EngineUnavailable
 from service.model_folder import engine_plan
 from service.model_folder import manifest as manifests
@@ -30,28 +29,28 @@ BUCKET = manifests.load(LITE).input.buckets[0]
 SMALL = ["--batch", "1", "4"]
 
 
-def library(runtime: str) -> trt_library.Library:
+def library(runtime: str) -> Library:
     try:
-        loaded = trt_library.load(runtime)
+        loaded = load(runtime)
     except NoTensorRTError as error:
         pytest.skip(str(error))
-    device = cuda_runtime.first_device()
+    device = cuda.first_device()
     if runtime == "tensorrt_rtx" and not hasattr(loaded.trt.ComputeCapability, f"SM{device.architecture}"):
         pytest.skip(f"TensorRT for RTX does not support {device.name}")
     return loaded
 
 
-def pictures(count: int) -> Any:
+def images(count: int) -> Any:
     return np.stack([parity.resized(frames()[i % len(frames())], *BUCKET) for i in range(count)])
 
 
 def built(folder: Path) -> tuple[Path, engine_plan.PlanInfo]:
-    manifest, here = manifests.load(folder), tensorrt_library.machine(cuda_runtime.first_device())
-    return engine_plan.find(folder, here, manifest.files["onnx"].sha256, manifest.input.buckets)
+    manifest, machine = manifests.load(folder), runtime_library.machine(cuda.first_device())
+    return engine_plan.find(folder, machine, manifest.files["onnx"].sha256, manifest.input.buckets)
 
 
-def opened(folder: Path) -> tensorrt.TensorRtEngine:
-    return tensorrt.TensorRtEngine(*built(folder), cuda_runtime.first_device())
+def opened(folder: Path) -> TensorRtEngine:
+    return TensorRtEngine(*built(folder), cuda.first_device())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -64,9 +63,9 @@ def test_built_engines_compute_what_pytorch_computes(
     library(runtime)
     arguments = [str(folder), "--runtime", runtime, "--warp", warp, "--precision", precision, *SMALL]
     assert build_engine.main(arguments) == 0, capsys.readouterr()
-    told = capsys.readouterr().out
-    sys.stdout.write(told)  # the table, for whoever runs this with -s or reads the report
-    assert "BREACH" not in told and f"{runtime.replace('_', '-')}-{precision}-gpu0" in told
+    output = capsys.readouterr().out
+    sys.stdout.write(output)  # the table, for the report or -s
+    assert "FAILED" not in output and f"{runtime.replace('_', '-')}-{precision}-gpu0" in output
 
 
 @pytest.fixture
@@ -77,16 +76,16 @@ def engine(folder: Path) -> Any:
         except pytest.skip.Exception:
             continue
         assert build_engine.main([str(folder), "--runtime", runtime, *SMALL]) == 0
-        made = opened(folder)
-        yield made
-        made.close()
+        opened_engine = opened(folder)
+        yield opened_engine
+        opened_engine.close()
         return
     pytest.skip("no TensorRT that supports this GPU is installed")
 
 
-def test_graphs_give_what_the_first_call_gave(engine: tensorrt.TensorRtEngine) -> None:
+def test_graphs_compute_what_the_first_call_computed(engine: TensorRtEngine) -> None:
     for count in (1, 4, 2, 3, 1, 4):
-        batch = pictures(count)
+        batch = images(count)
         first = engine.infer(batch, with_confidence=True)
         again = engine.infer(batch, with_confidence=True)
         np.testing.assert_array_equal(first.ids, again.ids)
@@ -94,12 +93,12 @@ def test_graphs_give_what_the_first_call_gave(engine: tensorrt.TensorRtEngine) -
         np.testing.assert_array_equal(first.confidence, again.confidence)
         single = engine.infer(batch[:1]).ids
         assert (single == first.ids[:1]).mean() > 0.999
-    assert all(shape.graph is not None for shape in engine._shapes.values() if shape.met)
+    assert all(shape.graph is not None for shape in engine._shapes.values() if shape.first_done)
 
 
-def test_two_lanes_at_once_give_what_one_gives(folder: Path, engine: tensorrt.TensorRtEngine) -> None:
-    second = tensorrt.TensorRtEngine(*built(folder), cuda_runtime.first_device(), beside=engine)
-    batches = [pictures(1 + i % 4) for i in range(40)]
+def test_two_lanes_at_once_compute_what_one_computes(folder: Path, engine: TensorRtEngine) -> None:
+    second = TensorRtEngine(*built(folder), cuda.first_device(), share_weights_with=engine)
+    batches = [images(1 + i % 4) for i in range(40)]
     expected = [engine.infer(batch).ids for batch in batches]
     with ThreadPoolExecutor(2) as lanes:
         halves = [lanes.submit(lambda lane, own: [lane.infer(b).ids for b in own], *half)
@@ -110,22 +109,22 @@ def test_two_lanes_at_once_give_what_one_gives(folder: Path, engine: tensorrt.Te
     second.close()
 
 
-def test_memory_is_given_back(folder: Path, engine: tensorrt.TensorRtEngine) -> None:
-    cuda = cuda_runtime.load()
-    engine.infer(pictures(4))
+def test_close_frees_gpu_memory(folder: Path, engine: TensorRtEngine) -> None:
+    runtime = cuda.load()
+    engine.infer(images(4))
 
     def free() -> int:
-        return int(cuda.cudaMemGetInfo()[1])
+        return int(runtime.cudaMemGetInfo()[1])
 
     before = free()
     for _ in range(5):
         another = opened(folder)
-        another.infer(pictures(4))
+        another.infer(images(4))
         another.close()
     assert before - free() < 64 * 2**20
 
 
-def test_the_best_runtime_is_chosen(folder: Path, engine: tensorrt.TensorRtEngine) -> None:
+def test_the_fastest_runtime_is_chosen(folder: Path, engine: TensorRtEngine) -> None:
     chosen = open_engine(Settings(model=folder), manifests.load(folder))
     assert chosen.name == engine.name
     chosen.close()
@@ -135,12 +134,12 @@ def test_the_best_runtime_is_chosen(folder: Path, engine: tensorrt.TensorRtEngin
 
 def test_onnx_runtime_cuda(folder: Path) -> None:
     try:
-        on_gpu = OnnxCudaEngine(folder / "model.onnx")  # refuses feature maps on the CPU
+        on_gpu = OnnxCudaEngine(folder / "model.onnx")  # raises when a feature map is computed on the CPU
     except EngineUnavailable as error:
         pytest.skip(str(error))
     on_cpu = OnnxRuntimeEngine(folder / "model.onnx")
     for count in (1, 4):
-        batch = pictures(count)
+        batch = images(count)
         result, expected = on_gpu.infer(batch, with_confidence=True), on_cpu.infer(batch, with_confidence=True)
         assert (result.ids == expected.ids).mean() > 0.9995
         assert result.confidence is not None and expected.confidence is not None
@@ -151,14 +150,14 @@ def test_onnx_runtime_cuda(folder: Path) -> None:
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_eight_bit_engines(folder: Path, capsys: pytest.CaptureFixture[str], precision: str) -> None:
     library("tensorrt")
-    if precision == "fp8" and cuda_runtime.first_device().architecture < 89:
+    if precision == "fp8" and cuda.first_device().architecture < 89:
         pytest.skip("fp8 needs compute capability 8.9")
     data = Path(__file__).parents[1] / "data"
     arguments = [str(folder), "--runtime", "tensorrt", "--precision", precision, "--calibration", str(data), *SMALL]
     assert build_engine.main(arguments) == 0, capsys.readouterr()
 
 
-def test_verify_as_a_command(folder: Path, engine: tensorrt.TensorRtEngine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_as_a_command(folder: Path, engine: TensorRtEngine, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify.main([str(folder)]) == 0
     assert engine.name in capsys.readouterr().out
 
@@ -169,19 +168,19 @@ import sys
 import numpy as np, torch
 from pathlib import Path
 from service.errors import DeviceLost
-from tests.gpu.test_engines import opened, pictures
+from tests.gpu.test_engines import opened, images
 engine = opened(Path(sys.argv[1]))
-engine.infer(pictures(1))
+engine.infer(images(1))
 torch.zeros(4, device="cuda")[torch.tensor([10**6], device="cuda")]  # a device-side assertion: the context is lost
 try:
-    engine.infer(pictures(1))
+    engine.infer(images(1))
 except DeviceLost:
-    os._exit(42)  # on a lost context, what the libraries do at the end may abort
+    os._exit(42)  # the libraries' clean-up may abort on a lost context
 """
 
 
-def test_a_sticky_error_is_told_as_a_lost_engine(folder: Path, engine: tensorrt.TensorRtEngine) -> None:
-    done = subprocess.run(  # noqa: S603
+def test_a_sticky_error_means_a_lost_device(folder: Path, engine: TensorRtEngine) -> None:
+    result = subprocess.run(  # noqa: S603
         [sys.executable, "-c", STICKY, str(folder)], capture_output=True, text=True, check=False, timeout=300
     )
-    assert done.returncode == 42, done.stderr
+    assert result.returncode == 42, result.stderr

@@ -1,11 +1,11 @@
-"""A network with the fused operators on the GPU, eager and compiled, against the network as it is."""
+"""A network with the fused operators on the GPU, eager and compiled, against the original network."""
 
 import pytest
 import torch
 
+from benchmarks.model.gpu import torch_ops
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
-from model_export.kernels import torch_ops
 from tests.gpu.conftest import LITE
 
 
@@ -19,11 +19,11 @@ def network(gpu: torch.device) -> AlignSeg:
 @torch.inference_mode()
 def test_fused_network(gpu: torch.device, network: AlignSeg, dtype: torch.dtype, compiled: bool) -> None:
     torch.backends.cudnn.allow_tf32 = False
-    picture = torch.randn(2, 3, 360, 480, device=gpu)
-    expected = network(picture)
+    image = torch.randn(2, 3, 360, 480, device=gpu)
+    expected = network(image)
     fused = torch_ops.fuse(network).to(dtype).to(memory_format=torch.channels_last)
     run = torch.compile(fused, fullgraph=True) if compiled else fused
-    logits = run(picture.to(dtype).to(memory_format=torch.channels_last)).float()
+    logits = run(image.to(dtype).to(memory_format=torch.channels_last)).float()
     if dtype == torch.float32:
         torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
     assert (logits.argmax(dim=1) == expected.argmax(dim=1)).float().mean() > 0.99

@@ -1,4 +1,4 @@
-"""A picture through HTTP to the GPU and back."""
+"""An image through HTTP to the GPU and back."""
 
 from pathlib import Path
 
@@ -22,12 +22,12 @@ async def mask(folder: Path, engine: object) -> np.ndarray:
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as client:
         headers = {"Content-Type": "image/jpeg", "Accept": "image/png"}
-        answer = await client.post("/segment", content=SCENE.read_bytes(), headers=headers)
-        assert answer.status_code == 200, answer.text
-        return np.asarray(read_png(answer.content))
+        response = await client.post("/segment", content=SCENE.read_bytes(), headers=headers)
+        assert response.status_code == 200, response.text
+        return np.asarray(read_png(response.content))
 
 
-async def test_the_gpu_answers_as_the_cpu_does(folder: Path) -> None:
+async def test_the_gpus_mask_agrees_with_the_cpus(folder: Path) -> None:
     if build_engine.main([str(folder), "--precision", "fp16"]) != 0:
         pytest.skip("no TensorRT engine can be built here")
     on_gpu = open_engine(Settings(model=folder), manifests.load(folder))

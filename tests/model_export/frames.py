@@ -1,4 +1,4 @@
-"""Pictures that the tests make: smooth shapes and edges, so that sampling matters."""
+"""Generated images with smooth shapes and edges, so that sampling matters."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from service.types import UInt8Array
 
 
 def frames() -> list[UInt8Array]:
-    """Two (240, 320, 3) uint8 RGB pictures."""
+    """Two (240, 320, 3) uint8 RGB images."""
     y, x = np.mgrid[0:240, 0:320]
     waves = np.stack([127 + 120 * np.sin(x / 17 + y / 31), 0.8 * y, 255 * ((x // 40 + y // 30) % 2)], axis=2)
     rng = np.random.default_rng(5)

@@ -1,4 +1,4 @@
-"""The weights that ship: whole, told honestly, and the same network in both files."""
+"""The shipped weights: complete, described correctly, and the same network in both files."""
 
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from service.engines.onnxruntime.engine import OnnxRuntimeEngine
 from service.model_folder import manifest as manifests
 from service.settings import REPOSITORY
 from service.types import UInt8Array
+from service.web import SCENE
 
 WEIGHTS = REPOSITORY / "weights"
 CAMVID = REPOSITORY.parent / "shared" / "camvid" / "val"
@@ -26,11 +27,11 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return request.param  # type: ignore[no-any-return]
 
 
-def test_the_default_model_is_there() -> None:
+def test_the_default_model_is_shipped() -> None:
     assert WEIGHTS / "alignseg-lite" in FOLDERS
 
 
-def test_files_are_what_the_manifest_says(folder: Path) -> None:
+def test_files_match_the_manifest(folder: Path) -> None:
     manifest = manifests.load(folder)
     assert manifest.name == folder.name
     for role in manifest.files:
@@ -43,25 +44,25 @@ def test_both_files_hold_the_same_network(folder: Path) -> None:
     manifest = manifests.load(folder)
     module = ServingModule(checkpoint.load(manifests.verified_file(folder, manifest, "checkpoint")))
     engine = OnnxRuntimeEngine(manifests.verified_file(folder, manifest, "onnx"))
-    scene = parity.read_picture(REPOSITORY / "service" / "web" / "scene.jpg")
+    scene = parity.read_image(SCENE)
     assert agreement(module, engine, scene) >= parity.PIXELS_AGREEING
 
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason=f"real frames are in {CAMVID}, which outside users do not have")
-def test_masks_of_real_frames_mean_something() -> None:
+def test_class_maps_of_real_frames_agree_with_the_labels() -> None:
     folder = WEIGHTS / "alignseg-lite"
     engine = OnnxRuntimeEngine(manifests.verified_file(folder, manifests.load(folder), "onnx"))
     right = labelled = 0
     for path in sorted((CAMVID / "images").glob("*.jpg"))[::13]:
         with Image.open(CAMVID / "labels" / f"{path.stem}.png") as image:
             labels = np.asarray(image)
-        ids = engine.infer(parity.read_picture(path)[None]).ids[0]
+        ids = engine.infer(parity.read_image(path)[None]).ids[0]
         right += int((ids == labels)[labels < 11].sum())
         labelled += int((labels < 11).sum())
     assert right / labelled > 0.8
 
 
-def agreement(module: ServingModule, engine: OnnxRuntimeEngine, picture: UInt8Array) -> float:
+def agreement(module: ServingModule, engine: OnnxRuntimeEngine, image: UInt8Array) -> float:
     with torch.inference_mode():
-        expected = module(torch.tensor(picture)[None])[0].numpy()
-    return float((engine.infer(picture[None]).ids == expected).mean())
+        expected = module(torch.tensor(image)[None])[0].numpy()
+    return float((engine.infer(image[None]).ids == expected).mean())

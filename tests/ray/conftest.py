@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, for all tests of this folder."""
+"""A Ray cluster of several nodes on this machine, for all tests in this folder."""
 
 import os
 import socket
@@ -11,21 +11,21 @@ from tests.support.server_process import REPOSITORY
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="package")
 def ray_cluster() -> Generator[Any, None, None]:
-    """A head without a GPU and three nodes that say they have one; this process is connected."""
+    """A head without a GPU and three nodes that claim to have one; this process is connected."""
     import ray
     from ray.cluster_utils import Cluster
 
-    from service.ray_serve import cluster as ours  # sets what Ray reads when it is imported  # noqa: F401
+    from service.ray_serve import cluster as _  # sets the variables that Ray reads on import
 
-    # Else a dead node is missed for half a minute.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-    quick = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    # By default a dead node is noticed after half a minute.
+    fast_health_checks = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
     memory = {"object_store_memory": 100 * 1024 * 1024}
     cluster = Cluster(
         initialize_head=True,
@@ -34,7 +34,7 @@ def ray_cluster() -> Generator[Any, None, None]:
             "resources": {"head": 1, "codecs": 2},
             "include_dashboard": True,  # `serve deploy` talks to it
             "dashboard_port": _free_port(),
-            "_system_config": quick,
+            "_system_config": fast_health_checks,
             **memory,
         },
     )

@@ -35,7 +35,7 @@ class EngineFactory:
 
 
 def main(source: str, out: str, masks: Any, hold: str | None = None) -> int:
-    bulk.AT_ONCE, bulk.A_FILE = 8, 16  # type: ignore[misc]
+    bulk.IMAGES_PER_TASK, bulk.ROWS_PER_FILE = 8, 16  # type: ignore[misc]
     console, engine_factory = Console(file=sys.stderr, width=200), EngineFactory(int(hold) if hold else None)
     return bulk.run(source, out, Settings(), console, masks=masks, engine_factory=engine_factory, manifest=manifest())
 

@@ -1,4 +1,4 @@
-"""Clients that send one picture after the other, and what they got."""
+"""Clients that send one image after the other, and the responses."""
 
 import threading
 import time
@@ -17,50 +17,50 @@ PROBLEM = "application/problem+json"
 
 @dataclass
 class Load:
-    """statuses, and versions of the model in the order in which they came; failures: what was no 200."""
+    """statuses and model versions in the order of arrival; failures: responses other than 200, and exceptions."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     versions: list[str] = field(default_factory=list)
     failures: list[httpx.Response | Exception] = field(default_factory=list)
 
     @property
-    def told(self) -> list[str]:
-        return [one.text if isinstance(one, httpx.Response) else repr(one) for one in self.failures]
+    def messages(self) -> list[str]:
+        return [f.text if isinstance(f, httpx.Response) else repr(f) for f in self.failures]
 
 
 @contextmanager
 def under_load(url: str, clients: int = 4) -> Generator[Load, None, None]:
-    """While inside, so many clients ask; it begins once 20 answers have come."""
-    found, stop = Load(), threading.Event()
+    """Run `clients` clients until the context ends; it begins after 20 responses."""
+    load, stop = Load(), threading.Event()
 
     def client() -> None:
         with httpx.Client(base_url=url, timeout=60) as http:
             while not stop.is_set():
                 try:
-                    answer = http.post("/segment?masks=none", content=PNG)
+                    response = http.post("/segment?masks=none", content=PNG)
                 except httpx.HTTPError as error:
-                    found.failures.append(error)
+                    load.failures.append(error)
                     continue
-                found.statuses[answer.status_code] += 1
-                if answer.status_code == 200:
-                    found.versions.append(answer.json()["version"])
+                load.statuses[response.status_code] += 1
+                if response.status_code == 200:
+                    load.versions.append(response.json()["version"])
                 else:
-                    found.failures.append(answer)
+                    load.failures.append(response)
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
         thread.start()
     try:
-        until(lambda: found.statuses.total() > 20)
-        yield found
+        until(lambda: load.statuses.total() > 20)
+        yield load
     finally:
         stop.set()
         for thread in threads:
             thread.join(60)
 
 
-def until(true: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     by = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < by, "it never came true"
+    while not condition():
+        assert time.monotonic() < by, "timed out"
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What `serve deploy` builds in tests: the fleet as it is shipped, with engines that take their time."""
+"""The application that `serve deploy` builds in tests: the shipped one, with slow engines."""
 
 import time
 from typing import Any
@@ -14,8 +14,8 @@ from service.types import Engine, Inference, UInt8Array
 ENGINE_S = 0.1
 
 
-class BatchQueue:
-    """One picture at a time, each after ENGINE_S."""
+class SlowEngine:
+    """Computes one image at a time, each in ENGINE_S."""
 
     max_batch = 1
 
@@ -28,9 +28,9 @@ class BatchQueue:
         return self._engine.infer(batch, with_confidence)
 
 
-def opened(settings: Settings, manifest: Manifest) -> list[Any]:
-    return [BatchQueue(engine) for engine in open_engines(settings, manifest)]
+def open_slow_engines(settings: Settings, manifest: Manifest) -> list[Any]:
+    return [SlowEngine(engine) for engine in open_engines(settings, manifest)]
 
 
 def build(args: RayServeConfig) -> serve.Application:
-    return application(Settings(**args.settings), args, opened)
+    return application(Settings(**args.settings), args, open_slow_engines)

@@ -1,4 +1,4 @@
-"""`alignseg serve --ray` and `segment --ray` as they are typed."""
+"""The commands `alignseg serve --ray` and `alignseg segment --ray`."""
 
 import json
 import signal
@@ -21,34 +21,34 @@ from tests.support.server_process import running, serve
 PNG = encoded(striped(70, 90))
 
 
-def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "service.telemetry.logs.configure", lambda log: None
-    )  # it would keep the runner's stderr, which is closed
+    )  # it would keep the stderr of the runner, which is closed
     monkeypatch.setitem(sys.modules, "ray", None)
     for name in [name for name in sys.modules if name.startswith(("service.ray_serve", "alignseg_serve.ray_job"))]:
         monkeypatch.delitem(sys.modules, name)
     for command in (["serve", "--ray"], ["segment", str(tmp_path), "-o", str(tmp_path / "out"), "--ray"]):
         result = CliRunner().invoke(cli.app, command)
-        assert result.exit_code == cli.UNUSABLE
+        assert result.exit_code == cli.USAGE_ERROR
         assert "pip install -e '.[ray]'" in " ".join(result.output.split())
 
 
-def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
-    for more, told in ((["--ray", "--overlay"], "one SOURCE"), (["--masks", "rle"], "needs --ray")):
+def test_options_that_exclude_each_other_are_rejected(tmp_path: Path) -> None:
+    for more, text in ((["--ray", "--overlay"], "exactly one source"), (["--masks", "rle"], "requires --ray")):
         result = CliRunner().invoke(cli.app, ["segment", str(tmp_path), "-o", str(tmp_path / "out"), *more])
-        assert result.exit_code == cli.UNUSABLE
-        assert told in " ".join(result.output.split())
+        assert result.exit_code == cli.USAGE_ERROR
+        assert text in " ".join(result.output.split())
 
 
-def test_served_by_ray_it_answers_and_ends_as_the_single_server(
+def test_serve_with_ray_responds_and_drains_as_the_single_server(
     ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        admin = found.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        admin = listener.getsockname()[1]
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
     tiny_model.write(tmp_path / "model")
-    settings = {"engine": "onnxruntime-cpu", "log": "json", "admin_port": admin}  # opened by the way in
+    settings = {"engine": "onnxruntime-cpu", "log": "json", "admin_port": admin}  # opened by the ingress
     statuses: list[int] = []
     with running([*serve(tmp_path / "model"), "--ray"], **settings) as process:
         (url,) = (url for url in process.urls if not url.endswith(f":{admin}"))
@@ -64,20 +64,20 @@ def test_served_by_ray_it_answers_and_ends_as_the_single_server(
             thread.start()
         while len(statuses) < 20 and any(thread.is_alive() for thread in threads):
             threads[0].join(0.01)
-        assert _answer(f"http://127.0.0.1:{admin}/healthz/ready").json()["status"] == "ready"
+        assert _get(f"http://127.0.0.1:{admin}/healthz/ready").json()["status"] == "ready"
         assert 'alignseg_batch_size_count{model="tiny"}' in httpx.get(f"http://127.0.0.1:{admin}/metrics").text
         assert httpx.get(f"{url}/metrics").status_code == 404
         process.process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(30)
         assert process.wait() == 0, "".join(process.log)
-    told = [json.loads(line[line.index("{") :]) for line in process.log]  # after a process's name; nothing else
-    assert {"alignseg.server", "alignseg.app", "alignseg.access"} <= {one["logger"] for one in told}
+    records = [json.loads(line[line.index("{") :]) for line in process.log]  # after the name of the process
+    assert {"alignseg.server", "alignseg.app", "alignseg.access"} <= {one["logger"] for one in records}
     assert len(statuses) > 20
     assert set(statuses) == {200, 503}, statuses
 
 
-def _answer(url: str) -> httpx.Response:
+def _get(url: str) -> httpx.Response:
     for _ in range(200):
         try:
             return httpx.get(url)
@@ -86,23 +86,25 @@ def _answer(url: str) -> httpx.Response:
     raise AssertionError(f"nobody listens at {url}")
 
 
-def test_segment_as_it_is_typed(ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, which is connected to the cluster; the masks are those that it makes without Ray."""
-    pictures = tmp_path / "in"
+def test_segment_with_ray_writes_the_same_masks(
+    ray_cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, which is connected to the cluster; the masks equal those made without Ray."""
+    images = tmp_path / "in"
     for number in range(5):
-        (pictures / f"{number}" / "a.png").parent.mkdir(parents=True)
-        (pictures / f"{number}" / "a.png").write_bytes(encoded(striped(40 + number, 50)))
+        (images / f"{number}" / "a.png").parent.mkdir(parents=True)
+        (images / f"{number}" / "a.png").write_bytes(encoded(striped(40 + number, 50)))
     tiny_model.write(tmp_path / "model")
     common = ["--model", str(tmp_path / "model"), "--engine", "onnxruntime-cpu"]
-    for out, more in (("one", []), ("fleet", ["--ray"])):
-        result = CliRunner().invoke(cli.app, ["segment", str(pictures), "-o", str(tmp_path / out), *common, *more])
+    for out, more in (("local", []), ("ray", ["--ray"])):
+        result = CliRunner().invoke(cli.app, ["segment", str(images), "-o", str(tmp_path / out), *common, *more])
         assert result.exit_code == 0, result.output
-    assert "5 written to" in " ".join(result.output.split())
+    assert "5 masks written to" in " ".join(result.output.split())
     for number in range(5):
-        expected = (tmp_path / "one" / f"{number}" / "a.png").read_bytes()
-        assert (tmp_path / "fleet" / "masks" / f"{number}" / "a.png.png").read_bytes() == expected
+        expected = (tmp_path / "local" / f"{number}" / "a.png").read_bytes()
+        assert (tmp_path / "ray" / "masks" / f"{number}" / "a.png.png").read_bytes() == expected
     again = CliRunner().invoke(
-        cli.app, ["segment", str(pictures), "-o", str(tmp_path / "fleet"), *common, "--ray", "--masks", "rle"]
+        cli.app, ["segment", str(images), "-o", str(tmp_path / "ray"), *common, "--ray", "--masks", "rle"]
     )
-    assert again.exit_code == cli.UNUSABLE
-    assert "the results of another job (masks: png then, rle now)" in " ".join(again.output.split())
+    assert again.exit_code == cli.USAGE_ERROR
+    assert "the results of another job (masks: png before, rle now)" in " ".join(again.output.split())

@@ -1,4 +1,4 @@
-"""`alignseg segment --ray` on a real cluster: interrupted and gone on with, each picture once, bad ones told."""
+"""`alignseg segment --ray` on a real cluster: interrupted and resumed, each image once, bad ones reported."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ pytest.importorskip("ray")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignseg_serve.ray_job.storage import place
+from alignseg_serve.ray_job.storage import open_path
 from tests.ray import job
 
 COUNT = 240
@@ -39,13 +39,13 @@ def _job(cluster: Any, *arguments: object) -> subprocess.Popen[str]:
 
 
 def _rows(out: str, table: str = "pictures") -> list[dict[str, Any]]:
-    folder = place(out) / table
+    folder = open_path(out) / table
     rows: list[dict[str, Any]] = pq.read_table(folder.path, filesystem=folder.system).to_pylist()
     return rows
 
 
 def _files(out: str) -> int:
-    return sum(name.endswith(".parquet") for name in (place(out) / "pictures").files())
+    return sum(name.endswith(".parquet") for name in (open_path(out) / "pictures").files())
 
 
 def _interrupted(cluster: Any, source: str, out: str) -> None:
@@ -55,19 +55,19 @@ def _interrupted(cluster: Any, source: str, out: str) -> None:
     while process.poll() is None and _files(out) < before + 2:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, told
-    assert "the same command goes on from here" in told
+    output = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, output
+    assert "run the same command to continue" in output
     assert _rows(out)
 
 
 def _finished(cluster: Any, source: str, out: str) -> str:
     last = _job(cluster, source, out, "png")
-    told = last.communicate(timeout=100)[1]
-    assert last.returncode == 1, told  # as some can't be segmented
-    assert "are done already and skipped" in told
-    assert " 0 written" not in told
-    return told
+    output = last.communicate(timeout=100)[1]
+    assert last.returncode == 1, output  # as some can't be segmented
+    assert "images are already done, skipped" in output
+    assert " 0 masks written" not in output
+    return output
 
 
 def _pictures(count: int) -> dict[str, bytes]:
@@ -84,10 +84,10 @@ def _lies_there(out: str, pictures: Iterable[str]) -> None:
     assert set(names.values()) == {1}
     assert {row["picture"] for row in _rows(out, "failed")} == set(BAD)
     for row in _rows(out)[::37]:
-        mask = opened((place(out) / row["mask"]).read())
+        mask = opened((open_path(out) / row["mask"]).read())
         assert mask.size == (row["width"], row["height"])
-        seen = np.bincount(np.asarray(mask).ravel(), minlength=len(COLORS))
-        assert {one["id"]: one["pixels"] for one in row["classes"]} == {n: k for n, k in enumerate(seen) if k}
+        counts = np.bincount(np.asarray(mask).ravel(), minlength=len(COLORS))
+        assert {one["id"]: one["pixels"] for one in row["classes"]} == {n: k for n, k in enumerate(counts) if k}
 
 
 def test_interrupted_twice_each_picture_is_done_once(ray_cluster: Any, tmp_path: Path) -> None:
@@ -97,11 +97,11 @@ def test_interrupted_twice_each_picture_is_done_once(ray_cluster: Any, tmp_path:
         (source / name).write_bytes(data)
     for _ in range(2):
         _interrupted(ray_cluster, str(source), str(out))
-    told = _finished(ray_cluster, str(source), str(out))
-    assert "bad.jpg: got 10 bytes" in told
-    assert "2 failed" in told
+    output = _finished(ray_cluster, str(source), str(out))
+    assert "bad.jpg: got 10 bytes" in output
+    assert "2 failed" in output
     _lies_there(str(out), pictures)
-    assert not list(out.rglob("*.part"))
+    assert not list(out.rglob("*.tmp"))
 
 
 @pytest.fixture
@@ -122,10 +122,10 @@ def bucket() -> Generator[str, None, None]:
 def test_on_object_storage_it_goes_on_as_well(ray_cluster: Any, bucket: str) -> None:
     source, out, pictures = bucket.format("in"), bucket.format("out"), _pictures(COUNT // 2)
     for name, data in (pictures | BAD).items():
-        (place(source) / name).write(data)
+        (open_path(source) / name).write(data)
     _interrupted(ray_cluster, source, out)
-    told = _finished(ray_cluster, source, out)
-    assert "secret" not in told
+    output = _finished(ray_cluster, source, out)
+    assert "secret" not in output
     _lies_there(out, pictures)
 
 
@@ -137,10 +137,10 @@ def test_parquet_in_rle_out(ray_cluster: Any, tmp_path: Path, capsys: pytest.Cap
     pq.write_table(pa.table({"label": list(range(21)), "image": images}), table, row_group_size=6)
     assert job.main(f"local://{tmp_path}/in", f"local://{tmp_path}/out", "rle") == 1
     assert "part-0.parquet#20: got an empty file" in capsys.readouterr().err
-    found = {row["picture"]: row for row in _rows(str(tmp_path / "out"))}
-    assert set(found) == {f"part-0.parquet#{n}" for n in range(20)}
+    rows = {row["picture"]: row for row in _rows(str(tmp_path / "out"))}
+    assert set(rows) == {f"part-0.parquet#{n}" for n in range(20)}
     for number, image in enumerate(images[:20]):
-        row = found[f"part-0.parquet#{number}"]
+        row = rows[f"part-0.parquet#{number}"]
         expected = np.asarray(opened(image["bytes"]))[..., 0] % len(COLORS)
         assert expected.shape == (row["height"], row["width"])
         for one in row["classes"]:

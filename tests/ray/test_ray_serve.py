@@ -1,4 +1,4 @@
-"""The fleet on a real Ray cluster of several nodes, over real HTTP: the single server's answers, and none lost."""
+"""The application on a real Ray cluster of several nodes, over real HTTP: the single server's responses, none lost."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.admission.controller import PATIENCE_S
+from service.admission.stalled_uploads import MAX_PAUSE_S
 from service.app import create_app
 from service.engines.selection import open_engines
 from service.model_folder.manifest import FILE_NAME, Manifest
@@ -29,8 +29,8 @@ from tests.support.fake_engine import encoded, serving_app, striped
 pytest.importorskip("ray")
 
 
-def noting(settings: Settings, manifest: Manifest) -> list[Engine]:
-    """Opens real engines, and notes which process on which node did."""
+def open_and_record(settings: Settings, manifest: Manifest) -> list[Engine]:
+    """Open real engines, and record which process on which node did."""
     import ray
 
     engines: list[Engine] = list(open_engines(settings, manifest))
@@ -41,15 +41,15 @@ def noting(settings: Settings, manifest: Manifest) -> list[Engine]:
 
 
 @dataclass
-class RayServeConfig:
+class Deployment:
     url: str
     settings: Settings
     cluster: Any
 
     def replicas(self) -> dict[int, str]:
-        """Living engine processes and their nodes."""
+        """The engine processes that are alive, and their nodes."""
         notes = (self.settings.model.parent / "replicas").iterdir()
-        return {int(note.name): note.read_text() for note in notes if _lives(int(note.name))}
+        return {int(note.name): note.read_text() for note in notes if _is_alive(int(note.name))}
 
     def wait_for_engines(self, count: int) -> None:
         for _ in range(300):
@@ -59,32 +59,34 @@ class RayServeConfig:
         raise AssertionError(f"never {count} engines")
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # dead, and not yet buried
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # Z: dead, not yet reaped
     except OSError:
         return False
 
 
 @pytest.fixture(scope="module")
-def fleet(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Generator[RayServeConfig, None, None]:
+def deployment(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Generator[Deployment, None, None]:
     from ray import serve
 
-    from service.ray_serve import application as fleets
+    from service.ray_serve import application as ray_serve
 
-    folder = tmp_path_factory.mktemp("fleet") / "model"
+    folder = tmp_path_factory.mktemp("ray_serve") / "model"
     tiny_model.write(folder)
     settings = Settings(model=folder, engine="onnxruntime-cpu", model_poll_s=0.1, drain_timeout_s=5)
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     try:
         serve.run(
-            fleets.application(settings, fleets.RayServeConfig(engines=2, ingress_resources={"head": 1}), noting),
-            name=fleets.NAME,
+            ray_serve.application(
+                settings, ray_serve.RayServeConfig(engines=2, ingress_resources={"head": 1}), open_and_record
+            ),
+            name=ray_serve.NAME,
             route_prefix="/",
         )
-        yield RayServeConfig(f"http://127.0.0.1:{port}", settings, ray_cluster)
+        yield Deployment(f"http://127.0.0.1:{port}", settings, ray_cluster)
     finally:
         serve.shutdown()
 
@@ -108,34 +110,37 @@ REQUESTS = [
 OWN = {"date", "server", "server-timing", "x-request-id", "content-length"}  # of one request, or of the HTTP server
 
 
-async def test_the_same_answers_as_the_single_server(fleet: RayServeConfig) -> None:
-    async with serving_app(create_app(fleet.settings)) as single, httpx.AsyncClient(base_url=fleet.url) as http:
+async def test_responses_equal_those_of_the_single_server(deployment: Deployment) -> None:
+    async with (
+        serving_app(create_app(deployment.settings)) as single,
+        httpx.AsyncClient(base_url=deployment.url) as http,
+    ):
         for method, path, headers, body in REQUESTS:
             one = await single.request(method, path, headers=headers, content=body)
             other = await http.request(method, path, headers=headers, content=body)
             assert _comparable(one) == _comparable(other), path
 
 
-def _comparable(answer: httpx.Response) -> tuple[int, dict[str, str], Any]:
-    headers = {name: value for name, value in answer.headers.items() if name not in OWN}
-    assert len(answer.headers.get_list("x-request-id")) == 1
-    if not answer.headers["content-type"].endswith("json"):
-        return answer.status_code, headers, answer.content
-    told = json.loads(answer.content)
-    return answer.status_code, headers, {k: v for k, v in told.items() if k not in {"timing_ms", "request_id"}}
+def _comparable(response: httpx.Response) -> tuple[int, dict[str, str], Any]:
+    headers = {name: value for name, value in response.headers.items() if name not in OWN}
+    assert len(response.headers.get_list("x-request-id")) == 1
+    if not response.headers["content-type"].endswith("json"):
+        return response.status_code, headers, response.content
+    body = json.loads(response.content)
+    return response.status_code, headers, {k: v for k, v in body.items() if k not in {"timing_ms", "request_id"}}
 
 
-def test_metrics_know_the_engines(fleet: RayServeConfig) -> None:
-    httpx.post(f"{fleet.url}/segment", content=PNG)
-    fleet.wait_for_engines(2)
-    page = httpx.get(f"{fleet.url}/metrics").text
+def test_metrics_include_the_engines(deployment: Deployment) -> None:
+    httpx.post(f"{deployment.url}/segment", content=PNG)
+    deployment.wait_for_engines(2)
+    page = httpx.get(f"{deployment.url}/metrics").text
     assert 'alignseg_model_serving{engine="onnxruntime-cpu",model="tiny",version="1"} 1.0' in page
     assert 'alignseg_batch_size_count{model="tiny"}' in page
     assert 'alignseg_requests_total{route="/segment",status="200"}' in page
 
 
-def going_on(uploads: list[socket.socket]) -> AbstractContextManager[None]:
-    """While inside, each brings 16 kB a second."""
+def keep_sending(uploads: list[socket.socket]) -> AbstractContextManager[None]:
+    """Send 16 kB/s on each connection until the context ends."""
 
     def send() -> None:
         for one in uploads:
@@ -144,63 +149,65 @@ def going_on(uploads: list[socket.socket]) -> AbstractContextManager[None]:
     return meanwhile(send, 0.25)
 
 
-def test_a_full_house_says_when_to_come_back(fleet: RayServeConfig) -> None:
-    """Uploads that never end take all places, and keep them as long as they go on."""
-    most = fleet.settings.max_in_flight
-    host, _, port = fleet.url.removeprefix("http://").partition(":")
+def test_a_full_server_rejects_with_retry_after(deployment: Deployment) -> None:
+    """Uploads that never end occupy all slots, and keep them while they send."""
+    limit = deployment.settings.max_in_flight
+    host, _, port = deployment.url.removeprefix("http://").partition(":")
     head = b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 2000000\r\n\r\n"
-    held = [socket.create_connection((host, int(port))) for _ in range(most)]
+    held = [socket.create_connection((host, int(port))) for _ in range(limit)]
     try:
         for one in held:
             one.sendall(head)
-        with going_on(held):
-            until(lambda: f"alignseg_in_flight {most}.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
-            refused = httpx.post(f"{fleet.url}/segment", content=PNG)
-        assert refused.status_code == 429
-        assert int(refused.headers["Retry-After"]) >= 1
-        assert refused.json()["type"].endswith("overloaded")
-        time.sleep(PATIENCE_S + 0.5)
-        assert httpx.post(f"{fleet.url}/segment", content=PNG).status_code == 200
-        gone, _, _ = select.select(held, [], [], 10)
-        assert [one.recv(4096)[:12] for one in gone] == [b"HTTP/1.1 408"]
+        with keep_sending(held):
+            until(lambda: f"alignseg_in_flight {limit}.0" in httpx.get(f"{deployment.url}/metrics").text, 20)
+            rejected = httpx.post(f"{deployment.url}/segment", content=PNG)
+        assert rejected.status_code == 429
+        assert int(rejected.headers["Retry-After"]) >= 1
+        assert rejected.json()["type"].endswith("overloaded")
+        time.sleep(MAX_PAUSE_S + 0.5)
+        assert httpx.post(f"{deployment.url}/segment", content=PNG).status_code == 200
+        closed, _, _ = select.select(held, [], [], 10)
+        assert [one.recv(4096)[:12] for one in closed] == [b"HTTP/1.1 408"]
     finally:
         for one in held:
             one.close()
-    until(lambda: "alignseg_in_flight 0.0" in httpx.get(f"{fleet.url}/metrics").text, 20)
+    until(lambda: "alignseg_in_flight 0.0" in httpx.get(f"{deployment.url}/metrics").text, 20)
 
 
-def test_a_new_model_under_load_loses_nothing(fleet: RayServeConfig) -> None:
-    path = fleet.settings.model / FILE_NAME
-    with under_load(fleet.url) as found:
-        told = json.loads(path.read_text())
-        (part := path.with_suffix(".part")).write_text(json.dumps(told | {"version": "2"}))
+def test_a_new_model_under_load_fails_no_request(deployment: Deployment) -> None:
+    path = deployment.settings.model / FILE_NAME
+    with under_load(deployment.url) as load:
+        description = json.loads(path.read_text())
+        (part := path.with_suffix(".part")).write_text(json.dumps(description | {"version": "2"}))
         part.replace(path)
-        until(lambda: "2" in found.versions[-4:])
-        until(lambda: found.versions[-20:] == ["2"] * 20)
-    assert not found.failures, found.told
-    assert set(found.versions) == {"1", "2"}
+        until(lambda: "2" in load.versions[-4:])
+        until(lambda: load.versions[-20:] == ["2"] * 20)
+    assert not load.failures, load.messages
+    assert set(load.versions) == {"1", "2"}
 
 
-def test_a_killed_replica_costs_no_answer(fleet: RayServeConfig) -> None:
-    fleet.wait_for_engines(2)
-    with under_load(fleet.url) as found:
-        killed = min(fleet.replicas())
+def test_a_killed_replica_fails_no_request(deployment: Deployment) -> None:
+    deployment.wait_for_engines(2)
+    with under_load(deployment.url) as load:
+        killed = min(deployment.replicas())
         os.kill(killed, signal.SIGKILL)
-        until(lambda: len(fleet.replicas()) == 2 and killed not in fleet.replicas())  # Serve made another
-        before = found.statuses.total()
-        until(lambda: found.statuses.total() > before + 20)
-    assert not found.failures, found.told
-    assert set(found.statuses) == {200}
+        until(
+            lambda: len(deployment.replicas()) == 2 and killed not in deployment.replicas()
+        )  # Ray Serve started another
+        before = load.statuses.total()
+        until(lambda: load.statuses.total() > before + 20)
+    assert not load.failures, load.messages
+    assert set(load.statuses) == {200}
 
 
-def test_a_killed_node_costs_no_answer(fleet: RayServeConfig) -> None:
-    fleet.wait_for_engines(2)
-    with under_load(fleet.url) as found:
-        gone = fleet.replicas()[min(fleet.replicas())]
-        node = next(node for node in fleet.cluster.worker_nodes if node.node_id == gone)
-        fleet.cluster.remove_node(node, allow_graceful=False)
-        until(lambda: len(fleet.replicas()) == 2 and gone not in fleet.replicas().values())
-        before = found.statuses.total()
-        until(lambda: found.statuses.total() > before + 20)
-    assert not found.failures, found.told
-    assert set(found.statuses) == {200}
+def test_a_killed_node_fails_no_request(deployment: Deployment) -> None:
+    deployment.wait_for_engines(2)
+    with under_load(deployment.url) as load:
+        gone = deployment.replicas()[min(deployment.replicas())]
+        node = next(node for node in deployment.cluster.worker_nodes if node.node_id == gone)
+        deployment.cluster.remove_node(node, allow_graceful=False)
+        until(lambda: len(deployment.replicas()) == 2 and gone not in deployment.replicas().values())
+        before = load.statuses.total()
+        until(lambda: load.statuses.total() > before + 20)
+    assert not load.failures, load.messages
+    assert set(load.statuses) == {200}

@@ -1,4 +1,4 @@
-"""The two sides of a fleet without Ray between them: a handle that calls replicas of this process."""
+"""RemoteBatcher and EngineReplica without Ray between them: a handle that calls replicas in this process."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from service.errors import DeadlineExceeded, DeviceLost, EngineError
 from service.model_folder.manifest import FILE_NAME, Manifest
-from service.ray_serve.engine_replica import Replica
+from service.ray_serve.engine_replica import EngineReplica
 from service.ray_serve.messages import tag
 from service.ray_serve.remote_batcher import RemoteBatcher
 from service.settings import Settings
@@ -27,8 +27,8 @@ from tests.support.fake_engine import FakeEngine, Gate, manifest
 PIXELS = np.zeros((16, 24, 3), dtype=np.uint8)
 
 
-class Answer:
-    """As much of Serve's DeploymentResponse as is used."""
+class Response:
+    """The part of Ray Serve's DeploymentResponse that is used."""
 
     def __init__(self, work: Any) -> None:
         self.task = asyncio.ensure_future(work)
@@ -41,17 +41,17 @@ class Answer:
 
 
 class Handle:
-    """Asks the replicas in turn; before: may raise what Ray raises."""
+    """Calls the replicas in turn. before: may raise what Ray raises."""
 
-    def __init__(self, *replicas: Replica, before: Callable[[int], object] = lambda call: None) -> None:
+    def __init__(self, *replicas: EngineReplica, before: Callable[[int], object] = lambda call: None) -> None:
         self.replicas, self.before, self.calls = replicas, before, 0
-        self.answers: list[Answer] = []
+        self.responses: list[Response] = []
         self.infer = self
 
-    def remote(self, *arguments: Any) -> Answer:
-        self.answers.append(Answer(self._call(self.calls, *arguments)))
+    def remote(self, *arguments: Any) -> Response:
+        self.responses.append(Response(self._call(self.calls, *arguments)))
         self.calls += 1
-        return self.answers[-1]
+        return self.responses[-1]
 
     async def _call(self, call: int, *arguments: Any) -> Any:
         self.before(call)
@@ -59,8 +59,8 @@ class Handle:
 
 
 @asynccontextmanager
-async def replica(folder: Path, *engines: FakeEngine, **settings: Any) -> AsyncGenerator[Replica, None]:
-    """engines: opened one after the other, as models come."""
+async def replica(folder: Path, *engines: FakeEngine, **settings: Any) -> AsyncGenerator[EngineReplica, None]:
+    """engines: opened one after the other, one per model."""
     folder.mkdir(exist_ok=True)  # noqa: ASYNC240
     (folder / FILE_NAME).write_text(manifest().model_dump_json())
     left = list(engines or [FakeEngine()])
@@ -68,14 +68,14 @@ async def replica(folder: Path, *engines: FakeEngine, **settings: Any) -> AsyncG
     def engine_factory(_settings: Settings, _manifest: Manifest) -> list[Engine]:
         return [left.pop(0)]
 
-    made = Replica(
+    served = EngineReplica(
         Settings(**{"model": folder, "model_poll_s": 0.01, "drain_timeout_s": 0.2, **settings}), engine_factory
     )
-    await made.start()
+    await served.start()
     try:
-        yield made
+        yield served
     finally:
-        await made.close()
+        await served.close()
     assert all(engine.closed for engine in engines[: len(engines) - len(left)])
 
 
@@ -83,7 +83,7 @@ async def remote(handle: Handle, on_call: Any = lambda size, error: None) -> Rem
     return RemoteBatcher(handle, manifest(), await handle.replicas[0].describe(), on_call)  # type: ignore[arg-type]
 
 
-async def test_pictures_meet_at_the_replica(tmp_path: Path) -> None:
+async def test_images_of_one_ingress_share_batches_at_the_replica(tmp_path: Path) -> None:
     gate, calls = Gate(), []
     engine = FakeEngine(max_batch=4, before=lambda batch: gate(batch) if len(engine.batches) == 3 else None)
     async with replica(tmp_path, engine) as one:
@@ -93,20 +93,20 @@ async def test_pictures_meet_at_the_replica(tmp_path: Path) -> None:
         others = [asyncio.ensure_future(batcher.submit(PIXELS + 1, with_confidence=n > 3)) for n in range(6)]
         await asyncio.sleep(0.05)
         gate.opened.set()
-        found = await asyncio.gather(first, *others)
-    assert [one.batch_size for one in found] == [1, 4, 4, 4, 4, 2, 2]
-    assert (found[1].ids == 1).all()
-    assert found[1].confidence is None
-    assert found[-1].confidence is not None
-    assert sum(size for size, _ in calls) == 7 + 2  # and one a bucket to warm up
+        results = await asyncio.gather(first, *others)
+    assert [result.batch_size for result in results] == [1, 4, 4, 4, 4, 2, 2]
+    assert (results[1].ids == 1).all()
+    assert results[1].confidence is None
+    assert results[-1].confidence is not None
+    assert sum(size for size, _ in calls) == 7 + 2  # one per bucket to warm up
 
 
-async def test_a_replica_that_is_gone_costs_no_answer(tmp_path: Path) -> None:
+async def test_a_dead_replica_loses_no_image(tmp_path: Path) -> None:
     def gone(call: int) -> None:
         if call == 0:
             raise ActorDiedError()
         if call == 1:
-            raise ActorUnavailableError("no word from it", None)
+            raise ActorUnavailableError("no reply", None)
 
     async with replica(tmp_path) as one:
         batcher = await remote(handle := Handle(one, before=gone))
@@ -115,7 +115,7 @@ async def test_a_replica_that_is_gone_costs_no_answer(tmp_path: Path) -> None:
     assert batcher.last_error is None
 
 
-async def test_a_lost_engine_sends_its_pictures_elsewhere_and_asks_to_be_replaced(tmp_path: Path) -> None:
+async def test_a_lost_engine_sends_its_images_to_another_replica_and_fails_its_health_check(tmp_path: Path) -> None:
     def lose(batch: UInt8Array) -> None:
         if len(bad.batches) > 2:
             raise DeviceLost("it fell off the bus")
@@ -129,7 +129,7 @@ async def test_a_lost_engine_sends_its_pictures_elsewhere_and_asks_to_be_replace
         await other.check_health()
 
 
-async def test_an_error_of_the_picture_is_told_and_counted(tmp_path: Path) -> None:
+async def test_the_error_of_an_image_is_raised_and_counted(tmp_path: Path) -> None:
     def fail(batch: UInt8Array) -> None:
         if batch.any():
             raise EngineError("not this one")
@@ -146,7 +146,7 @@ async def test_an_error_of_the_picture_is_told_and_counted(tmp_path: Path) -> No
     assert [type(error) for error in calls].count(EngineError) == 1
 
 
-async def test_a_deadline_passes_here_or_there(tmp_path: Path) -> None:
+async def test_a_deadline_passes_in_the_ingress_or_in_the_replica(tmp_path: Path) -> None:
     gate = Gate()
     engine = FakeEngine(before=lambda batch: gate(batch) if len(engine.batches) > 2 else None)
     async with replica(tmp_path, engine) as one:
@@ -157,25 +157,25 @@ async def test_a_deadline_passes_here_or_there(tmp_path: Path) -> None:
             await batcher.submit(PIXELS, time.monotonic() + 0.05)
         with pytest.raises(DeadlineExceeded):
             await batcher.submit(PIXELS, time.monotonic() - 1)
-        left = asyncio.ensure_future(batcher.submit(PIXELS))
+        cancelled = asyncio.ensure_future(batcher.submit(PIXELS))
         await asyncio.sleep(0.02)
-        left.cancel()
-        await asyncio.wait([left])
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
         gate.opened.set()
         await busy
-        await asyncio.wait([answer.task for answer in handle.answers])
-    assert handle.answers[-1].task.cancelled()
-    assert len(engine.batches) == 3  # what was late, or left alone, was not computed
+        await asyncio.wait([response.task for response in handle.responses])
+    assert handle.responses[-1].task.cancelled()
+    assert len(engine.batches) == 3  # late and cancelled images were not computed
 
 
-async def test_a_new_model_is_served_beside_the_old_until_nobody_asks_for_that(tmp_path: Path) -> None:
+async def test_a_new_model_is_served_beside_the_old_one_until_that_is_unused(tmp_path: Path) -> None:
     async with replica(tmp_path, FakeEngine(), FakeEngine()) as one:
         old = await remote(Handle(one))
-        told = json.loads((tmp_path / FILE_NAME).read_text()) | {"version": "2"}
-        (tmp_path / FILE_NAME).write_text(json.dumps(told))
-        newer = Manifest.model_validate(told)
+        description = json.loads((tmp_path / FILE_NAME).read_text()) | {"version": "2"}
+        (tmp_path / FILE_NAME).write_text(json.dumps(description))
+        newer = Manifest.model_validate(description)
         new = RemoteBatcher(Handle(one), newer, await one.describe(), lambda size, error: None)  # type: ignore[arg-type]
-        await new.submit(PIXELS, time.monotonic() + 10)  # waits until it is there
+        await new.submit(PIXELS, time.monotonic() + 10)  # waits until the replica has it
         for _ in range(10):
             await old.submit(PIXELS)
             await asyncio.sleep(0.05)
@@ -187,7 +187,7 @@ async def test_a_new_model_is_served_beside_the_old_until_nobody_asks_for_that(t
         assert "not fake 1" in str(old.last_error)
 
 
-async def test_a_broken_model_is_refused_and_told(tmp_path: Path) -> None:
+async def test_a_broken_model_is_refused_with_the_reason(tmp_path: Path) -> None:
     async with replica(tmp_path) as one:
         (tmp_path / FILE_NAME).write_text("{")
         while (await one.describe()).refused is None:  # noqa: ASYNC110 - it looks by itself

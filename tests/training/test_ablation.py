@@ -1,4 +1,4 @@
-"""The ablation whole, on a data set of a few small pictures: four runs, their figures, table and picture."""
+"""The complete ablation on a data set of a few small images: four runs, their metrics, table and figure."""
 
 import json
 import sys
@@ -25,10 +25,10 @@ def root(tmp_path_factory):
 
 
 def never(_flags):
-    raise AssertionError("there was nothing left to train")
+    raise AssertionError("no run was left to train")
 
 
-def test_an_ablation_is_stopped_goes_on_and_reports(root, tmp_path, capsys):
+def test_an_interrupted_ablation_continues_and_reports(root, tmp_path, capsys):
     started = []
 
     def train_two(flags):
@@ -60,18 +60,18 @@ def test_an_ablation_is_stopped_goes_on_and_reports(root, tmp_path, capsys):
     capsys.readouterr()
 
 
-def test_variants_of_a_seed_start_from_the_same_function(root, tmp_path):
-    x, seen = torch.randn(1, 3, 64, 64), []
+def test_the_variants_of_a_seed_start_as_the_same_function(root, tmp_path):
+    x, outputs = torch.randn(1, 3, 64, 64), []
     for run in plan(Config(root=str(root), channels=8, batch=2, ema=0.0), tmp_path, [0]):
         network = Trainer(run.config, torch.device("cpu")).network.eval()
-        seen.append(network(x))
+        outputs.append(network(x))
         assert network.architecture.align_fa == (run.config.align in {"fa", "fa+cm"})
         assert network.architecture.align_cm == (run.config.align in {"cm", "fa+cm"})
-    for other in seen[1:]:
-        torch.testing.assert_close(other, seen[0], rtol=1e-4, atol=1e-5)
+    for other in outputs[1:]:
+        torch.testing.assert_close(other, outputs[0], rtol=1e-4, atol=1e-5)
 
 
-def test_runs_of_another_schedule_are_not_mixed_in(root, tmp_path):
+def test_runs_of_another_schedule_are_rejected(root, tmp_path):
     config = Config(root=str(root), batch=2)
     (run, *_) = plan(config, tmp_path, [0])
     run.folder.mkdir()
@@ -84,19 +84,19 @@ def test_runs_of_another_schedule_are_not_mixed_in(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
-        (["--root=x", "--align=fa"], "leave --align out"),
+        (["--root=x", "--align=fa"], "--align is set for each run by the ablation"),
         (["--root=x", "--seeds=one"], "invalid literal"),
-        ([], "expected the folder of the data set"),
+        ([], "--root is required: the folder of the data set"),
     ],
 )
-def test_mistakes_are_told(flags, told, tmp_path, capsys):
+def test_invalid_options_are_errors(flags, message, tmp_path, capsys):
     assert main([f"--out={tmp_path}", *flags], never) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_trainings_run_in_processes_of_their_own(monkeypatch):
+def test_trainings_run_in_child_processes(monkeypatch):
     assert command(1, ["--out=x"])[1:] == ["-m", "training.train", "--out=x"]
     assert command(2, [])[1:5] == ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
     monkeypatch.setattr(ablation, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
@@ -107,16 +107,16 @@ def test_trainings_run_in_processes_of_their_own(monkeypatch):
 
 
 def test_the_table_compares_runs_of_the_same_seed():
-    figures = {"parameters": 3_500_000, "flops": 9_370_000_000, "warping_flops": 20_000_000, "boundary_f": 0.5}
+    metrics = {"parameters": 3_500_000, "flops": 9_370_000_000, "warping_flops": 20_000_000, "boundary_f": 0.5}
     miou = {"none": (0.50, 0.60), "fa": (0.52, 0.62), "cm": (0.49, 0.61), "fa+cm": (0.55, 0.66)}
-    results = [{"align": a, "seed": s, "miou": m[s], **figures} for a, m in miou.items() for s in (1, 0)]
+    results = [{"align": a, "seed": s, "miou": m[s], **metrics} for a, m in miou.items() for s in (1, 0)]
     rows = table(results).splitlines()
     assert rows[2].startswith("| plain upsample-and-add | 55.00 ± 7.07 |  | 50.00 ± 0.00 |  | 3.500 M | 9.37 | 0.020 |")
     assert "57.00 ± 7.07 | +2.00 ± 0.00" in rows[3]
     assert "55.00 ± 8.49 | +0.00 ± 1.41" in rows[4]
 
 
-def test_what_alignment_costs_is_its_generators_and_its_sampling():
+def test_the_cost_of_alignment_is_its_generators_and_its_sampling():
     whole, plain = (
         cost(AlignSeg("lite", 11, align_fa=switch, align_cm=switch).architecture, (96, 128)) for switch in (True, False)
     )

@@ -1,4 +1,4 @@
-"""Shifts of class scores, on pixels where what is best is known."""
+"""Logit shifts, on pixels for which the best shift is known."""
 
 import pytest
 import torch
@@ -10,8 +10,8 @@ from training import logit_adjustment
 from training.logit_adjustment import best_shift, miou
 
 
-def test_a_rare_class_that_is_never_quite_believed_is_raised():
-    """Ten pixels of class 1 lack 0.4 of being believed, thirty of class 0 are sure."""
+def test_a_rare_class_that_is_never_predicted_is_raised():
+    """Ten pixels of class 1 are 0.4 below class 0, thirty of class 0 are 1.0 above class 1."""
     logits = torch.tensor([[1.0] * 30 + [0.4] * 10, [0.0] * 40])
     truth = torch.tensor([0] * 30 + [1] * 10)
     shift = best_shift(logits, truth)
@@ -21,12 +21,12 @@ def test_a_rare_class_that_is_never_quite_believed_is_raised():
     assert float(shift.sum()) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_what_cannot_be_bettered_is_left_alone():
+def test_perfect_predictions_are_not_shifted():
     logits = torch.eye(3).repeat(1, 5)
     assert best_shift(logits, torch.arange(3).repeat(5)).eq(0).all()
 
 
-def test_miou_leaves_out_classes_that_are_nowhere():
+def test_miou_ignores_absent_classes():
     logits = torch.tensor([[2.0, 2.0], [1.0, 1.0], [0.0, 0.0]])
     assert miou(logits, torch.tensor([0, 1])) == pytest.approx(0.25)  # a half, and none; the third is absent
 
@@ -42,11 +42,11 @@ def test_the_shift_goes_into_the_heads_bias(tmp_path, capsys):
     old, new = checkpoint.load(before).state_dict(), checkpoint.load(after).state_dict()
     changed = {key for key in old if not torch.equal(old[key], new[key])}
     assert changed == {"head.3.bias"}
-    facts = checkpoint.read_metadata(after)
-    assert facts["balanced_on"] == "train" and facts["train_on"] == "train" and "val_miou" not in facts
+    metadata = checkpoint.read_metadata(after)
+    assert metadata["balanced_on"] == "train" and metadata["train_on"] == "train" and "val_miou" not in metadata
 
 
-def test_mistakes_are_told(tmp_path, capsys):
+def test_a_missing_checkpoint_is_an_error(tmp_path, capsys):
     assert (
         logit_adjustment.main([str(tmp_path / "none.safetensors"), "-o", str(tmp_path / "o"), "--root", str(tmp_path)])
         == 2

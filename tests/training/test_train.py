@@ -1,4 +1,4 @@
-"""A run from the command line: what it writes, and that stopping and going on changes nothing."""
+"""A run from the command line: its files, and that interruptions do not change the result."""
 
 import csv
 import json
@@ -29,9 +29,9 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def straight(root, tmp_path_factory):
+def uninterrupted(root, tmp_path_factory):
     """A run of four epochs of two steps."""
-    out = tmp_path_factory.mktemp("runs") / "straight"
+    out = tmp_path_factory.mktemp("runs") / "uninterrupted"
     assert main([*TINY, "--epochs=4", f"--root={root}", f"--out={out}"]) == 0
     return out
 
@@ -54,46 +54,46 @@ def assert_same(a, b) -> None:
         assert a == b
 
 
-def test_what_a_run_writes(straight, root):
+def test_files_of_a_run(uninterrupted, root):
     files = {"config.json", "state.pt", "best.safetensors", "log.csv", "curves.png"}
-    assert {path.name for path in straight.iterdir()} == files
-    assert json.loads((straight / "config.json").read_text())["root"] == str(root)
-    assert [(row["step"], row["epoch"], bool(row["val_miou"])) for row in rows(straight)] == [
+    assert {path.name for path in uninterrupted.iterdir()} == files
+    assert json.loads((uninterrupted / "config.json").read_text())["root"] == str(root)
+    assert [(row["step"], row["epoch"], bool(row["val_miou"])) for row in rows(uninterrupted)] == [
         ("2", "1", False),
         ("4", "2", True),
         ("6", "3", False),
         ("8", "4", True),
     ]
-    network = checkpoint.load(straight / "best.safetensors")
+    network = checkpoint.load(uninterrupted / "best.safetensors")
     assert network.architecture.num_classes == 11
-    facts = checkpoint.read_metadata(straight / "best.safetensors")
-    assert facts["train_on"] == "train"
-    assert float(facts["val_miou"]) == max(float(row["val_miou"] or 0) for row in rows(straight))
+    metadata = checkpoint.read_metadata(uninterrupted / "best.safetensors")
+    assert metadata["train_on"] == "train"
+    assert float(metadata["val_miou"]) == max(float(row["val_miou"] or 0) for row in rows(uninterrupted))
 
 
 @pytest.mark.parametrize("stopped_after", [3, 4])
-def test_a_run_stopped_by_a_signal_goes_on_to_the_same_result(
-    stopped_after, straight, root, tmp_path, monkeypatch, capsys
+def test_a_run_stopped_by_a_signal_resumes_to_the_same_result(
+    stopped_after, uninterrupted, root, tmp_path, monkeypatch, capsys
 ):
     learn = Trainer.learn
 
-    def learn_and_be_asked_to_stop(self, *batch):
+    def learn_and_send_sigterm(self, *batch):
         loss = learn(self, *batch)
         if self.step == stopped_after:
             os.kill(os.getpid(), signal.SIGTERM)
         return loss
 
-    monkeypatch.setattr(Trainer, "learn", learn_and_be_asked_to_stop)
+    monkeypatch.setattr(Trainer, "learn", learn_and_send_sigterm)
     assert main([*TINY, "--epochs=4", f"--root={root}", f"--out={tmp_path}"]) == 130
     assert load_state(tmp_path / "state.pt")["step"] == stopped_after
     assert "--resume" in capsys.readouterr().out
     monkeypatch.undo()
     assert main(["--resume", f"--out={tmp_path}"]) == 0
-    assert_same(load_state(tmp_path / "state.pt"), load_state(straight / "state.pt"))
-    assert (tmp_path / "log.csv").read_text() == (straight / "log.csv").read_text()
+    assert_same(load_state(tmp_path / "state.pt"), load_state(uninterrupted / "state.pt"))
+    assert (tmp_path / "log.csv").read_text() == (uninterrupted / "log.csv").read_text()
 
 
-def test_a_run_that_was_killed_repeats_what_it_had_not_saved(straight, root, tmp_path, monkeypatch):
+def test_a_killed_run_repeats_the_steps_that_were_not_saved(uninterrupted, root, tmp_path, monkeypatch):
     learn = Trainer.learn
 
     def learn_and_crash(self, *batch):
@@ -107,13 +107,13 @@ def test_a_run_that_was_killed_repeats_what_it_had_not_saved(straight, root, tmp
     assert load_state(tmp_path / "state.pt")["step"] == 4
     monkeypatch.undo()
     with (tmp_path / "log.csv").open("a") as file:
-        file.write("6,3,9.9,1e-3,\n")  # told, but not saved before the crash
+        file.write("6,3,9.9,1e-3,\n")  # logged, but not saved before the crash
     assert main(["--resume", f"--out={tmp_path}"]) == 0
-    assert_same(load_state(tmp_path / "state.pt"), load_state(straight / "state.pt"))
-    assert (tmp_path / "log.csv").read_text() == (straight / "log.csv").read_text()
+    assert_same(load_state(tmp_path / "state.pt"), load_state(uninterrupted / "state.pt"))
+    assert (tmp_path / "log.csv").read_text() == (uninterrupted / "log.csv").read_text()
 
 
-def test_a_crash_while_saving_leaves_the_state_before(tmp_path, monkeypatch):
+def test_a_crash_while_saving_keeps_the_previous_state(tmp_path, monkeypatch):
     path = tmp_path / "state.pt"
     save_state(path, {"step": 1})
 
@@ -135,7 +135,7 @@ def test_the_papers_recipe_on_a_cityscapes_folder(tmp_path):
     config = Config.load(out / "config.json")
     assert (config.optimizer, config.lr, config.weight_decay, config.aux_weight) == ("sgd", 0.01, 5e-4, 0.1)
     assert checkpoint.load(out / "best.safetensors").architecture.num_classes == 19
-    protocol = ["--data=cityscapes", "--tile=32x32", "--scales=0.75,1", "--flip"]  # 872x872 on real pictures
+    protocol = ["--data=cityscapes", "--tile=32x32", "--scales=0.75,1", "--flip"]  # 872x872 on real images
     assert evaluate.main([f"--checkpoint={out / 'best.safetensors'}", f"--root={data}", *protocol]) == 0
 
 
@@ -148,38 +148,38 @@ def test_options_of_training(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
-        (["--resume"], "does not exist; start it without --resume"),
-        ([], "expected the folder of the data set"),
-        (["--root=nowhere"], "expected pictures at nowhere/train/images"),
-        (["--root=x", "--crop=huge"], "got 'huge', expected HEIGHTxWIDTH"),
+        (["--resume"], "does not exist. Start the run without --resume"),
+        ([], "--root is required: the folder of the data set"),
+        (["--root=nowhere"], "expected images at nowhere/train/images"),
+        (["--root=x", "--crop=huge"], "got 'huge'; expected HEIGHTxWIDTH"),
         (["--root=x", "--scenes=2"], "scenes: got 2.0, expected 0.0..1.0"),
         (["--root=x", "--data=ade20k", "--scenes=0.1"], "leave it at 0"),
     ],
 )
-def test_mistakes_are_told_without_a_traceback(flags, told, tmp_path, capsys):
+def test_invalid_options_are_errors_without_a_traceback(flags, message, tmp_path, capsys):
     assert main([f"--out={tmp_path}", *flags]) == 2
-    assert told in capsys.readouterr().err.replace("\n", "")
+    assert message in capsys.readouterr().err.replace("\n", "")
 
 
-def test_a_run_is_neither_overwritten_nor_changed(straight, root, capsys):
-    assert main([f"--root={root}", f"--out={straight}"]) == 2
-    assert main(["--resume", "--lr=1", f"--out={straight}"]) == 2
-    told = capsys.readouterr().err
-    assert "choose another --out" in told
-    assert "got --lr, but" in told
+def test_an_existing_run_is_neither_overwritten_nor_changed(uninterrupted, root, capsys):
+    assert main([f"--root={root}", f"--out={uninterrupted}"]) == 2
+    assert main(["--resume", "--lr=1", f"--out={uninterrupted}"]) == 2
+    message = capsys.readouterr().err
+    assert "use another folder" in message
+    assert "got --lr, but" in message
 
 
-def test_a_run_that_diverges_says_what_to_try(root, tmp_path, capsys):
+def test_a_diverging_run_names_the_fix(root, tmp_path, capsys):
     assert main([*TINY, "--epochs=3", "--lr=1e30", f"--root={root}", f"--out={tmp_path}"]) == 1
     assert "try a lower --lr" in capsys.readouterr().err.replace("\n", "")
 
 
-def test_help_tells_a_stranger_what_to_do():
-    told = parser().format_help()
+def test_help_has_examples_recipes_and_downloads():
+    message = parser().format_help()
     for part in ("--resume", "examples:", "small-data", "paper: --data cityscapes", "www.cityscapes-dataset.com"):
-        assert part in told
+        assert part in message
     assert RECIPES.keys() == {"small-data", "paper"}
 
 
@@ -188,12 +188,12 @@ def test_two_processes_train_one_network(root, tmp_path):
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     flags = [*TINY, "--iterations=2", f"--root={root}", f"--out={tmp_path}"]
-    team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "training.train", *flags]
-    members = [
-        subprocess.Popen(command, env={**os.environ, **team, "RANK": rank})  # noqa: S603
+    processes = [
+        subprocess.Popen(command, env={**os.environ, **group, "RANK": rank})  # noqa: S603
         for rank in "01"
     ]
-    assert [member.wait(timeout=100) for member in members] == [0, 0]
+    assert [process.wait(timeout=100) for process in processes] == [0, 0]
     assert [row["step"] for row in rows(tmp_path)] == ["2"]
     assert load_state(tmp_path / "state.pt")["step"] == 2

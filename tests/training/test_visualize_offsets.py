@@ -1,4 +1,4 @@
-"""Offsets are read from the real generators, turned into pixels of the picture, and drawn."""
+"""Offsets are captured from the generators, converted to image pixels and drawn."""
 
 import numpy as np
 import pytest
@@ -8,39 +8,39 @@ from PIL import Image
 from model_export.alignseg import AlignSeg
 from model_export.alignseg.sampling import sample
 from model_export.checkpoints import checkpoint
-from training.figures.flow_colors import colours, wheel
-from training.figures.offset_fields import Field
-from training.visualize_offsets import fields, in_picture_pixels, main
+from training.figures.flow_colors import flow_to_rgb, wheel
+from training.figures.offset_fields import OffsetField
+from training.visualize_offsets import in_image_pixels, main, offset_fields
 
 
-def network(**choices) -> AlignSeg:
+def build_network(**choices) -> AlignSeg:
     torch.manual_seed(0)
-    made = AlignSeg("lite", 5, channels=8, **choices).eval()
-    for name, parameter in made.named_parameters():
+    network = AlignSeg("lite", 5, channels=8, **choices).eval()
+    for name, parameter in network.named_parameters():
         if name.endswith("_offsets.2.weight"):
             torch.nn.init.normal_(parameter, std=0.3)
-    return made
+    return network
 
 
-def picture(height=64, width=96):
+def random_image(height=64, width=96):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def test_every_generator_gives_a_field():
-    made = network()
-    ids, found = fields(made, picture())
+def test_every_generator_has_an_offset_field():
+    network = build_network()
+    ids, fields = offset_fields(network, random_image())
     assert ids.shape == (64, 96)
-    shapes = {field.module: field.pixels.shape for field in found}
+    shapes = {field.module: field.pixels.shape for field in fields}
     assert shapes == {
         "align_cm.context_offsets": (2, 3, 4),
         **{f"align_fa.{n}.{side}_offsets": (2, 17, 25) for n in (2, 3, 4, 5) for side in ("high", "low")},
     }
-    assert not any(module._forward_hooks for module in made.modules())
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 @pytest.mark.parametrize("sampling", ["standard", "published"])
 @pytest.mark.parametrize("source", [(5, 9), (3, 3)], ids=["as large as the raster", "AlignCM's regions"])
-def test_pixels_are_how_far_sampling_really_moves(sampling, source):
+def test_offsets_in_pixels_are_those_of_sampling(sampling, source):
     """A ramp along x, sampled with and without an offset, differs by what the offset moves, in shares of the width."""
     raw = np.zeros((2, 5, 9), np.float32)
     raw[0] = 0.25
@@ -50,16 +50,16 @@ def test_pixels_are_how_far_sampling_really_moves(sampling, source):
     ramp = share.expand(1, 1, *source).contiguous()
     moved, still = (sample(ramp, torch.tensor(offsets)[None], sampling)[0, 0, 2, 4] for offsets in (raw, 0 * raw))
     extent = 101
-    pixels = in_picture_pixels(raw, sampling, source, (51, extent))
+    pixels = in_image_pixels(raw, sampling, source, (51, extent))
     expected = float(moved - still) * (extent - 1 if sampling == "standard" else extent)
     assert pixels[0, 2, 4] == pytest.approx(expected, rel=1e-4)
     assert not pixels[1].any()
 
 
-def test_the_wheel_has_the_benchmarks_colours():
+def test_the_wheel_has_the_colours_of_the_benchmark():
     """Right red, down yellow, left cyan, up between blue and magenta; white in the middle, darker beyond full."""
     flow = np.array([[[1, 0, -1, 0, 0, 2]], [[0, 1, 0, -1, 0, 0]]], float)
-    right, down, left, up, none, beyond = colours(flow, 1.0)[0].tolist()
+    right, down, left, up, none, beyond = flow_to_rgb(flow, 1.0)[0].tolist()
     assert right == [255, 0, 0]
     assert down[0] == 255
     assert down[1] > 220
@@ -74,34 +74,34 @@ def test_the_wheel_has_the_benchmarks_colours():
     assert (wheel(31)[15, 15] == 255).all()
 
 
-def test_titles_say_what_is_moved():
+def test_titles_name_module_and_source():
     field = np.zeros((2, 4, 4), np.float32)
-    assert Field("align_fa.2.high_offsets", field).title == "AlignFA 2, high: stage 2, 1/8"
-    assert Field("align_fa.5.high_offsets", field).title == "AlignFA 5, high: AlignCM's context, 1/32"
-    assert Field("align_fa.3.low_offsets", field).title == "AlignFA 3, low: decoder map d2, 1/4"
+    assert OffsetField("align_fa.2.high_offsets", field).title == "AlignFA 2, high: stage 2, 1/8"
+    assert OffsetField("align_fa.5.high_offsets", field).title == "AlignFA 5, high: AlignCM's context, 1/32"
+    assert OffsetField("align_fa.3.low_offsets", field).title == "AlignFA 3, low: decoder map d2, 1/4"
 
 
 @pytest.mark.parametrize("switches", [{}, {"align_cm": False}, {"align_fa": False}])
 def test_a_figure_from_the_command_line(tmp_path, switches):
-    checkpoint.save(tmp_path / "x.safetensors", network(**switches))
-    Image.fromarray(picture()).save(tmp_path / "street.png")
+    checkpoint.save(tmp_path / "x.safetensors", build_network(**switches))
+    Image.fromarray(random_image()).save(tmp_path / "street.png")
     out = tmp_path / "offsets.png"
     assert main([str(tmp_path / "street.png"), "-o", str(out), "--model", str(tmp_path / "x.safetensors")]) == 0
     with Image.open(out) as drawn:
         assert drawn.width > 1000
 
 
-def test_what_cannot_be_drawn_is_told(tmp_path, capsys):
+def test_invalid_input_is_an_error(tmp_path, capsys):
     plain, text = tmp_path / "plain.safetensors", tmp_path / "street.png"
-    checkpoint.save(plain, network(align_fa=False, align_cm=False))
-    text.write_text("no picture")
+    checkpoint.save(plain, build_network(align_fa=False, align_cm=False))
+    text.write_text("not an image")
     flags = ["-o", str(tmp_path / "out.png"), "--model"]
     assert main([str(text), *flags, str(plain)]) == 2
     assert main([str(tmp_path / "none.png"), *flags, str(plain)]) == 2
-    Image.fromarray(picture()).save(text)
+    Image.fromarray(random_image()).save(text)
     assert main([str(text), *flags, str(plain)]) == 2
     assert main([str(text), *flags, str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert told.count("error:") == 4
-    assert "it has no offsets to show" in told
+    message = capsys.readouterr().err
+    assert message.count("error:") == 4
+    assert "the network has no offsets" in message
     assert not (tmp_path / "out.png").exists()

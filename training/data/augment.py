@@ -1,7 +1,7 @@
-"""Random views of one labelled picture: scale, crop, mirror, colour, blur.
+"""Augmentation of a labelled image: scale, crop, mirror, colour, blur.
 
-Pictures are uint8 (H, W, 3) RGB and labels uint8 (H, W) with IGNORED outside the picture. All randomness comes from the
-generator handed in, so a view is a function of its seed. Only the crop is ever resized, not the whole picture.
+Images are uint8 (H, W, 3) RGB and labels uint8 (H, W) with IGNORED outside the image. All randomness comes from the
+generator that is passed, so that a view is a function of its seed. Only the crop is resized, not the whole image.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ PADDING = (124, 116, 104)  # ImageNet's mean colour: near zero after normalisati
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a picture; each strength of 0 switches its step off."""
+    """Ranges of the random changes; a strength of 0 disables one."""
 
     crop: tuple[int, int] = (360, 480)  # (height, width) of every view
-    scale: tuple[float, float] = (0.5, 2.0)  # drawn evenly in the logarithm, so that halving is as likely as doubling
+    scale: tuple[float, float] = (0.5, 2.0)  # log-uniform: halving is as likely as doubling
     stretch: float = 0.1  # the aspect ratio changes by up to this share
     mirror: float = 0.5  # a probability, as blur
     colour: float = 0.4  # brightness, contrast and saturation change by up to this share
@@ -42,7 +42,7 @@ class Augmentation:
         return np.ascontiguousarray(picture), np.ascontiguousarray(labels)
 
     def _place(self, picture: Bytes, labels: Bytes, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
-        """Scale and crop in one step: the window is chosen in the picture's own coordinates and only it is resized."""
+        """Scale and crop in one step: the window is chosen in the image's own coordinates, and only it is resized."""
         scale = math.exp(rng.uniform(*np.log(self.scale)))
         stretch = math.exp(rng.uniform(-1, 1) * math.log1p(self.stretch) / 2)
         rows = _window(picture.shape[0], self.crop[0], scale * stretch, rng)
@@ -63,7 +63,7 @@ class Augmentation:
         return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).filter(ImageFilter.GaussianBlur(radius)))
 
     def _colour(self, picture: Bytes, rng: np.random.Generator) -> Bytes:
-        """Brightness, contrast, saturation and hue are affine in the colour: they make one matrix and one shift."""
+        """Brightness, contrast, saturation and hue, which are affine in RGB, as one matrix and one shift."""
         brightness, contrast, saturation = 1.0 + rng.uniform(-self.colour, self.colour, 3)
         hue = rng.uniform(-self.hue, self.hue)
         matrix = (brightness * contrast * _saturation_matrix(saturation) @ _hue_matrix(hue)).astype(np.float32)
@@ -84,7 +84,7 @@ class _Window:
 
 
 def _window(length: int, crop: int, scale: float, rng: np.random.Generator) -> _Window:
-    """A random window of one axis: inside the scaled picture if that exceeds the crop, else all of it, padded."""
+    """A random window of one axis: inside the scaled image if that is larger than the crop, else all of it, padded."""
     where = rng.random()
     size = min(crop, max(1, round(length * scale)))
     extent = min(float(length), size / scale)

@@ -1,4 +1,4 @@
-"""Class weights from the frequency of each class in the training labels: rare classes count for more."""
+"""Class weights of the loss, from the frequency of each class in the training labels."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 
 from training.data.datasets import IGNORED, Dataset, Pair
 
-MOST = 10.0
-"""No class weighs more than this times another: a class of a few pixels would drown the rest."""
+MAX_RATIO = 10.0
+"""Largest ratio of two class weights: without it, a class of a few pixels would dominate the loss."""
 
 
 def class_shares(dataset: Dataset, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-    """(C,) share of each class among the labelled pixels."""
+    """Share of each class among the labelled pixels, (C,)."""
     counts = np.zeros(256, np.int64)
     for pair in pairs:
         counts += np.bincount(dataset.read(pair)[1].ravel(), minlength=256)
-    known = counts[: dataset.num_classes]
-    shares: NDArray[np.float64] = known / max(1, int(counts[:IGNORED].sum()))
+    labelled = counts[: dataset.num_classes]
+    shares: NDArray[np.float64] = labelled / max(1, int(counts[:IGNORED].sum()))
     return shares
 
 
 def class_weights(shares: NDArray[np.float64], kind: str) -> NDArray[np.float32]:
-    """(C,) weights within a factor of MOST of each other, their least 1.
+    """Weights (C,), from 1 to MAX_RATIO.
 
     enet: 1 / ln(1.02 + share) (Paszke et al., 2016). median: median share / share (Eigen and Fergus, ICCV 2015).
     """
@@ -33,6 +33,6 @@ def class_weights(shares: NDArray[np.float64], kind: str) -> NDArray[np.float32]
     elif kind == "median":
         weights = np.median(shares[shares > 0]) / np.maximum(shares, 1e-12)
     else:
-        raise ValueError(f"class weights: got {kind!r}, expected 'enet' or 'median'")
-    bounded: NDArray[np.float32] = np.minimum(weights / weights.min(), MOST).astype(np.float32)
+        raise ValueError(f"--class-weights: got {kind!r}; expected enet or median")
+    bounded: NDArray[np.float32] = np.minimum(weights / weights.min(), MAX_RATIO).astype(np.float32)
     return bounded

@@ -1,8 +1,7 @@
-"""Labelled pictures on disk, each data set in the layout its makers ship.
+"""Labelled images on disk, each data set in its official layout.
 
-A data set is a description (classes, colours, how raw labels map to class ids) and a layout (where the files lie).
-Nothing is downloaded: a folder that is missing or half unpacked raises DatasetError, which names the path and how to
-get the data.
+A data set is a description (classes, colours, mapping of raw labels to class ids) and a layout (paths of the files).
+Nothing is downloaded: a missing or incomplete folder raises DatasetError, which names the path and how to get the data.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from service.model_folder.manifest import ClassEntry
 
 Bytes = NDArray[np.uint8]
 IGNORED = 255
-"""The label of pixels that neither loss nor metric looks at."""
+"""The label of pixels that loss and metrics ignore."""
 
 
 class DatasetError(FileNotFoundError):
-    """A data set is not where it was expected, or not whole."""
+    """A data set is missing or incomplete."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The files of one labelled picture."""
+    """The files of one labelled image."""
 
     picture: Path
     labels: Path
@@ -37,12 +36,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a data set is, apart from its files.
+    """Description of a data set.
 
     classes: name and colour by class id.
     raw_ids: raw label value -> class id; any other value is ignored.
     find: (root, split) -> the pairs of a split, in a fixed order.
-    download: how to get the data, for people.
+    download: how to get the data, as text for messages.
     """
 
     name: str
@@ -53,7 +52,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the network has to tell apart."""
+        """Number of classes."""
         return len(self.classes)
 
     @property
@@ -62,9 +61,9 @@ class Dataset:
         return [entry.name for entry in self.classes]
 
     def pairs(self, root: Path, split: str) -> list[Pair]:
-        """The labelled pictures of `split` ("train", "val", "test", or several as "train+val").
+        """The labelled images of `split` ("train", "val", "test", or several, such as "train+val").
 
-        Raises DatasetError when a folder is missing, empty, or a picture has no labels.
+        Raises DatasetError when a folder is missing or empty, or an image has no labels.
         """
         try:
             pairs = [pair for part in split.split("+") for pair in self.find(Path(root), part)]
@@ -75,7 +74,7 @@ class Dataset:
         return pairs
 
     def read(self, pair: Pair) -> tuple[Bytes, Bytes]:
-        """Picture uint8 (H, W, 3) RGB, labels uint8 (H, W) in 0..num_classes-1 or IGNORED."""
+        """Image uint8 (H, W, 3) RGB, labels uint8 (H, W) in 0..num_classes-1 or IGNORED."""
         with Image.open(pair.picture) as opened:
             picture = np.asarray(opened.convert("RGB"))
         with Image.open(pair.labels) as opened:
@@ -101,11 +100,11 @@ def _expect(path: Path, what: str) -> Path:
 
 
 def _matches(folder: Path, pattern: str) -> list[Path]:
-    """The files in `folder`, sorted, which must be there and not be none."""
-    found = sorted(_expect(folder, "pictures").glob(pattern))
-    if not found:
-        raise DatasetError(f"expected pictures {pattern} in {folder}, which holds none.")
-    return found
+    """The files in `folder`, sorted. Raises DatasetError when there are none."""
+    paths = sorted(_expect(folder, "images").glob(pattern))
+    if not paths:
+        raise DatasetError(f"{folder} contains no files {pattern}; expected the images of the data set.")
+    return paths
 
 
 def _find_camvid(root: Path, split: str) -> list[Pair]:

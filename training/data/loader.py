@@ -1,7 +1,7 @@
-"""Which pictures a training step sees: a function of the seed and the step alone, so that a resumed run sees the same.
+"""Training batches: a function of the seed and the step, so that a resumed run gets the same batches.
 
-A view is named by (epoch, index). The sampler yields the names of one batch after another from any step on; the data
-set turns a name into a view with a generator seeded by (seed, epoch, index), in whichever worker process that happens.
+A view is an augmented image, identified by (epoch, index). The sampler yields the ids of one batch after another from
+any step on; the data set creates the view with a generator seeded by (seed, epoch, index), in any worker process.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from training.data.datasets import Dataset, Pair
 from training.interruption import ignore_stop
 
 Bytes = NDArray[np.uint8]
-ViewName = tuple[int, int]
+ViewId = tuple[int, int]
 Scene = Callable[[int], tuple[Bytes, Bytes]]
 
 
 @dataclass
 class Views(TorchDataset[tuple[Tensor, Tensor]]):
-    """Augmented views of a data set's pictures, and rendered scenes in place of a share of them.
+    """Augmented images of a data set; a share of them is replaced by rendered scenes.
 
-    views[epoch, index] is a picture, uint8 (H, W, 3) RGB, and its labels, uint8 (H, W).
+    views[epoch, index] is an image, uint8 (H, W, 3) RGB, and its labels, uint8 (H, W).
     """
 
     dataset: Dataset
@@ -42,10 +42,10 @@ class Views(TorchDataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, name: ViewName) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng((self.seed, *name))
-        picture, labels = self._source(name[1], rng)
-        view, truth = self.augmentation(picture, labels, rng)
+    def __getitem__(self, view_id: ViewId) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng((self.seed, *view_id))
+        image, labels = self._source(view_id[1], rng)
+        view, truth = self.augmentation(image, labels, rng)
         return torch.from_numpy(view), torch.from_numpy(truth)
 
     def _source(self, index: int, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
@@ -55,10 +55,10 @@ class Views(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 @dataclass
-class Batches(Sampler[list[ViewName]]):
-    """Endless batches of view names from `first_step` on; each epoch shuffles anew and drops its incomplete last batch.
+class Batches(Sampler[list[ViewId]]):
+    """Endless batches of view ids from `first_step` on. Each epoch is shuffled and drops its incomplete last batch.
 
-    Of each batch, member `rank` of `members` processes that train together takes every `members`-th view.
+    In data-parallel training, process `rank` of `members` takes every `members`-th view of each batch.
     """
 
     pictures: int
@@ -71,25 +71,25 @@ class Batches(Sampler[list[ViewName]]):
     def __post_init__(self) -> None:
         if self.batch > self.pictures:
             raise ValueError(
-                f"batch: got {self.batch}, expected at most {self.pictures}, the training pictures there are"
+                f"--batch: got {self.batch}; expected at most {self.pictures}, the number of training images"
             )
         if self.batch % self.members:
             raise ValueError(
-                f"batch: got {self.batch}, expected a multiple of {self.members}, the processes that train"
+                f"--batch: got {self.batch}; expected a multiple of {self.members}, the number of processes"
             )
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in one pass over the pictures."""
+        """Complete batches in one pass over the images."""
         return self.pictures // self.batch
 
-    def __iter__(self) -> Iterator[list[ViewName]]:
+    def __iter__(self) -> Iterator[list[ViewId]]:
         step = self.first_step
         while True:
             yield self._of(step)
             step += 1
 
-    def _of(self, step: int) -> list[ViewName]:
+    def _of(self, step: int) -> list[ViewId]:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self.seed, epoch)).permutation(self.pictures)
         batch = order[position * self.batch : (position + 1) * self.batch]
@@ -97,5 +97,5 @@ class Batches(Sampler[list[ViewName]]):
 
 
 def load_batches(views: Views, batches: Batches, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless pictures uint8 (N, H, W, 3) and labels uint8 (N, H, W), prepared by `workers` processes; 0: by this."""
+    """Endless images uint8 (N, H, W, 3) and labels uint8 (N, H, W), prepared by `workers` processes; 0: by this one."""
     return iter(DataLoader(views, batch_sampler=batches, num_workers=workers, worker_init_fn=ignore_stop))

@@ -1,1 +1,1 @@
-"""Metrics, predictors and reports."""
+"""Metrics, predictors, inference modes and reports."""

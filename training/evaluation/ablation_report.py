@@ -1,4 +1,4 @@
-"""Table and figure of the ablation: docs/ablation.md and docs/ablation.png, made from the runs' figures."""
+"""The report of the ablation: docs/ablation.md and docs/ablation.png, from the metrics of the runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.config import Config
 
 Result = Mapping[str, Any]
 ALIGNED = {"none": "plain upsample-and-add", "fa": "+ AlignFA", "cm": "+ AlignCM", "fa+cm": "+ both (AlignSeg)"}
-"""--align of training.train -> how the table calls it."""
+"""Value of training.train --align -> name in the table."""
 
 MARK = "<!-- What stands below this line was written by hand; python -m training.ablation keeps it. -->"
 
@@ -23,30 +23,30 @@ TEXT = """\
 # Does learned alignment help?
 
 AlignSeg's claim (Huang et al., TPAMI 2022) is that features should be aligned by learned offsets before they are added.
-Here four networks are trained alike but for that:
+Here four networks are trained that differ only in that:
 
-- **plain upsample-and-add**: where AlignFA stands, low + upsample(high), as in FPN; where AlignCM stands, the same two
-  projections, the pooled 3x3 context upsampled rather than sampled at offsets.
-- **+ AlignFA**, **+ AlignCM**, **+ both**: offsets learned in the one, the other, or both.
+- **plain upsample-and-add**: low + upsample(high), as in FPN, in place of AlignFA; in place of AlignCM the same two
+  projections, with the pooled 3x3 context upsampled rather than sampled at offsets.
+- **+ AlignFA**, **+ AlignCM**, **+ both**: offsets learned in one, the other, or both.
 
-So a variant lacks generators of offsets and nothing else; in particular every variant has the pooled context, and what
-is measured is its alignment, not its presence. For each seed all variants start from the same weights (offsets start at
-zero, where all four compute the same function) and see the same views in the same order. The weights after the last
-step are measured; none are selected on val.
+Variants differ only in their offset generators. All have the pooled context, so its alignment is measured, not its
+presence. For each seed all variants start from the same weights (offsets start at zero, where all four compute the same
+function) and train on the same views in the same order. The weights after the last step are measured; none are selected
+on val.
 
 {table}
 
-mIoU and boundary F-score (tolerance {tolerance:g} px; defined in `training/evaluation`) are of
-{pictures} {data} val pictures, whole, float32, as mean ± standard deviation over {seeds}. Δ compares runs of the
-same seed with the plain one. Parameters and FLOPs (a multiplication and an addition count as two) are of one picture of
-{height}x{width} without the auxiliary head, of which upsampling and sampling take the share named; norms, activations
-and additions of maps are not counted (`training/evaluation/flops.py`).
+mIoU and boundary F-score (tolerance {tolerance:g} px; defined in `training/evaluation`) are measured on
+{pictures} whole {data} val images in float32, as mean ± standard deviation over {seeds}. Δ compares runs of the
+same seed with the plain one. Parameters and FLOPs (a multiply-add counts as two) are those of one image of
+{height}x{width} without the auxiliary head. Warping is upsampling and sampling; norms, activations and additions of
+maps are not counted (`training/evaluation/flops.py`).
 
 ![mIoU and boundary F-score of each run]({figure})
 
 {findings}
 
-Schedule: {schedule}; all else as `python -m training.train --help` says.
+Schedule: {schedule}; otherwise the defaults of `python -m training.train --help`.
 
     {command}
 
@@ -55,7 +55,7 @@ Schedule: {schedule}; all else as `python -m training.train --help` says.
 
 
 def write(path: Path, results: Sequence[Result], command: str, config: Config) -> None:
-    """Write the report to `path` and the figure beside it; what was written below MARK by hand stays."""
+    """Write the report to `path` and the figure beside it. Text below MARK, written by hand, is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure = path.with_suffix(".png")
     draw(results, figure)
@@ -66,7 +66,7 @@ def write(path: Path, results: Sequence[Result], command: str, config: Config) -
         tolerance=first["boundary_tolerance_px"],
         pictures=first["pictures"],
         data=config.data,
-        seeds=f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed (no deviation can be given)",
+        seeds=f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed (no deviation)",
         height=first["size"][0],
         width=first["size"][1],
         figure=figure.name,
@@ -79,47 +79,51 @@ def write(path: Path, results: Sequence[Result], command: str, config: Config) -
 
 
 def table(results: Sequence[Result]) -> str:
-    """In Markdown, a row for each variant."""
+    """A Markdown table with a row per variant."""
     lines = [
         "| variant | mIoU % | Δ | boundary F % | Δ | parameters | GFLOP | of which warping |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for align, name in ALIGNED.items():
-        of = _of(results, align)
+        runs = _runs_of(results, align)
         cells = [
-            *(cell for key in ("miou", "boundary_f") for cell in (_spread(_values(of, key)), _delta(results, of, key))),
-            f"{of[0]['parameters'] / 1e6:.3f} M",
-            f"{of[0]['flops'] / 1e9:.2f}",
-            f"{of[0]['warping_flops'] / 1e9:.3f}",
+            *(
+                cell
+                for key in ("miou", "boundary_f")
+                for cell in (_spread(_values(runs, key)), _delta(results, runs, key))
+            ),
+            f"{runs[0]['parameters'] / 1e6:.3f} M",
+            f"{runs[0]['flops'] / 1e9:.2f}",
+            f"{runs[0]['warping_flops'] / 1e9:.3f}",
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def findings(results: Sequence[Result]) -> list[str]:
-    """A line for each variant, which says in how many seeds it was better than the plain one, whatever came out."""
+    """A line per variant: in how many seeds it was better than the plain one."""
     lines = []
     for align, name in list(ALIGNED.items())[1:]:
-        of = _of(results, align)
-        better = {key: sum(d > 0 for d in _differences(results, of, key)) for key in ("miou", "boundary_f")}
+        runs = _runs_of(results, align)
+        better = {key: sum(d > 0 for d in _differences(results, runs, key)) for key in ("miou", "boundary_f")}
         lines.append(
-            f"- {name}: mIoU better than plain in {better['miou']} of {len(of)} seeds, "
-            f"boundary F in {better['boundary_f']} of {len(of)}."
+            f"- {name}: mIoU better than plain in {better['miou']} of {len(runs)} seeds, "
+            f"boundary F in {better['boundary_f']} of {len(runs)}."
         )
     return lines
 
 
-def _of(results: Sequence[Result], align: str) -> list[Result]:
+def _runs_of(results: Sequence[Result], align: str) -> list[Result]:
     return sorted((result for result in results if result["align"] == align), key=lambda result: result["seed"])
 
 
-def _values(of: Sequence[Result], key: str) -> list[float]:
-    return [100 * result[key] for result in of]
+def _values(runs: Sequence[Result], key: str) -> list[float]:
+    return [100 * result[key] for result in runs]
 
 
-def _differences(results: Sequence[Result], of: Sequence[Result], key: str) -> list[float]:
-    plain = _values(_of(results, "none"), key)
-    return [value - base for value, base in zip(_values(of, key), plain, strict=True)]
+def _differences(results: Sequence[Result], runs: Sequence[Result], key: str) -> list[float]:
+    plain = _values(_runs_of(results, "none"), key)
+    return [value - base for value, base in zip(_values(runs, key), plain, strict=True)]
 
 
 def _spread(values: Sequence[float], sign: str = "") -> str:
@@ -127,12 +131,12 @@ def _spread(values: Sequence[float], sign: str = "") -> str:
     return f"{mean(values):{sign}.2f}{deviation}"
 
 
-def _delta(results: Sequence[Result], of: Sequence[Result], key: str) -> str:
-    return "" if of[0]["align"] == "none" else _spread(_differences(results, of, key), "+")
+def _delta(results: Sequence[Result], runs: Sequence[Result], key: str) -> str:
+    return "" if runs[0]["align"] == "none" else _spread(_differences(results, runs, key), "+")
 
 
 def _schedule(config: Config) -> str:
-    """What differs from the defaults, as flags."""
+    """The options that differ from the defaults."""
     fixed = {"align", "seed", "root", "workers", "eval_every"}
     default = asdict(Config())
     changed = {k: v for k, v in asdict(config).items() if v != default[k] and k not in fixed}
@@ -140,14 +144,14 @@ def _schedule(config: Config) -> str:
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
-    """A dot for each run and a bar at each mean, mIoU left, boundary F-score right, as a PNG."""
+    """Write a PNG with a dot per run and a bar at each mean: mIoU left, boundary F-score right."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, key, name in zip(
         figure.subplots(1, 2), ("miou", "boundary_f"), ("val mIoU, %", "boundary F-score, %"), strict=True
     ):
         for x, align in enumerate(ALIGNED):
-            values = _values(_of(results, align), key)
+            values = _values(_runs_of(results, align), key)
             axes.plot([x - 0.25, x + 0.25], [mean(values)] * 2, color=f"C{x}", linewidth=2)
             axes.plot([x] * len(values), values, "o", color=f"C{x}", alpha=0.6)
         labels = [label.replace(" (", "\n(").replace("plain ", "plain\n") for label in ALIGNED.values()]

@@ -1,4 +1,4 @@
-"""How good a class map is: intersection over union by class, their mean, and pixel accuracy."""
+"""The confusion matrix, and from it IoU of each class, mIoU and pixel accuracy."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ class Confusion:
         self.counts = np.zeros((self.num_classes, self.num_classes), np.int64)
 
     def add(self, predicted: Bytes, truth: Bytes) -> None:
-        """Count the pixels of one picture or batch; both uint8 of one shape, truth may hold IGNORED.
+        """Add the pixels of an image or batch; both uint8 of the same shape, `truth` may contain IGNORED.
 
-        Raises ValueError when the shapes differ or a prediction is no class id.
+        Raises ValueError when the shapes differ or a prediction is not a class id.
         """
         if predicted.shape != truth.shape:
-            raise ValueError(f"got a class map of shape {predicted.shape}, expected {truth.shape}, as the labels")
+            raise ValueError(
+                f"got a class map of shape {predicted.shape}, expected {truth.shape}, the shape of the labels"
+            )
         labelled = truth != IGNORED
-        guesses = predicted[labelled].astype(np.int64)
-        if guesses.size and guesses.max() >= self.num_classes:
-            raise ValueError(f"got class id {guesses.max()}, expected 0..{self.num_classes - 1}")
-        cells = truth[labelled].astype(np.int64) * self.num_classes + guesses
+        ids = predicted[labelled].astype(np.int64)
+        if ids.size and ids.max() >= self.num_classes:
+            raise ValueError(f"got class id {ids.max()}, expected 0..{self.num_classes - 1}")
+        cells = truth[labelled].astype(np.int64) * self.num_classes + ids
         self.counts += np.bincount(cells, minlength=self.num_classes**2).reshape(self.counts.shape)
 
     @property
@@ -46,17 +48,16 @@ class Confusion:
 
     @property
     def miou(self) -> float:
-        """The mean of the classes' IoU, each over all pixels of all pictures together (not picture by picture).
+        """Mean IoU of the classes, each computed over the pixels of all images together.
 
-        IoU of a class = true positives / (true positives + false positives + false negatives). Ignored (void) pixels
-        count nowhere. A class in neither the labels nor the predictions has no IoU and is left out of the mean; nan
-        when no class has one.
+        IoU of a class = true positives / (true positives + false positives + false negatives). Void pixels are ignored.
+        A class in neither the labels nor the predictions has no IoU and is left out; nan when no class has one.
         """
         known = self.iou[~np.isnan(self.iou)]
         return float(known.mean()) if known.size else float("nan")
 
     @property
     def accuracy(self) -> float:
-        """The share of labelled pixels whose class is right; nan if no pixel is labelled."""
+        """Share of labelled pixels whose prediction is correct; nan if no pixel is labelled."""
         total = int(self.counts.sum())
         return float(np.diag(self.counts).sum() / total) if total else float("nan")

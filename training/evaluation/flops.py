@@ -1,4 +1,4 @@
-"""What a network costs to run: parameters and floating-point operations, counted without computing anything."""
+"""Parameters and floating-point operations of a network, counted without running it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from model_export.alignseg import AlignSeg, Architecture
 
 aten = torch.ops.aten
 BILINEAR = 7
-"""Operations for an interpolated value: four products and three sums."""
+"""Operations per interpolated value: four products and three sums."""
 WEIGHTS = 20
-"""Operations for a sampled position: its grid coordinates in pixels (4), its four distances (4) and weights (4), and
-what turns an offset into a coordinate: two products, two sums, twice a rounding, twice the test for the border."""
+"""Operations per sampled position: grid coordinates in pixels (4), four distances (4), four weights (4), and the
+conversion of an offset to coordinates: two products, two sums, two roundings, two border tests (8)."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one picture, without the auxiliary head, which serving leaves out. Multiplication and addition count singly.
+    """Cost of one image, without the auxiliary head, which is not served. A multiply-add counts as two operations.
 
-    flops: of convolutions, matrix products, bilinear upsampling and sampling at offsets. Norms (which serving folds
-    into convolutions), activations and additions of maps are not counted.
-    warping_flops: the part of it that is upsampling and sampling.
+    flops: of convolutions, matrix products, bilinear upsampling and sampling at offsets. Norms, which are folded into
+    convolutions for serving, activations and additions of maps are not counted.
+    warping_flops: those of upsampling and sampling.
     """
 
     parameters: int
@@ -34,10 +34,10 @@ class Cost:
 
 
 def cost(architecture: Architecture, size: tuple[int, int]) -> Cost:
-    """size: (height, width) of the picture."""
-    with torch.device("meta"), torch.no_grad():  # in inference_mode the counter does not see upsampling
+    """Count parameters and operations. size: (height, width) of the image."""
+    with torch.device("meta"), torch.no_grad():  # in inference_mode the counter misses upsampling
         network = AlignSeg.from_architecture(replace(architecture, aux_head=False)).eval()
-        warping = {aten.grid_sampler_2d: _sampled, aten.upsample_bilinear2d: _upsampled}
+        warping = {aten.grid_sampler_2d: _sampling_flops, aten.upsample_bilinear2d: _upsampling_flops}
         counter = FlopCounterMode(display=False, custom_mapping=warping)
         with counter:
             network(torch.empty(1, 3, *size))
@@ -49,9 +49,9 @@ def cost(architecture: Architecture, size: tuple[int, int]) -> Cost:
     )
 
 
-def _sampled(feature: Any, grid: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+def _sampling_flops(feature: Any, grid: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
     return int(BILINEAR * prod(out_shape) + WEIGHTS * prod(grid[:3]))
 
 
-def _upsampled(*_: Any, out_shape: Any = None, **__: Any) -> int:
+def _upsampling_flops(*_: Any, out_shape: Any = None, **__: Any) -> int:
     return int(BILINEAR * prod(out_shape))

@@ -1,14 +1,14 @@
-"""Ways to look at a picture before averaging logits: whole, through overlapping tiles, at several scales, mirrored.
+"""How an image is given to a network: whole, as a sliding window, at several scales, with its mirror image.
 
-Each is made of the one before: a Look takes pictures and returns logits at the pictures' size, whatever it does inside.
+Each mode wraps a Predict and is one itself, so that modes can be combined.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,92 +17,96 @@ from torch.nn import functional
 from model_export.alignseg import AlignSeg
 from model_export.alignseg.sampling import upsample
 
-Predict = Callable[[Tensor], Tensor]
-"""Network input (N, 3, H, W) float, normalised -> logits or probabilities (N, C, H, W) float32."""
-
 Average = Literal["logits", "probabilities"]
-OVERLAP = 1 / 3  # of a tile; as the published protocol
-RASTER = 16  # pixels; at 32, the stride of the coarsest map, more padding lost more than it gained
+OVERLAP = 1 / 3  # of a tile, as in the published protocol
+RASTER = 16  # pixels; with 32, the stride of the coarsest map, the additional padding costs more than it gains
 
 
-def whole(network: AlignSeg, bf16: bool = False) -> Predict:
-    """Every picture at once; logits upsampled as in serving."""
+class Predict(Protocol):
+    """Computes class scores."""
 
-    def look(x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Input (N, 3, H, W) float, normalised -> logits or probabilities (N, C, H, W) float32."""
+
+
+def whole_image(network: AlignSeg, bf16: bool = False) -> Predict:
+    """Each image at once; logits are upsampled as in serving."""
+
+    def predict(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
             logits: Tensor = network(x)
         return upsample(logits.float(), (x.shape[2], x.shape[3]))
 
-    return look
+    return predict
 
 
-def on_raster(look: Predict) -> Predict:
-    """The last row and column are repeated until each side is one more than a multiple of RASTER, as a served bucket's.
+def pad_to_raster(predict: Predict) -> Predict:
+    """Repeat the last row and column until each side is one more than a multiple of RASTER, as a served bucket's.
 
-    Only then do the corners of the maps at 1/4, 1/8 and 1/16 lie on those of the picture, which is what upsampling with
-    aligned corners takes for granted. The published protocol knows no such thing: its tiles are looked at as they are.
+    Only then do the corners of the maps at 1/4, 1/8 and 1/16 lie on those of the image, which upsampling with aligned
+    corners assumes. The published protocol does not pad its tiles.
     """
 
-    def look_padded(x: Tensor) -> Tensor:
+    def predict_padded(x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        more = (0, (1 - width) % RASTER, 0, (1 - height) % RASTER)
-        return look(functional.pad(x, more, mode="replicate"))[:, :, :height, :width]
+        padding = (0, (1 - width) % RASTER, 0, (1 - height) % RASTER)
+        return predict(functional.pad(x, padding, mode="replicate"))[:, :, :height, :width]
 
-    return look_padded
+    return predict_padded
 
 
-def sliding(look: Predict, tile: tuple[int, int], overlap: float = OVERLAP) -> Predict:
-    """Through tiles of (height, width), neighbours sharing at least `overlap` of one; where tiles lap, their mean.
+def sliding_window(predict: Predict, tile: tuple[int, int], overlap: float = OVERLAP) -> Predict:
+    """Tiles of (height, width), each sharing at least `overlap` with its neighbour; scores are averaged where they do.
 
-    The published test protocol (speedinghzl/AlignSeg, evaluate.py): a picture smaller than a tile is padded with zeros
-    after normalisation, the last tile of a row or column is moved back to end at the edge.
+    The published test protocol (speedinghzl/AlignSeg, evaluate.py): an image smaller than a tile is padded with zeros
+    after normalisation, and the last tile of a row or column is moved back to end at the edge.
     """
 
-    def slide(x: Tensor) -> Tensor:
+    def predict_tiles(x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         x = functional.pad(x, (0, max(0, tile[1] - width), 0, max(0, tile[0] - height)))
         count = x.new_zeros((1, 1, *x.shape[2:]))
         total = torch.zeros((), device=x.device)
         for top in starts(x.shape[2], tile[0], overlap):
             for left in starts(x.shape[3], tile[1], overlap):
-                seen = look(x[:, :, top : top + tile[0], left : left + tile[1]])
-                around = (left, x.shape[3] - left - tile[1], top, x.shape[2] - top - tile[0])
-                total = total + functional.pad(seen, around)
+                scores = predict(x[:, :, top : top + tile[0], left : left + tile[1]])
+                margins = (left, x.shape[3] - left - tile[1], top, x.shape[2] - top - tile[0])
+                total = total + functional.pad(scores, margins)
                 count[:, :, top : top + tile[0], left : left + tile[1]] += 1
         return (total / count)[:, :, :height, :width]
 
-    return slide
+    return predict_tiles
 
 
 def starts(length: int, tile: int, overlap: float = OVERLAP) -> list[int]:
-    """Where tiles of `tile` pixels begin so that they cover `length` (at least `tile`) pixels."""
+    """First pixels of tiles of `tile` pixels that cover `length` pixels (at least `tile`)."""
     stride = math.ceil(tile * (1 - overlap))
     count = math.ceil((length - tile) / stride) + 1
     return [min(i * stride, length - tile) for i in range(count)]
 
 
-def augmented(look: Predict, scales: Sequence[float], flip: bool, average: Average = "logits") -> Predict:
-    """The mean of the picture at each scale and, with `flip`, of each scale's mirror image.
+def multi_scale(predict: Predict, scales: Sequence[float], flip: bool, average: Average = "logits") -> Predict:
+    """The mean over the image at each scale and, with `flip`, over the mirror image of each.
 
-    average: "logits", as the published code does, or "probabilities" (softmax), as most others do.
-    scales: of height and width; the scaled picture is a bilinear one with aligned corners, like the published code's.
+    average: "logits", as in the published code, or "probabilities" (softmax), as in most other work.
+    scales: of height and width; images are scaled bilinearly with aligned corners, as in the published code.
     """
 
-    def look_often(x: Tensor) -> Tensor:
+    def predict_mean(x: Tensor) -> Tensor:
         size = (x.shape[2], x.shape[3])
-        seen = []
+        scores = []
         for scale in scales:
             scaled = x if scale == 1 else upsample(x, scaled_size(size, scale))
-            seen.append(_scores(look, scaled, size, average))
-            if flip:  # the released code mirrors rows back where it mirrored columns; here the same axis both ways
-                seen.append(_scores(look, scaled.flip(3), size, average).flip(3))
-        return torch.stack(seen).mean(0)
+            scores.append(_scores(predict, scaled, size, average))
+            if flip:  # the published code flips back along another axis than it flipped; here it is the same
+                scores.append(_scores(predict, scaled.flip(3), size, average).flip(3))
+        return torch.stack(scores).mean(0)
 
-    return look_often
+    return predict_mean
 
 
-def _scores(look: Predict, x: Tensor, size: tuple[int, int], average: Average) -> Tensor:
-    logits = look(x)
+def _scores(predict: Predict, x: Tensor, size: tuple[int, int], average: Average) -> Tensor:
+    logits = predict(x)
     logits = logits if logits.shape[2:] == size else upsample(logits, size)
     return logits if average == "logits" else logits.softmax(dim=1)
 
@@ -113,10 +117,11 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Viewing:
-    """A protocol as the command line names it; the default looks once, at the whole picture, at its own size.
+class InferenceMode:
+    """The options of the command line; the default is the whole image once, at its own size.
 
-    tile: (height, width), or none. overlap: share of a tile. Raises ValueError for a number out of its range.
+    tile: (height, width) of a sliding window, or None. overlap: share of a tile. scales, flip, average: of multi_scale.
+    Raises ValueError for a value out of its range.
     """
 
     tile: tuple[int, int] | None = None
@@ -127,28 +132,28 @@ class Viewing:
 
     def __post_init__(self) -> None:
         if self.tile and min(self.tile) < 32:
-            raise ValueError(f"tile: got {self.tile}, expected at least 32x32")
+            raise ValueError(f"--tile: got {self.tile[0]}x{self.tile[1]}; expected at least 32x32")
         if not 0 <= self.overlap < 1:
-            raise ValueError(f"overlap: got {self.overlap}, expected 0..1, the latter excluded")
+            raise ValueError(f"--overlap: got {self.overlap}; expected at least 0 and less than 1")
         if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales: got {self.scales}, expected numbers above 0, as 0.75,1,1.25")
+            raise ValueError(f"--scales: got {self.scales}; expected positive numbers, such as 0.75,1,1.25")
 
     @property
-    def plain(self) -> bool:
-        """Whether it is one look at the whole picture at its own size, which an engine or a server can take too."""
+    def is_default(self) -> bool:
+        """Whether it is the whole image once, at its own size: engines and servers have no other mode."""
         return not (self.tile or self.flip or self.scales != (1.0,))
 
-    def look(self, network: AlignSeg, bf16: bool = False) -> Predict:
-        """The protocol, through this network."""
-        look = whole(network, bf16)
-        look = sliding(look, self.tile, self.overlap) if self.tile else on_raster(look)
+    def predict_with(self, network: AlignSeg, bf16: bool = False) -> Predict:
+        """The network in this mode."""
+        predict = whole_image(network, bf16)
+        predict = sliding_window(predict, self.tile, self.overlap) if self.tile else pad_to_raster(predict)
         if self.flip or self.scales != (1.0,):
-            look = augmented(look, self.scales, self.flip, self.average)
-        return look
+            predict = multi_scale(predict, self.scales, self.flip, self.average)
+        return predict
 
     def __str__(self) -> str:
-        """For headings, as "tiles of 872x872, scales 0.75 1 1.25, mirrored too"."""
-        parts = [f"tiles of {self.tile[0]}x{self.tile[1]}" if self.tile else "whole pictures"]
+        """For headings, such as "tiles of 872x872, scales 0.75 1 1.25, mirror images"."""
+        parts = [f"tiles of {self.tile[0]}x{self.tile[1]}" if self.tile else "whole images"]
         if self.scales != (1.0,):
             parts.append("scales " + " ".join(f"{scale:g}" for scale in self.scales))
-        return ", ".join([*parts, "mirrored too"] if self.flip else parts)
+        return ", ".join([*parts, "mirror images"] if self.flip else parts)

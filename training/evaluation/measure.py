@@ -1,4 +1,4 @@
-"""Counts the class maps of a predictor against labels."""
+"""Compares the class maps of a predictor with labels."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from training.evaluation.confusion import Confusion
 from training.evaluation.predictors import Predictor
 
 
-class Meter(Protocol):
-    """What counts class maps."""
+class Metric(Protocol):
+    """Accumulates class maps and their labels."""
 
     def add(self, predicted: Bytes, truth: Bytes) -> None:
-        """Count one picture; both uint8 (H, W)."""
+        """Add one image; both uint8 (H, W)."""
 
 
-def evaluate(predict: Predictor, dataset: Dataset, pairs: Iterable[Pair], *more: Meter) -> Confusion:
-    """Every picture of `pairs` through the predictor, counted together, by `more` too."""
+def evaluate(predict: Predictor, dataset: Dataset, pairs: Iterable[Pair], *metrics: Metric) -> Confusion:
+    """The confusion matrix over all images of `pairs`, which are added to `metrics` too."""
     confusion = Confusion(dataset.num_classes)
     for pair in pairs:
-        picture, labels = dataset.read(pair)
-        predicted = predict(picture)
-        for meter in (confusion, *more):
-            meter.add(predicted, labels)
+        image, labels = dataset.read(pair)
+        predicted = predict(image)
+        for metric in (confusion, *metrics):
+            metric.add(predicted, labels)
     return confusion

@@ -1,108 +1,85 @@
-"""Predictors: anything that turns a picture into a class map, so that one evaluation measures them all.
+"""Predictors: from an image to a class map, by a network, an engine or a server, for one evaluation of them all.
 
-A predictor takes a picture, uint8 (H, W, 3) RGB, and returns class ids, uint8 (H, W), at the same size.
+A predictor takes an image, uint8 (H, W, 3) RGB, and returns class ids, uint8 (H, W), of the same size.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
-from http.client import HTTPConnection, HTTPSConnection
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
-from service.imaging.letterbox import prepare, restore
+from service.imaging.letterbox import letterbox, unletterbox
 from service.model_folder import manifest as manifests
 from service.types import Engine
-from training.evaluation.inference_modes import Predict, on_raster, whole
+from training.evaluation.inference_modes import Predict, pad_to_raster, whole_image
 
 Bytes = NDArray[np.uint8]
 Predictor = Callable[[Bytes], Bytes]
 
 
 class PredictionError(RuntimeError):
-    """A server did not answer with a class map; the message says what it answered."""
+    """A server could not be reached or returned an error; the message has its description."""
 
 
 def load_network(path: Path) -> AlignSeg:
-    """The network of a checkpoint, or of a model folder's, on the CPU, float32, in eval mode.
+    """The network of a checkpoint, or of a model folder's checkpoint, on the CPU, float32, in eval mode.
 
-    Raises what checkpoint.load raises, and service.errors.ManifestError for a folder that is none or is damaged.
+    Raises what checkpoint.load raises, and service.errors.ManifestError for an invalid model folder.
     """
     if path.is_dir():
         path = manifests.verified_file(path, manifests.load(path), "checkpoint")
     return checkpoint.load(path)
 
 
-def with_network(network: AlignSeg, look: Predict | None = None) -> Predictor:
-    """Through PyTorch, on the device the network is on; whole pictures unless another look (protocols.py) is given."""
-    look = look or on_raster(whole(network))
+def with_network(network: AlignSeg, predict: Predict | None = None) -> Predictor:
+    """PyTorch, on the network's device. predict: an inference mode of the network; default: the whole image."""
+    predict_scores = predict or pad_to_raster(whole_image(network))
 
     @torch.inference_mode()
-    def predict(picture: Bytes) -> Bytes:
+    def predict_ids(image: Bytes) -> Bytes:
         network.eval()
         device = next(network.parameters()).device
-        scores = look(network.normalise(torch.tensor(picture)[None].to(device)))
+        scores = predict_scores(network.normalise(torch.tensor(image)[None].to(device)))
         ids: Bytes = scores[0].argmax(0).to(torch.uint8).cpu().numpy()
         return ids
 
-    return predict
+    return predict_ids
 
 
 def with_engine(engine: Engine, buckets: Sequence[tuple[int, int]]) -> Predictor:
-    """Through an engine as the service drives it: into the best bucket (H, W), and back to the picture's own size."""
+    """An engine, as in serving: the image is fitted into a bucket (H, W), the class map resized to the image's size."""
 
-    def predict(picture: Bytes) -> Bytes:
-        prepared = prepare(picture, buckets)
-        return restore(engine.infer(prepared.pixels[None]).ids[0], prepared).ids
+    def predict_ids(image: Bytes) -> Bytes:
+        prepared = letterbox(image, buckets)
+        return unletterbox(engine.infer(prepared.pixels[None]).ids[0], prepared)
 
-    return predict
+    return predict_ids
 
 
-def with_server(url: str, api_key: str | None = None, timeout_s: float = 60.0) -> Predictor:
-    """Through a running server: pictures travel as PNG, which loses nothing, and masks come back as indexed PNG.
+@contextmanager
+def with_server(url: str, api_key: str | None = None) -> Iterator[Predictor]:
+    """A running server; connections are closed on exit. Images are sent as PNG, which is lossless.
 
-    api_key: for a server that wants one. Raises ValueError when `url` is none, then PredictionError for any answer that
-    is no class map.
+    Raises ValueError when `url` is not an HTTP URL, PredictionError when httpx is missing or, from the predictor, when
+    a request fails.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"server: got {url!r}, expected a URL as http://localhost:8000")
-    connection = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    path = parts.path.rstrip("/") + "/segment"
-    headers = {"Content-Type": "image/png", "Accept": "image/png"}
-    if api_key:
-        headers["Authorization"] = f"Bearer {api_key}"
+    try:
+        from alignseg_serve.client import Client, ClientError  # noqa: PLC0415 - httpx is not in the extra `train`
+    except ImportError as error:
+        raise PredictionError(f"{error}. --server needs httpx: pip install -e '.[client]'") from error
 
-    def predict(picture: Bytes) -> Bytes:
-        http = connection(parts.hostname or "", parts.port, timeout=timeout_s)
+    def predict_ids(image: Bytes) -> Bytes:
         try:
-            http.request("POST", path, _png(picture), headers)
-            answer = http.getresponse()
-            return _class_map(answer.status, answer.read(), url)
-        finally:
-            http.close()
+            return client.segment(image).mask
+        except ClientError as error:
+            raise PredictionError(str(error)) from error
 
-    return predict
-
-
-def _png(picture: Bytes) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def _class_map(status: int, body: bytes, url: str) -> Bytes:
-    if status != 200:
-        raise PredictionError(f"{url} answered {status}, expected 200 and a PNG: {body[:500].decode(errors='replace')}")
-    with Image.open(io.BytesIO(body)) as mask:
-        if mask.mode not in {"P", "L"}:
-            raise PredictionError(f"{url} answered with a picture of mode {mask.mode}, expected an indexed PNG of ids")
-        return np.asarray(mask)
+    with Client(url, api_key=api_key) as client:
+        yield predict_ids

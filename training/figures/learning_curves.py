@@ -1,4 +1,4 @@
-"""Draws how runs went: python -m training.figures.learning_curves runs/NAME... -o curves.png."""
+"""Plots loss and val mIoU of runs: python -m training.figures.learning_curves runs/NAME... -o curves.png."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from training.loop.progress import CurveLog
 
 
 def draw(runs: Sequence[Path], path: Path) -> None:
-    """Loss and val mIoU over the steps of each run's log.csv, as a PNG.
+    """Write a PNG with loss and val mIoU by step, from the log.csv of each run.
 
-    Raises ValueError that names a folder without a log.
+    Raises ValueError that names a run without a log.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -24,7 +24,7 @@ def draw(runs: Sequence[Path], path: Path) -> None:
     for run in runs:
         rows = CurveLog.rows(run / "log.csv")
         if not rows:
-            raise ValueError(f"expected the log of a run at {run / 'log.csv'}, which is missing or empty")
+            raise ValueError(f"{run / 'log.csv'} is missing or empty; expected the log of a run")
         left.plot([int(r["step"]) for r in rows], [float(r["loss"]) for r in rows], label=run.name)
         measured = [(int(r["step"]), 100 * float(r["val_miou"])) for r in rows if r["val_miou"]]
         right.plot([step for step, _ in measured], [miou for _, miou in measured], marker=".", label=run.name)
@@ -36,12 +36,14 @@ def draw(runs: Sequence[Path], path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Draw; the exit status is 1 when a run has no log."""
+    """Plot. Exit status: 0, or 1 when a run has no log."""
     parser = argparse.ArgumentParser(
-        "python -m training.figures.learning_curves", description="Draw loss and val mIoU of runs."
+        "python -m training.figures.learning_curves", description="Plot loss and val mIoU of runs."
     )
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, each with a log.csv")
-    parser.add_argument("-o", "--out", type=Path, default=Path("curves.png"), help="the PNG (default: curves.png)")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("curves.png"), help="PNG file to write (default: curves.png)"
+    )
     arguments = parser.parse_args(argv)
     try:
         draw(arguments.runs, arguments.out)

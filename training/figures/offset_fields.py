@@ -1,4 +1,4 @@
-"""The figure of `alignseg offsets`: the picture, its class map, the wheel, and a panel for each offset field."""
+"""The figure of `alignseg offsets`: image, class map, colour wheel, and a panel for each offset field."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from training.data.datasets import DATASETS
-from training.figures.flow_colors import colours, wheel
+from training.figures.flow_colors import flow_to_rgb, wheel
 
 Bytes = NDArray[np.uint8]
 COLUMNS = 4
-FULL = 99  # the percentile of a field's lengths that has full colour; its few longest vectors would pale all others
+FULL_PERCENTILE = 99  # of a field's lengths, drawn in full colour: a few long vectors would pale all others
 
 
 @dataclass(frozen=True)
-class Field:
-    """One generator's offsets. module: its name in the network. pixels: (2, H, W) as (x, y), in picture pixels."""
+class OffsetField:
+    """Offsets of one generator. module: its name in the network. pixels: (2, H, W) as (x, y), in image pixels."""
 
     module: str
     pixels: NDArray[np.float32]
 
     @property
     def full(self) -> float:
-        """The length that is drawn in full colour, in picture pixels."""
-        return float(np.percentile(np.hypot(*self.pixels), FULL))
+        """The length drawn in full colour, in image pixels."""
+        return float(np.percentile(np.hypot(*self.pixels), FULL_PERCENTILE))
 
     @property
     def title(self) -> str:
-        """As "AlignFA 2, high: stage 2 (1/8)"."""
+        """Such as "AlignFA 2, high: stage 2, 1/8"."""
         module, *rest = self.module.split(".")
         if module == "align_cm":
             return "AlignCM: context of 3x3 regions"
@@ -43,53 +43,54 @@ class Field:
         return f"AlignFA {n}, {side}: {coarse if side == 'high' else f'decoder map d{n - 1}, 1/4'}"
 
 
-def draw(picture: Bytes, class_map: Bytes, fields: Sequence[Field], path: Path) -> None:
-    """picture: uint8 (H, W, 3); class_map: its classes in colours, the same shape. Writes a PNG.
+def draw(image: Bytes, class_map: Bytes, fields: Sequence[OffsetField], path: Path) -> None:
+    """Write the figure as a PNG.
 
-    The first row has the picture, the class map, AlignCM and the wheel; then come AlignFA's high maps, then its low.
+    image, class_map: uint8 (H, W, 3), the latter in class colours. The first row has image, class map, AlignCM and the
+    colour wheel; then follow AlignFA's high maps, then its low ones.
     """
-    fields = sorted(fields, key=_place)
+    fields = sorted(fields, key=_order)
     context = [field for field in fields if field.module.startswith("align_cm")]
     aligned = [field for field in fields if field not in context]
     rows = 1 + -(-len(aligned) // COLUMNS)
-    ratio = picture.shape[0] / picture.shape[1]
+    ratio = image.shape[0] / image.shape[1]
     figure = Figure(figsize=(4 * COLUMNS, rows * (4 * ratio + 0.55)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
-    _panel(grid[0], picture, "picture")
+    _panel(grid[0], image, "image")
     _panel(grid[1], class_map, "class map")
     _wheel(grid[3])
     for axes, field in zip((grid[2:3] if context else []) + grid[COLUMNS:], [*context, *aligned], strict=False):
-        shown = colours(field.pixels, field.full)
-        _panel(axes, shown, f"{field.title}\nfull colour: {field.full:.1f} px", picture.shape[:2])
+        rgb = flow_to_rgb(field.pixels, field.full)
+        _panel(axes, rgb, f"{field.title}\nfull colour: {field.full:.1f} px", image.shape[:2])
     figure.savefig(path, dpi=100)
 
 
-def _place(field: Field) -> tuple[bool, str]:
+def _order(field: OffsetField) -> tuple[bool, str]:
     """High before low, then by number."""
     return field.module.endswith("low_offsets"), field.module
 
 
 def _panel(axes: Any, pixels: Bytes, title: str, size: tuple[int, ...] | None = None) -> None:
-    """size: (height, width) to stretch to; a map of 1/32 stays visibly coarse."""
+    """Draw an image. size: (height, width) to stretch it to, by nearest neighbour: coarse maps look coarse."""
     height, width = size or pixels.shape[:2]
     axes.imshow(pixels, extent=(0, width, height, 0), interpolation="nearest")
     axes.set_title(title, fontsize=11)
 
 
-def painted(ids: Bytes, num_classes: int) -> Bytes:
-    """uint8 (H, W) -> (H, W, 3): in the colours of the data set with so many classes, else in greys."""
-    known = [dataset.classes for dataset in DATASETS.values() if dataset.num_classes == num_classes]
-    if not known:
+def colored(ids: Bytes, num_classes: int) -> Bytes:
+    """Class ids, uint8 (H, W), in the colours of the data set with that many classes, else in greys; (H, W, 3)."""
+    tables = [dataset.classes for dataset in DATASETS.values() if dataset.num_classes == num_classes]
+    if not tables:
         return np.repeat(np.linspace(40, 255, num_classes).astype(np.uint8)[ids][..., None], 3, axis=2)
-    return np.array([entry.color for entry in known[0]], np.uint8)[ids]
+    return np.array([entry.color for entry in tables[0]], np.uint8)[ids]
 
 
 def _wheel(axes: Any) -> None:
     axes.imshow(wheel(256), extent=(-1, 1, 1, -1))
     axes.set(xlim=(-1.6, 1.6), ylim=(1.25, -1.25))
-    axes.set_title("where a pixel reads its feature,\nseen from the pixel", fontsize=11)
+    axes.set_title("where a pixel samples its feature,\nrelative to the pixel", fontsize=11)
     for x, y, side in ((0, -1.13, "above"), (0, 1.13, "below"), (-1.32, 0, "left"), (1.32, 0, "right")):
         axes.text(x, y, side, ha="center", va="center", fontsize=10)

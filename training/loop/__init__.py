@@ -1,1 +1,1 @@
-"""One resumable training run."""
+"""A training run: trainer, losses, optimiser, moving average, and its state on disk."""

@@ -1,8 +1,8 @@
-"""Several processes that train one network together, started by torchrun; one process alone is a team of one.
+"""Data-parallel training in several processes started by torchrun; a single process is a group of one.
 
-Each member computes the gradients of its share of every batch, and all take the same step on their mean. On a CPU, one
-process a core (one thread each) also beats one process with a thread a core when other programs want the cores: threads
-wait for each other hundreds of times a step, members once.
+Each process computes the gradients of its share of a batch, and all take the same step on their mean. On a CPU, one
+process per core (one thread each) is also faster than one process with a thread per core when other programs use the
+cores: threads synchronise hundreds of times a step, processes once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """A process among those that train together: `rank` of `size`, exchanging tensors of `device`."""
+    """Process `rank` of `size` processes that exchange tensors on `device`."""
 
     rank: int = 0
     size: int = 1
@@ -25,7 +25,7 @@ class ProcessGroup:
 
     @classmethod
     def join(cls, device: str) -> ProcessGroup:
-        """The team that torchrun started this process in, or a team of one."""
+        """The group that torchrun started this process in, or a group of one."""
         if "WORLD_SIZE" not in os.environ:
             return cls()
         if not distributed.is_initialized():
@@ -34,36 +34,37 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this member writes files and talks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def mean(self, tensors: Iterable[Tensor]) -> None:
-        """Replace float tensors by their mean over the team, in one exchange."""
+        """Replace float tensors by their mean over all processes, in one exchange."""
         if self.size == 1:
             return
-        held = list(tensors)
-        flat = torch.cat([t.reshape(-1) for t in held])
+        originals = list(tensors)
+        flat = torch.cat([tensor.reshape(-1) for tensor in originals])
         distributed.all_reduce(flat)
-        parts = torch.split(flat / self.size, [t.numel() for t in held])
-        torch._foreach_copy_(held, [part.view_as(t) for part, t in zip(parts, held, strict=True)])
+        means = torch.split(flat / self.size, [tensor.numel() for tensor in originals])
+        shaped = [mean.view_as(tensor) for mean, tensor in zip(means, originals, strict=True)]
+        torch._foreach_copy_(originals, shaped)
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum of everyone's `tensor`, in place."""
+        """Replace `tensor` by its sum over all processes."""
         if self.size > 1:
             distributed.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether any member says yes; everyone gets the same answer."""
+        """Whether `flag` is true in any process; the result is the same in all."""
         return bool(self.total(torch.tensor(float(flag), device=self.device)).item()) if self.size > 1 else flag
 
-    def follow_leader(self, network: nn.Module) -> None:
-        """Take over the leader's weights and buffers."""
+    def broadcast(self, network: nn.Module) -> None:
+        """Copy weights and buffers of the main process to all others."""
         if self.size > 1:
             for value in network.state_dict().values():
                 distributed.broadcast(value, 0)
 
-    def leave(self) -> None:
-        """End the exchange."""
+    def close(self) -> None:
+        """Leave the group."""
         if self.size > 1:
             distributed.destroy_process_group()

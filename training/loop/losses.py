@@ -1,4 +1,4 @@
-"""The losses of training: cross-entropy, OHEM and Lovász-softmax, mixed by weight, on main and auxiliary logits.
+"""Losses: weighted sums of cross-entropy, OHEM and Lovász-softmax, on main and auxiliary logits.
 
 Every loss takes logits, float (N, C, H, W), and labels, int64 (N, H, W) in 0..C-1 or IGNORED, and returns a scalar.
 """
@@ -22,12 +22,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """The mean over labelled pixels, each weighted by its class; 0 (with a gradient of 0) when no pixel is labelled."""
+    """Mean over labelled pixels, weighted by class; 0 (with a gradient of 0) when no pixel is labelled."""
     total = functional.cross_entropy(logits, labels, class_weights, ignore_index=IGNORED, reduction="sum")
-    return total / _weight_of(labels, class_weights).clamp_min(1e-6)
+    return total / _total_weight(labels, class_weights).clamp_min(1e-6)
 
 
-def _weight_of(labels: Tensor, class_weights: Tensor | None) -> Tensor:
+def _total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor:
     kept = labels[labels != IGNORED]
     return torch.tensor(float(kept.numel())) if class_weights is None else class_weights[kept].sum()
 
@@ -39,10 +39,10 @@ def ohem(
     threshold: float = 0.7,
     least_kept: float = 1 / 16,
 ) -> Tensor:
-    """Cross-entropy over the hard pixels alone (online hard example mining, Shrivastava et al., CVPR 2016).
+    """Cross-entropy over hard pixels (online hard example mining, Shrivastava et al., CVPR 2016).
 
-    Kept are the labelled pixels whose true class has a probability below `threshold`; when those are fewer than the
-    share `least_kept` of the labelled pixels, the hardest up to that share. The loss is their (class-weighted) mean.
+    Hard are the labelled pixels whose true class has a probability below `threshold`; if they are fewer than the share
+    `least_kept` of the labelled pixels, the hardest up to that share. The loss is their class-weighted mean.
     """
     labelled = labels != IGNORED
     if not labelled.any():
@@ -54,7 +54,7 @@ def ohem(
 
 
 def _hardest(losses: Tensor, threshold: float, least_kept: float) -> Tensor:
-    """The pixels to keep, bool (P,). A probability below `threshold` is a loss above -log(threshold)."""
+    """Mask of the hard pixels, bool (P,). A probability below `threshold` is a loss above -log(threshold)."""
     least = max(1, int(least_kept * losses.numel()))
     hard = losses > -math.log(threshold)
     if int(hard.sum()) >= least:
@@ -63,7 +63,7 @@ def _hardest(losses: Tensor, threshold: float, least_kept: float) -> Tensor:
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
-    """The Lovász extension of the Jaccard loss, mean of the classes present (Berman et al., CVPR 2018, algorithm 1)."""
+    """Lovász extension of the Jaccard loss, mean over classes present (Berman et al., CVPR 2018, algorithm 1)."""
     labelled = labels != IGNORED
     probabilities = logits.softmax(dim=1).permute(0, 2, 3, 1)[labelled]  # (P, C)
     kept = labels[labelled]
@@ -74,14 +74,14 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _lovasz_of_class(probability: Tensor, truth: Tensor) -> Tensor:
-    """The loss of one class: the errors, largest first, each times how much the Jaccard loss grows with its pixel."""
+    """Loss of one class: errors in descending order, each times the growth of the Jaccard loss by its pixel."""
     hits = truth.to(probability.dtype)
     errors, order = (hits - probability).abs().sort(descending=True)
     return errors @ _jaccard_steps(hits[order])
 
 
 def _jaccard_steps(truth: Tensor) -> Tensor:
-    """The growth of the Jaccard loss as each pixel in turn, in the order given, joins those predicted wrongly."""
+    """Growth of the Jaccard loss as each pixel, in this order, is added to the wrongly predicted ones."""
     intersection = truth.sum() - truth.cumsum(0)
     union = truth.sum() + (1.0 - truth).cumsum(0)
     jaccard = 1.0 - intersection / union
@@ -90,14 +90,14 @@ def _jaccard_steps(truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SegmentationLoss:
-    """The weighted sum of the main logits' losses, plus `aux_weight` times the first loss of the auxiliary ones."""
+    """Weighted sum of the losses of the main logits, plus `aux_weight` times the first loss of the auxiliary logits."""
 
     terms: tuple[tuple[float, Loss], ...]
     aux_weight: float
-    stride: int = 1  # of the pixels the loss looks at: 2 looks at a quarter of them
+    stride: int = 1  # of the pixels on both axes: 2 uses a quarter of them
 
     def __call__(self, logits: Tensor, aux_logits: Tensor | None, labels: Tensor) -> Tensor:
-        """Logits (N, C, h, w) of any stride, labels uint8 or int64 (N, H, W); returns a scalar."""
+        """logits: (N, C, h, w) of any stride. labels: uint8 or int64 (N, H, W). Returns a scalar."""
         labels = labels[:, :: self.stride, :: self.stride].long()
         size = (labels.shape[1], labels.shape[2])
         full = upsample(logits.float(), size)
@@ -108,7 +108,7 @@ class SegmentationLoss:
 
 
 def make_loss(mix: str, aux_weight: float, class_weights: Tensor | None = None, stride: int = 1) -> SegmentationLoss:
-    """Reads a mix as `ce`, `ohem`, `ce+0.8*lovasz`; raises ValueError that says which part is not understood."""
+    """Parse a sum such as `ce`, `ohem` or `ce+0.8*lovasz`. Raises ValueError that names the invalid part."""
     losses: dict[str, Loss] = {
         "ce": partial(cross_entropy, class_weights=class_weights),
         "ohem": partial(ohem, class_weights=class_weights),
@@ -118,6 +118,8 @@ def make_loss(mix: str, aux_weight: float, class_weights: Tensor | None = None, 
     for part in mix.replace(" ", "").split("+"):
         match = re.fullmatch(r"(?:([0-9.]+)\*)?([a-z]+)", part)
         if match is None or match[2] not in losses:
-            raise ValueError(f"loss: got {part!r} in {mix!r}; expected ce, ohem or lovasz, or a mix as ce+0.8*lovasz")
+            raise ValueError(
+                f"--loss: got {part!r} in {mix!r}; expected ce, ohem, lovasz, or a sum such as ce+0.8*lovasz"
+            )
         terms.append((float(match[1] or 1.0), losses[match[2]]))
     return SegmentationLoss(tuple(terms), aux_weight, stride)

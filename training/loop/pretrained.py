@@ -1,15 +1,15 @@
-"""Weights to start from: a whole network of this project, or a backbone's from elsewhere.
+"""Initial weights: a network of this project, or a backbone of torchvision or CSAIL.
 
-A checkpoint of this project (.safetensors) fits whole when it is of the same size and has as many classes; with other
-classes, all but the heads' last layers fit.
+A checkpoint of this project (.safetensors) fits completely when it has the same size and number of classes; with other
+classes, all but the last layers of the heads fit.
 
-Backbones from elsewhere are state dicts (.pth) in the names that torchvision and CSAIL share. Both call the stages
-layer1..4, their blocks' parts conv1, bn1, ..., downsample. They differ in the stem:
+Other backbones are state dicts (.pth) with the names that torchvision and CSAIL share: stages layer1..4, and in their
+blocks conv1, bn1, ..., downsample. They differ in the stem:
 - CSAIL (semantic-segmentation-pytorch, `resnet50-imagenet.pth`) has the deep stem that AlignSeg has: conv1..3, bn1..3;
 - torchvision has one 7x7 convolution to 64 channels, so conv1, bn1 and the first block of layer1, which reads twice as
   many channels here, do not fit.
 
-The network's input is RGB with ImageNet's mean and std, as torchvision's; weights made for another are not converted.
+The network's input is RGB with ImageNet's mean and std, as in torchvision. Weights for another input are not converted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CLASSIFIER = "fc."  # ImageNet's, which a backbone has no use for
 
 @dataclass(frozen=True)
 class Fit:
-    """How a file's tensors fit a module: `fitting` by the module's key; the others are lines to show."""
+    """Which tensors of a file fit a module: `fitting` by the module's key; the others as lines for messages."""
 
     fitting: dict[str, Tensor]
     missing: list[str]
@@ -58,7 +58,7 @@ def load(network: AlignSeg, path: Path, partly: bool = False) -> Fit:
     anything does not: the message names each key.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"init_from: no file at {path}")
+        raise FileNotFoundError(f"--init-from: {path} does not exist")
     if path.suffix == ".safetensors":
         return _load_network(network, path, partly)
     return load_backbone(network.backbone, path, partly)
@@ -69,7 +69,7 @@ def _load_network(network: AlignSeg, path: Path, partly: bool) -> Fit:
     for name in ("sampling", "preprocessing"):
         if (got := getattr(theirs.architecture, name)) != (expected := getattr(ours, name)):
             raise CheckpointError(
-                f"{path} was trained with {name} {got}, expected {expected}; its weights mean others."
+                f"{path} was trained with {name} {got}; expected {expected}. Its weights can't be used here."
             )
     state, expected = theirs.state_dict(), network.state_dict()
     fit = Fit(
@@ -130,7 +130,7 @@ def _convolution(key: str) -> str:
 
 def _advice(state: dict[str, Tensor], fit: Fit) -> str:
     if not fit.fitting:
-        return " Nothing in it does: is it of another size, or not of a ResNet?"
+        return " No tensor fits. Check that it is a ResNet of the same size."
     stem = state.get("conv1.weight")
     if stem is not None and stem.shape[2:] == (7, 7):
         return (

@@ -1,4 +1,4 @@
-"""What a run tells: a CSV for machines, a progress bar for a terminal, plain lines for a log file."""
+"""Progress of a run: log.csv, a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ("step", "epoch", "loss", "lr", "val_miou")
 
 
 class CurveLog:
-    """log.csv: one row an epoch. A resumed run first drops the rows of steps that it will repeat."""
+    """log.csv: one row per epoch. A resumed run first removes the rows of steps that it repeats."""
 
     def __init__(self, path: Path, first_step: int, writes: bool = True) -> None:
         self.path, self.writes = path, writes
@@ -28,50 +28,52 @@ class CurveLog:
             writer.writerows(kept)
 
     def add(self, step: int, epoch: int, loss: float, lr: float, val_miou: float | None) -> None:
-        """One row; val_miou is empty when there was no evaluation."""
+        """Append a row; val_miou is empty in epochs without evaluation."""
         if not self.writes:
             return
         with self.path.open("a", newline="") as file:
-            shown = "" if val_miou is None else f"{val_miou:.5f}"
-            csv.writer(file).writerow((step, epoch, f"{loss:.5f}", f"{lr:.3e}", shown))
+            miou = "" if val_miou is None else f"{val_miou:.5f}"
+            csv.writer(file).writerow((step, epoch, f"{loss:.5f}", f"{lr:.3e}", miou))
 
     @staticmethod
     def rows(path: Path) -> list[dict[str, str]]:
-        """The rows of a log, or none when there is no file."""
+        """The rows of a log; none when the file does not exist."""
         if not path.exists():
             return []
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
 
 
-class Progressing:
-    """Tells how a run goes on: a bar on a terminal, else a line each `every` seconds."""
+class ProgressDisplay:
+    """Shows a run's progress: a bar on a terminal, elsewhere a line every `interval_s` seconds."""
 
-    def __init__(self, console: Console, steps: int, first_step: int, every: float = 30.0) -> None:
-        self.console, self.steps, self.every = console, steps, every
-        self.first_step, self.started, self.told = first_step, time.monotonic(), 0.0
+    def __init__(self, console: Console, steps: int, first_step: int, interval_s: float = 30.0) -> None:
+        self.console, self.steps, self.interval_s = console, steps, interval_s
+        self.first_step, self.started, self.last_line = first_step, time.monotonic(), 0.0
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self.task = self.bar.add_task("training", total=steps, completed=first_step)
 
     def step(self, step: int, loss: float) -> None:
-        """After each step; `step` counts from 1."""
+        """Update after a step; `step` counts from 1."""
         self.bar.update(self.task, completed=step, description=f"loss {loss:.3f}")
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.told >= self.every:
-            self.told = now
-            pace = (now - self.started) / max(1, step - self.first_step)
-            left = pace * (self.steps - step) / 60
-            self.say(f"step {step}/{self.steps} loss {loss:.3f}, {pace:.2f} s a step, {left:.0f} min left")
+        if not self.console.is_terminal and now - self.last_line >= self.interval_s:
+            self.last_line = now
+            seconds_per_step = (now - self.started) / max(1, step - self.first_step)
+            minutes_left = seconds_per_step * (self.steps - step) / 60
+            self.print(
+                f"step {step}/{self.steps} loss {loss:.3f}, {seconds_per_step:.2f} s/step, {minutes_left:.0f} min left"
+            )
 
-    def say(self, line: str) -> None:
-        """A line above the bar."""
+    def print(self, line: str) -> None:
+        """Print a line above the bar."""
         self.console.print(line, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def progressing(console: Console, steps: int, first_step: int) -> Iterator[Progressing]:
-    """A Progressing whose bar is shown meanwhile."""
-    progress = Progressing(console, steps, first_step)
+def progress_display(console: Console, steps: int, first_step: int) -> Iterator[ProgressDisplay]:
+    """A ProgressDisplay whose bar is visible inside the context."""
+    progress = ProgressDisplay(console, steps, first_step)
     with progress.bar:
         yield progress

@@ -1,4 +1,4 @@
-"""A training run: the network, its optimiser and average, one step after another, saved and resumed whole."""
+"""A training run: the network, its optimiser and moving average; steps, validation, saving and resuming."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
@@ -20,21 +20,21 @@ from training.data.class_weights import class_shares, class_weights
 from training.data.datasets import DATASETS
 from training.data.loader import Batches, Views, load_batches
 from training.evaluation.confusion import Confusion
-from training.evaluation.inference_modes import on_raster, whole
+from training.evaluation.inference_modes import pad_to_raster, whole_image
 from training.evaluation.measure import evaluate
 from training.evaluation.predictors import with_network
 from training.loop import pretrained
 from training.loop.distributed import ProcessGroup
 from training.loop.ema import MovingAverage
 from training.loop.losses import make_loss
-from training.loop.optim import learning_rate
+from training.loop.optim import learning_rate, make_optimizer
 from training.loop.pretrained import Fit
 from training.loop.run_state import load_state, save_state
 from training.synthetic.render import render
 
 
 class Trainer:
-    """One run, at `step` steps done of `steps`."""
+    """One run: `step` of `steps` are done."""
 
     def __init__(self, config: Config, device: torch.device, team: ProcessGroup | None = None) -> None:
         torch.manual_seed(config.seed)
@@ -44,7 +44,7 @@ class Trainer:
         self.train_pairs = self.dataset.pairs(root, config.train_on)
         self.val_pairs = self.dataset.pairs(root, "val")
         self.step = 0
-        self.best = -1.0  # below any mIoU, so that the first weights evaluated are kept
+        self.best = -1.0  # below any mIoU, so that the first evaluated weights are kept
         self.losses: list[float] = []  # of the epoch so far
         self.network = self._network()
         self.average = MovingAverage(self.network, config.ema) if config.ema else None
@@ -62,7 +62,7 @@ class Trainer:
         return network.train()
 
     def start_from(self, path: Path) -> Fit:
-        """Put weights from elsewhere in place of the random ones; raises what pretrained.load raises."""
+        """Replace the random weights by those of a file. Raises what pretrained.load raises."""
         fit = pretrained.load(self.network, path, self.config.init_partly)
         if self.average:
             self.average.network.load_state_dict(self.network.state_dict())
@@ -76,7 +76,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in one pass over the pictures."""
+        """Steps in one pass over the training images."""
         return self._batches().steps_per_epoch
 
     @property
@@ -86,7 +86,7 @@ class Trainer:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the step in hand."""
+        """The learning rate of the current step."""
         return learning_rate(self.step, self.steps, self.config.lr, self.config.warmup)
 
     def _batches(self) -> Batches:
@@ -94,7 +94,7 @@ class Trainer:
         return Batches(len(self.train_pairs), c.batch, c.seed, self.step, team.rank, team.size)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of the steps still to do: pictures uint8 (N, H, W, 3) and labels uint8 (N, H, W)."""
+        """The batches of the remaining steps: images uint8 (N, H, W, 3) and labels uint8 (N, H, W)."""
         c = self.config
         augmentation = Augmentation(c.crop_size, c.scale_range, c.stretch, 0.5, c.colour, c.hue, c.blur)
         scene = render if c.scenes else None
@@ -102,9 +102,9 @@ class Trainer:
         return load_batches(views, self._batches(), c.workers)
 
     def learn(self, pictures: Tensor, labels: Tensor) -> float:
-        """One step on pictures uint8 (N, H, W, 3) and labels uint8 (N, H, W); returns the team's mean loss.
+        """One step on images uint8 (N, H, W, 3) and labels uint8 (N, H, W). Returns the mean loss over all processes.
 
-        Raises FloatingPointError when the loss is no longer a number.
+        Raises FloatingPointError when the loss is not finite.
         """
         self._prepare_step()
         loss = self._loss(pictures.to(self.device), labels.to(self.device))
@@ -122,13 +122,13 @@ class Trainer:
         return value
 
     def take_mean_loss(self) -> float:
-        """The mean loss of the epoch, which is then forgotten."""
+        """The mean loss since the last call."""
         mean = sum(self.losses) / len(self.losses)
         self.losses.clear()
         return mean
 
     def _prepare_step(self) -> None:
-        """The learning rate and the seed of dropout, both functions of the step, so that a resumed run has the same."""
+        """Set the learning rate and the seed of dropout: functions of the step, so that a resumed run repeats them."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         seeds = np.random.SeedSequence((self.config.seed, self.team.rank, self.step))
@@ -142,20 +142,20 @@ class Trainer:
 
     @property
     def result(self) -> AlignSeg:
-        """The network that is evaluated and kept: the average when there is one."""
+        """The network that is evaluated and saved: the moving average when there is one."""
         return cast(AlignSeg, self.average.network) if self.average else self.network
 
     def validate(self) -> Confusion:
-        """The result on val, whole pictures, shared out among the team; then training goes on."""
-        self.team.follow_leader(self.result)
-        predict = with_network(self.result, on_raster(whole(self.result, bf16=self.config.amp == "bf16")))
+        """Evaluate the result on whole images of val, distributed over the processes."""
+        self.team.broadcast(self.result)
+        predict = with_network(self.result, pad_to_raster(whole_image(self.result, bf16=self.config.amp == "bf16")))
         confusion = evaluate(predict, self.dataset, self.val_pairs[self.team.rank :: self.team.size])
         self.team.total(torch.from_numpy(confusion.counts))
         self.network.train()
         return confusion
 
     def keep_if_best(self, miou: float, path: Path) -> bool:
-        """Write the result to `path` if none before was better on val, or if val says nothing: it was trained on."""
+        """Write the result to `path` if it is the best on val so far, or if val was trained on and measures nothing."""
         if not (miou > self.best or "val" in self.config.train_on):
             return False
         self.best = miou
@@ -164,7 +164,7 @@ class Trainer:
         return True
 
     def _facts(self, miou: float) -> dict[str, str]:
-        """What weights should say of themselves."""
+        """Metadata of the weights."""
         c = self.config
         facts = {
             "data": c.data,
@@ -176,7 +176,7 @@ class Trainer:
         return {name: str(value) for name, value in facts.items()}
 
     def save(self, path: Path) -> None:
-        """Everything, atomically, by the team's leader."""
+        """Write the state of the run atomically; the main process alone writes."""
         if not self.team.is_main:
             return
         state = {
@@ -191,7 +191,7 @@ class Trainer:
         save_state(path, state)
 
     def load(self, path: Path) -> None:
-        """Go on where `save` was called."""
+        """Restore what `save` wrote."""
         state = load_state(path)
         self.step, self.best = state["step"], state["best"]
         self.losses = state["losses"]
@@ -199,13 +199,3 @@ class Trainer:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9, or AdamW; weight decay on kernels alone unless `decay_norms`."""
-    kernels = [p for p in network.parameters() if p.ndim > 1 or config.decay_norms]
-    others = [p for p in network.parameters() if p.ndim <= 1 and not config.decay_norms]
-    groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.lr)

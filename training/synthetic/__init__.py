@@ -1,1 +1,1 @@
-"""Street scenes drawn with exact labels, as a function of a seed."""
+"""Rendered street scenes with exact labels, each a function of a seed."""

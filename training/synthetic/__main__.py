@@ -1,4 +1,4 @@
-"""Draws a street and its labels: python -m training.synthetic scene.png."""
+"""Renders a street scene and its labels: python -m training.synthetic scene.png."""
 
 from training.synthetic.render import main
 

@@ -1,19 +1,19 @@
-"""The two rows of houses, with shops, gardens and roofs, and the brick texture over them."""
+"""Houses with shops and roofs on both sides of the street, and the brick texture of their walls."""
 
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
-from training.synthetic.canvas import SANDY, SMOOTH, Canvas, Colour, Label, Point, mix, noise_at
+from training.synthetic.canvas import SANDY, SMOOTH, Canvas, Color, Label, Point, mix, noise_at
 from training.synthetic.ground import Street
 
 STOREY = 3.0
-PLASTER: tuple[Colour, ...] = (
+PLASTER: tuple[Color, ...] = (
     (168, 104, 80), (150, 88, 70), (186, 156, 116), (196, 176, 138), (222, 214, 198), (206, 196, 176),
     (176, 164, 148), (212, 190, 160), (140, 96, 78), (190, 120, 92), (224, 220, 212),
 )  # fmt: skip
-SHOP: tuple[Colour, ...] = (
+SHOP: tuple[Color, ...] = (
     (30, 74, 60),
     (120, 28, 34),
     (28, 44, 86),
@@ -22,15 +22,15 @@ SHOP: tuple[Colour, ...] = (
     (58, 92, 110),
     (96, 30, 74),
 )
-SLATE: tuple[Colour, ...] = ((96, 98, 108), (118, 84, 72), (84, 82, 84))
-FRAME: Colour = (228, 226, 220)
-GLASS: Colour = (62, 74, 88)
+SLATE: tuple[Color, ...] = ((96, 98, 108), (118, 84, 72), (84, 82, 84))
+FRAME: Color = (228, 226, 220)
+GLASS: Color = (62, 74, 88)
 
 Draw = Callable[[], None]
 
 
 class House:
-    """One house of a row: side -1 or +1, its depths near and far, its storeys and its colours."""
+    """One house: its side (-1 or +1), depths near and far, storeys and colours."""
 
     def __init__(
         self, canvas: Canvas, rng: np.random.Generator, street: Street, side: int, near: float, far: float
@@ -47,7 +47,7 @@ class House:
         self.bays = max(2, round((far - near) / float(rng.uniform(2.3, 3.1))))
 
     def draw(self) -> None:
-        """Far parts first; nothing when even the far edge, the one nearest the middle, is out of sight."""
+        """Draw far parts first; nothing when even the far edge is outside the image."""
         u, _ = self.canvas.camera.project((self.front, 0.0, self.far))
         if not 0 <= u < self.canvas.camera.width:
             return
@@ -62,7 +62,7 @@ class House:
             self._shop_front(self.shop)
 
     def cast(self) -> None:
-        """The shadow on the ground: the eaves, thrown along the sun."""
+        """Draw the shadow on the ground."""
         to = self.canvas.light.towards
         dx, dz = -to[0] / to[1] * self.eaves, -to[2] / to[1] * self.eaves
         x = self.front
@@ -70,17 +70,17 @@ class House:
             [(x, 0, self.near), (x + dx, 0, self.near + dz), (x + dx, 0, self.far + dz), (x, 0, self.far)], 1.0
         )
 
-    def _rect(self, near: float, far: float, low: float, high: float, out: float, colour: Colour) -> None:
+    def _rect(self, near: float, far: float, low: float, high: float, out: float, color: Color) -> None:
         """A rectangle parallel to the facade, `out` metres before it."""
         x = self.front - self.side * out
         points = [(x, low, near), (x, low, far), (x, high, far), (x, high, near)]
-        self.canvas.face(points, colour, Label.BUILDING)
+        self.canvas.face(points, color, Label.BUILDING)
 
-    def _shelf(self, near: float, far: float, y: float, drop: float, out: float, colour: Colour) -> None:
+    def _shelf(self, near: float, far: float, y: float, drop: float, out: float, color: Color) -> None:
         """An awning, sill or ledge: from the wall at y to `drop` lower, `out` metres before it."""
         x, edge = self.front, self.front - self.side * out
         self.canvas.face(
-            [(x, y, near), (x, y, far), (edge, y - drop, far), (edge, y - drop, near)], colour, Label.BUILDING
+            [(x, y, near), (x, y, far), (edge, y - drop, far), (edge, y - drop, near)], color, Label.BUILDING
         )
 
     def _end_wall(self) -> None:
@@ -91,9 +91,9 @@ class House:
         for storey in range(1, self.storeys):
             for out in (2.2, 5.6):
                 left, low = x + self.side * out, storey * STOREY + 0.95
-                for grow, colour in ((0.08, FRAME), (0.0, mix(GLASS, (176, 196, 214), 0.25))):
+                for grow, color in ((0.08, FRAME), (0.0, mix(GLASS, (176, 196, 214), 0.25))):
                     a, b, c, d = left - grow, left + self.side * 1.1 + grow, low - grow, low + 1.5 + grow
-                    self.canvas.face([(a, c, z), (b, c, z), (b, d, z), (a, d, z)], colour, Label.BUILDING)
+                    self.canvas.face([(a, c, z), (b, c, z), (b, d, z), (a, d, z)], color, Label.BUILDING)
 
     def _roof(self) -> None:
         if not self.pitched:
@@ -149,8 +149,8 @@ class House:
         self._rect(near, far, low, high, 0.0, FRAME)
         middle = (low + high) / 2
         for bottom, top, tone in ((low + 0.08, middle - 0.04, 0.0), (middle + 0.04, high - 0.08, 0.22)):
-            colour = mix(GLASS, (176, 196, 214), tone + 0.12 * (number % 3))
-            self._rect(near + 0.08, far - 0.08, bottom, top, -0.06, colour)
+            color = mix(GLASS, (176, 196, 214), tone + 0.12 * (number % 3))
+            self._rect(near + 0.08, far - 0.08, bottom, top, -0.06, color)
         if (number * 7) % 5 < 5 * self.curtain:
             self._rect(far - 0.32, far - 0.08, low + 0.08, high - 0.08, -0.06, (178, 172, 160))
         if near < 45:
@@ -163,18 +163,18 @@ class House:
         self._rect(z, z + 1.05, 0.05, 2.1, -0.05, self.shop or SHOP[int(self.far) % len(SHOP)])
         self._rect(z + 0.1, z + 0.95, 2.15, 2.38, -0.05, GLASS)
 
-    def _shop_front(self, colour: Colour) -> None:
+    def _shop_front(self, color: Color) -> None:
         near, far = self.near + 0.3, self.far - 0.3
-        self._rect(near, far, 0.0, 3.0, 0.06, colour)
+        self._rect(near, far, 0.0, 3.0, 0.06, color)
         panes = max(2, round((far - near) / 1.7))
         width = (far - near) / panes
         for pane in range(panes):
             z, door = near + pane * width, pane == panes // 2
             self._pane(z + 0.08, z + width - 0.08, 0.08 if door else 0.55, pane)
-        self._rect(near, far, 2.42, 3.05, 0.16, mix(colour, (255, 255, 255), 0.06))
+        self._rect(near, far, 2.42, 3.05, 0.16, mix(color, (255, 255, 255), 0.06))
         self._lettering(near, far)
         if self.awning:
-            self._stripes(near + 0.2, far - 0.2, colour)
+            self._stripes(near + 0.2, far - 0.2, color)
 
     def _pane(self, near: float, far: float, low: float, number: int) -> None:
         """A shop window: dim inside, lit from above, goods at the foot, the sky's reflection across."""
@@ -198,25 +198,25 @@ class House:
         self.canvas.face([(x, low, a - 0.2), (x, low, b - 0.3), (x, 2.3, b), (x, 2.3, a)], shine, Label.BUILDING)
 
     def _lettering(self, near: float, far: float) -> None:
-        """Strokes that read as a shop's name from a passing car."""
+        """Strokes that look like a shop's name."""
         z, end, stroke = near + (far - near) * 0.22, near + (far - near) * 0.78, 0
         while z < end and z < 40:
             width = (0.16, 0.26, 0.1, 0.22)[stroke % 4]
             self._rect(z, z + width, 2.58, (2.9, 2.82, 2.86)[stroke % 3], 0.18, (240, 226, 190))
             z, stroke = z + width + (0.1 if stroke % 5 else 0.3), stroke + 1
 
-    def _stripes(self, near: float, far: float, colour: Colour) -> None:
+    def _stripes(self, near: float, far: float, color: Color) -> None:
         count = max(4, round((far - near) / 0.5))
         width = (far - near) / count
         for stripe in range(count):
-            shade = mix(colour, (255, 255, 255), 0.82 if stripe % 2 else 0.12)
+            shade = mix(color, (255, 255, 255), 0.82 if stripe % 2 else 0.12)
             z = near + stripe * width
             self._shelf(z, z + width, 2.5, 0.55, 1.3, shade)
             self._rect(z, z + width, 1.8, 1.96, 1.3, mix(shade, (0, 0, 0), 0.12))
 
 
 def texture_walls(canvas: Canvas, street: Street) -> None:
-    """Give every wall drawn so far its courses of brick, its stains and a darker foot."""
+    """Add brick courses, stains and a darker foot to all walls drawn so far."""
     camera = canvas.camera
     slope = (np.arange(camera.width, dtype=np.float32) + 0.5 - camera.centre_x) / camera.focal
     wall = np.where(slope < 0, np.float32(street.walls[0]), np.float32(street.walls[1]))

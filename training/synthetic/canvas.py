@@ -1,4 +1,4 @@
-"""What a drawn street is drawn with: a camera, a light, a canvas of colours and labels, and noise.
+"""Camera, light, canvas (an image and its label map) and noise for rendered street scenes.
 
 World axes in metres: x right, y up, z ahead of the camera; the ground is y = 0. Colours are RGB floats in [0, 255].
 """
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Point = tuple[float, float, float]
 Pixel = tuple[float, float]
 Field = npt.NDArray[np.floating[Any]]
@@ -62,7 +62,7 @@ class Camera:
         return self.centre_x + (x + self.bend * z * z) * scale, self.horizon + (self.eye - y) * scale
 
     def outline(self, points: Sequence[Point]) -> list[Pixel]:
-        """The polygon's pixels, cut off at the near plane; fewer than three when nothing is left."""
+        """The polygon in pixels, clipped at the near plane; fewer than three points when nothing is visible."""
         if all(point[2] >= NEAR for point in points):
             return [self.project(point) for point in points]
         return [self.project(point) for point in _cut(points)]
@@ -102,22 +102,22 @@ class Light:
     """
 
     towards: Point
-    sun: Colour
-    ambient: Colour
-    haze: Colour
+    sun: Color
+    ambient: Color
+    haze: Color
     density: float
 
-    def shade(self, colour: Colour, normal: Point, z: float, lit: float = 1.0) -> Colour:
-        """The colour as seen at depth z; `lit` in [0, 1] says how much of the sun reaches it."""
+    def shade(self, color: Color, normal: Point, z: float, lit: float = 1.0) -> Color:
+        """The colour at depth z, with haze. lit: share of the sun that reaches it, 0..1."""
         to = self.towards
         sun = lit * max(0.0, normal[0] * to[0] + normal[1] * to[1] + normal[2] * to[2])
         sky = 0.8 + 0.2 * normal[1]
-        seen = [c * (a * sky + s * sun) for c, a, s in zip(colour, self.ambient, self.sun, strict=True)]
-        return mix((seen[0], seen[1], seen[2]), self.haze, 1.0 - exp(-self.density * z))
+        shaded = [c * (a * sky + s * sun) for c, a, s in zip(color, self.ambient, self.sun, strict=True)]
+        return mix((shaded[0], shaded[1], shaded[2]), self.haze, 1.0 - exp(-self.density * z))
 
 
 class Canvas:
-    """A picture and its label map, drawn on together, and the shadows on the ground, drawn before both."""
+    """An image and its label map, drawn together, and the shadows on the ground, drawn before both."""
 
     def __init__(self, camera: Camera, light: Light) -> None:
         self.camera, self.light = camera, light
@@ -126,51 +126,51 @@ class Canvas:
         self.load(Image.new("RGB", size), Image.new("L", size, Label.SKY))
 
     def load(self, picture: Image.Image, labels: Image.Image) -> None:
-        """Draw on these two from now on."""
+        """Draw on these two images from now on."""
         self.picture, self.labels = picture, labels
         self._paint, self._mark = ImageDraw.Draw(picture), ImageDraw.Draw(labels)
 
-    def fill(self, outline: Sequence[Pixel], colour: Colour | None, label: Label) -> None:
-        """A flat polygon in pixels; without a colour only the labels change."""
+    def fill(self, outline: Sequence[Pixel], color: Color | None, label: Label) -> None:
+        """Draw a polygon given in pixels; without a colour, only the labels change."""
         if len(outline) < 3:
             return
-        if colour is not None:
-            self._paint.polygon(outline, fill=_ink(colour))
+        if color is not None:
+            self._paint.polygon(outline, fill=_ink(color))
         self._mark.polygon(outline, fill=int(label))
 
-    def face(self, points: Sequence[Point], colour: Colour, label: Label, lit: float = 1.0) -> None:
-        """A flat polygon in the world, lit on the side that the camera sees."""
+    def face(self, points: Sequence[Point], color: Color, label: Label, lit: float = 1.0) -> None:
+        """Draw a polygon of the world, lit on the side that faces the camera."""
         x, y, z = points[0]
         x, y, z = normal_of(points, (2 * x, 2 * y - self.camera.eye, 2 * z))
         depth = max(NEAR, sum(point[2] for point in points) / len(points))
-        self.fill(self.camera.outline(points), self.light.shade(colour, (x, y, z), depth, lit), label)
+        self.fill(self.camera.outline(points), self.light.shade(color, (x, y, z), depth, lit), label)
 
     def paste(self, sprite: Image.Image, corner: tuple[int, int], label: Label) -> None:
-        """An RGBA sprite with its top left pixel at `corner`; the label goes where alpha is above half."""
+        """Draw an RGBA sprite with its top left pixel at `corner`; pixels with alpha above one half get the label."""
         mask = sprite.getchannel("A")
         self.picture.paste(sprite, corner, mask)
         self.labels.paste(int(label), (*corner, corner[0] + sprite.width, corner[1] + sprite.height), mask.point(_half))
 
     def darken(self, points: Sequence[Point], strength: float) -> None:
-        """A shadow's polygon on the ground; overlapping shadows do not add up."""
+        """Draw a shadow on the ground; overlapping shadows do not add up."""
         outline = self.camera.outline(points)
         if len(outline) >= 3:
             ImageDraw.Draw(self.shadow).polygon(outline, fill=int(255 * strength))
 
     def soften(self) -> None:
-        """Blur the shadows' edges, once all are cast."""
+        """Blur the edges of the shadows, after all are drawn."""
         self.shadow = self.shadow.filter(ImageFilter.BoxBlur(self.camera.width / 500))
 
     def sunlight(self, x: float, z: float) -> float:
-        """How much sun in [0, 1] reaches the ground at (x, z)."""
+        """Share of the sun that reaches the ground at (x, z), 0..1."""
         u, v = self.camera.project((x, 0.0, max(z, NEAR)))
         column, row = min(max(int(u), 0), self.camera.width - 1), min(max(int(v), 0), self.camera.height - 1)
         value = self.shadow.getpixel((column, row))
         return 1.0 - float(value) / 255 if isinstance(value, int | float) else 1.0
 
 
-def _ink(colour: Colour) -> tuple[int, int, int]:
-    red, green, blue = (min(255, max(0, int(channel))) for channel in colour)
+def _ink(color: Color) -> tuple[int, int, int]:
+    red, green, blue = (min(255, max(0, int(channel))) for channel in color)
     return red, green, blue
 
 
@@ -180,29 +180,29 @@ def _half(alpha: int) -> int:
 
 @cache
 def noise_table(roughness: float) -> Field:
-    """(512, 512) float32 of zero mean and unit deviation that repeats without a seam.
+    """(512, 512) float32 of zero mean and unit deviation that tiles seamlessly.
 
-    Its amplitude falls with frequency f as f ** (-2 * roughness): 0 is white noise. One table serves every scene;
-    only the offsets differ.
+    Its amplitude falls with frequency f as f ** (-2 * roughness): 0 is white noise. All scenes use the
+    same table at different offsets.
     """
     rng = np.random.default_rng(int(roughness * 100))
     steps = np.fft.fftfreq(NOISE_SIDE) * NOISE_SIDE
     radius = np.maximum(1.0, np.hypot(steps[:, None], steps[None, :]))
     spectrum = np.fft.fft2(rng.standard_normal((NOISE_SIDE, NOISE_SIDE))) / radius ** (2 * roughness)
     table = np.fft.ifft2(spectrum).real
-    even: Field = ((table - table.mean()) / table.std()).astype(np.float32)
-    return even
+    normalised: Field = ((table - table.mean()) / table.std()).astype(np.float32)
+    return normalised
 
 
 def noise_at(x: Field, y: Field, roughness: float) -> Field:
-    """The table at coordinates of any size, in table cells; x and y broadcast. Nearest cell: enough below a pixel."""
+    """Noise at coordinates in table cells, by nearest neighbour; x and y broadcast."""
     columns = np.floor(x).astype(np.int32) & (NOISE_SIDE - 1)
     rows = np.floor(y).astype(np.int32) & (NOISE_SIDE - 1)
-    found: Field = noise_table(roughness)[rows, columns]
-    return found
+    values: Field = noise_table(roughness)[rows, columns]
+    return values
 
 
 def ramp(value: Field, start: float, end: float) -> Field:
-    """0 below start, 1 above end, smooth between; start may lie above end."""
+    """Smooth step: 0 below start, 1 above end; start may be larger than end."""
     share: Field = np.clip((value - start) / (end - start), 0.0, 1.0)
     return share * share * (3.0 - 2.0 * share)

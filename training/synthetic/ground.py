@@ -1,4 +1,4 @@
-"""The two backgrounds that are computed for each pixel: the sky with its clouds, the ground with its markings."""
+"""Backgrounds computed per pixel: the sky with clouds, the ground with road markings."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from training.synthetic.canvas import SANDY, SMOOTH, Camera, Canvas, Colour, Field, Label, Light, noise_at, ramp
+from training.synthetic.canvas import SANDY, SMOOTH, Camera, Canvas, Color, Field, Label, Light, noise_at, ramp
 
 WHITE_PAINT = (222.0, 222.0, 214.0)
 YELLOW_PAINT = (214.0, 178.0, 82.0)
@@ -14,7 +14,7 @@ YELLOW_PAINT = (214.0, 178.0, 82.0)
 
 @dataclass(frozen=True, slots=True)
 class Street:
-    """A street's measures in metres; the camera drives on the left at x = 0.
+    """Dimensions of a street in metres; the camera drives on the left at x = 0.
 
     left, right: the kerbs. middle: the line between the lanes. walls: x of the facades. end: depth of the last one.
     """
@@ -36,8 +36,8 @@ class Street:
         return self.walls[0] if side < 0 else self.walls[1]
 
 
-def background(canvas: Canvas, street: Street, cover: float, zenith: Colour) -> None:
-    """Lay sky and ground under everything else. `cover` in [0, 1]: the share of the sky in clouds."""
+def background(canvas: Canvas, street: Street, cover: float, zenith: Color) -> None:
+    """Draw sky and ground. cover: share of the sky with clouds, 0..1."""
     camera = canvas.camera
     first = int(camera.horizon)
     pixels = np.zeros((camera.height, camera.width, 3), np.float32)
@@ -47,8 +47,8 @@ def background(canvas: Canvas, street: Street, cover: float, zenith: Colour) -> 
     canvas.load(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), Image.fromarray(labels))
 
 
-def _sky(camera: Camera, light: Light, seed: float, cover: float, zenith: Colour) -> Field:
-    """(horizon, W, 3) float32. Clouds are smooth, so a quarter of the resolution is enough for them."""
+def _sky(camera: Camera, light: Light, seed: float, cover: float, zenith: Color) -> Field:
+    """(horizon, W, 3) float32. Computed at a quarter of the resolution, which is enough for clouds."""
     width, height = camera.width // 4, int(camera.horizon) // 4
     rise = np.linspace(1.0, 0.0, height, dtype=np.float32)[:, None]
     across = np.linspace(-1.0, 1.0, width, dtype=np.float32)[None, :]
@@ -79,8 +79,8 @@ def _ground(canvas: Canvas, street: Street, first: int) -> tuple[Field, npt.NDAr
     shadow = np.asarray(canvas.shadow, np.float32)[first:, :, None] / 255
     shine = np.array(light.ambient, np.float32) + np.array(light.sun, np.float32) * light.towards[1] * (1 - shadow)
     clear = np.exp(-light.density * z)[..., None]
-    seen = albedo * shine * clear + np.array(light.haze, np.float32) * (1 - clear)
-    return seen, np.where(road, Label.ROAD, Label.PAVEMENT).astype(np.uint8)
+    pixels = albedo * shine * clear + np.array(light.haze, np.float32) * (1 - clear)
+    return pixels, np.where(road, Label.ROAD, Label.PAVEMENT).astype(np.uint8)
 
 
 def _asphalt(street: Street, x: Field, z: Field) -> Field:
@@ -95,11 +95,11 @@ def _asphalt(street: Street, x: Field, z: Field) -> Field:
     repair = (np.abs(x - 0.9) < 0.8) & (np.abs(z - 9.5 - street.seed % 7) < 2.2)
     grey -= 13 * repair + 22 * (np.hypot(x + 0.35, z - 7.5 - street.seed % 3) < 0.33)
     grey -= 16 * (ramp(x, street.left + 0.5, street.left) + ramp(x, street.right - 0.5, street.right))
-    colour: Field = grey[..., None] * np.array([1.0, 0.995, 0.985], np.float32)
+    color: Field = grey[..., None] * np.array([1.0, 0.995, 0.985], np.float32)
     worn = ramp(stains + 0.5 * grain, -3.2, -0.6)[..., None]
     white, yellow = _white_lines(street, x, z)[..., None], _yellow_lines(street, x)[..., None]
-    colour = _blend(colour, np.array(WHITE_PAINT, np.float32), 0.9 * white * worn)
-    return _blend(colour, np.array(YELLOW_PAINT, np.float32), 0.75 * yellow * worn)
+    color = _blend(color, np.array(WHITE_PAINT, np.float32), 0.9 * white * worn)
+    return _blend(color, np.array(YELLOW_PAINT, np.float32), 0.75 * yellow * worn)
 
 
 def _white_lines(street: Street, x: Field, z: Field) -> Field:
@@ -130,8 +130,8 @@ def _paving(street: Street, x: Field, z: Field) -> Field:
     grey = np.where(out < 0.12, 104 - 20 * fine * ((z % 1.0) < 0.05), grey)
     wall = np.minimum(np.abs(x - street.walls[0]), np.abs(x - street.walls[1]))
     grey = grey * (1 - 0.35 * np.exp(-wall / 0.5))
-    colour: Field = grey[..., None] * np.array([1.0, 0.975, 0.935], np.float32)
-    return colour
+    color: Field = grey[..., None] * np.array([1.0, 0.975, 0.935], np.float32)
+    return color
 
 
 def _blend(under: Field, over: Field, share: Field) -> Field:

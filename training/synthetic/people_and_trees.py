@@ -1,22 +1,22 @@
-"""What stands and moves in the street apart from vehicles: people, a cyclist, trees, poles, signs, fences."""
+"""People, cyclists and trees."""
 
 from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 
-from training.synthetic.canvas import LEAFY, NOISE_SIDE, Canvas, Colour, Field, Label, Point, mix, noise_table, ramp
+from training.synthetic.canvas import LEAFY, NOISE_SIDE, Canvas, Color, Field, Label, Point, mix, noise_table, ramp
 
-METAL: Colour = (92, 98, 100)
-SKIN: tuple[Colour, ...] = ((214, 170, 140), (186, 136, 104), (120, 82, 60), (224, 184, 158))
-CLOTH: tuple[Colour, ...] = (
+METAL: Color = (92, 98, 100)
+SKIN: tuple[Color, ...] = ((214, 170, 140), (186, 136, 104), (120, 82, 60), (224, 184, 158))
+CLOTH: tuple[Color, ...] = (
     (40, 44, 58), (120, 36, 40), (60, 84, 120), (150, 140, 124), (58, 74, 58),
     (34, 34, 36), (176, 150, 96), (190, 190, 192),
 )  # fmt: skip
 
 
 class Cutout:
-    """A flat figure that faces the camera: (dx, y) in metres from the spot where it stands."""
+    """A flat figure that faces the camera, drawn in (dx, y) metres relative to its foot."""
 
     def __init__(self, canvas: Canvas, x: float, z: float, label: Label) -> None:
         self.canvas, self.x, self.z, self.label = canvas, x, z, label
@@ -24,23 +24,23 @@ class Cutout:
         self._scale = canvas.camera.focal / z
         self._foot = canvas.camera.project((x, 0.0, z))
 
-    def poly(self, points: list[tuple[float, float]], colour: Colour | None, glow: bool = False) -> None:
-        """A polygon; one that glows is not shaded, one without a colour is for the labels alone."""
-        seen = (
-            colour
-            if glow or colour is None
-            else self.canvas.light.shade(colour, (0.0, 0.3, -0.95), self.z, 0.55 * self.lit)
+    def poly(self, points: list[tuple[float, float]], color: Color | None, glow: bool = False) -> None:
+        """Draw a polygon. glow: do not shade it. Without a colour, only the labels change."""
+        shaded = (
+            color
+            if glow or color is None
+            else self.canvas.light.shade(color, (0.0, 0.3, -0.95), self.z, 0.55 * self.lit)
         )
         u, v = self._foot
-        self.canvas.fill([(u + dx * self._scale, v - y * self._scale) for dx, y in points], seen, self.label)
+        self.canvas.fill([(u + dx * self._scale, v - y * self._scale) for dx, y in points], shaded, self.label)
 
-    def disc(self, at: tuple[float, float], radius: tuple[float, float], colour: Colour, glow: bool = False) -> None:
+    def disc(self, at: tuple[float, float], radius: tuple[float, float], color: Color, glow: bool = False) -> None:
         """An ellipse."""
         turn = np.linspace(0.0, 2 * np.pi, 17)[:-1]
         points = [(at[0] + radius[0] * float(np.cos(t)), at[1] + radius[1] * float(np.sin(t))) for t in turn]
-        self.poly(points, colour, glow)
+        self.poly(points, color, glow)
 
-    def bar(self, a: tuple[float, float], b: tuple[float, float], width: tuple[float, float], colour: Colour) -> None:
+    def bar(self, a: tuple[float, float], b: tuple[float, float], width: tuple[float, float], color: Color) -> None:
         """A tapered stroke: half widths at a and at b."""
         dx, dy = b[0] - a[0], b[1] - a[1]
         size = (dx * dx + dy * dy) ** 0.5 or 1.0
@@ -52,20 +52,20 @@ class Cutout:
             (bx - nx * wb, by - ny * wb),
             (ax - nx * wa, ay - ny * wa),
         ]
-        self.poly(corners, colour)
+        self.poly(corners, color)
 
-    def limb(self, a: tuple[float, float], b: tuple[float, float], width: tuple[float, float], colour: Colour) -> None:
+    def limb(self, a: tuple[float, float], b: tuple[float, float], width: tuple[float, float], color: Color) -> None:
         """A bar with round ends, brighter on the side of the sun."""
-        self.bar(a, b, width, mix(colour, (0, 0, 0), 0.22))
+        self.bar(a, b, width, mix(color, (0, 0, 0), 0.22))
         for at, radius in ((a, width[0]), (b, width[1])):
-            self.disc(at, (radius, radius), mix(colour, (0, 0, 0), 0.22))
+            self.disc(at, (radius, radius), mix(color, (0, 0, 0), 0.22))
         shift = 0.3 * (1 if self.canvas.light.towards[0] > 0 else -1)
         half = (width[0] * 0.62, width[1] * 0.62)
-        self.bar((a[0] + shift * width[0], a[1]), (b[0] + shift * width[1], b[1]), half, colour)
+        self.bar((a[0] + shift * width[0], a[1]), (b[0] + shift * width[1], b[1]), half, color)
 
 
 def cast(canvas: Canvas, x: float, z: float, height: float, width: float, strength: float = 0.9) -> None:
-    """The shadow of something slim that stands at (x, z)."""
+    """Draw the shadow of a slim object at (x, z)."""
     to = canvas.light.towards
     tip_x, tip_z = x - to[0] / to[1] * height, z - to[2] / to[1] * height
     size = ((tip_x - x) ** 2 + (tip_z - z) ** 2) ** 0.5
@@ -76,7 +76,7 @@ def cast(canvas: Canvas, x: float, z: float, height: float, width: float, streng
 
 
 def pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
-    """Somebody walking, 1.6 to 1.8 m tall."""
+    """A person walking, 1.6 to 1.8 m tall."""
     body = Cutout(canvas, x, z, Label.PEDESTRIAN)
     coat, legs = CLOTH[int(rng.integers(len(CLOTH)))], CLOTH[int(rng.integers(3))]
     skin, hair = SKIN[int(rng.integers(len(SKIN)))], mix((30, 24, 20), (150, 110, 70), float(rng.random()) ** 2)
@@ -96,7 +96,7 @@ def pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> 
     _head(body, 1.6 * tall, skin, hair)
 
 
-def _head(body: Cutout, y: float, skin: Colour, hair: Colour) -> None:
+def _head(body: Cutout, y: float, skin: Color, hair: Color) -> None:
     body.disc((0, y - 0.13), (0.05, 0.08), skin)
     body.disc((0, y), (0.085, 0.115), skin)
     body.disc((0, y + 0.035), (0.09, 0.09), hair)
@@ -130,7 +130,7 @@ def cyclist(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> Non
 
 
 def _wheel(body: Cutout, at: float, radius: float) -> None:
-    """A tyre seen at an angle; the label takes the whole disc, as CamVid's do."""
+    """A tyre at an angle; the label covers the whole disc, as in CamVid."""
     turn = np.linspace(0, 2 * np.pi, 21)
     rim = [(at + 0.13 * float(np.cos(t)), radius + radius * float(np.sin(t))) for t in turn]
     body.poly(rim, None)
@@ -140,7 +140,7 @@ def _wheel(body: Cutout, at: float, radius: float) -> None:
         body.bar(spoke, (2 * at - spoke[0], 2 * radius - spoke[1]), (0.006, 0.006), (150, 152, 156))
 
 
-def tree(canvas: Canvas, rng: np.random.Generator, spot: Point, leaf: Colour) -> None:
+def tree(canvas: Canvas, rng: np.random.Generator, spot: Point, leaf: Color) -> None:
     """A trunk at (x, z) under a crown of radius spot[1]."""
     x, radius, z = spot
     trunk = Cutout(canvas, x, z, Label.TREE)
@@ -151,7 +151,7 @@ def tree(canvas: Canvas, rng: np.random.Generator, spot: Point, leaf: Colour) ->
 
 
 def shade_of_tree(canvas: Canvas, rng: np.random.Generator, spot: Point) -> None:
-    """Dappled: many small ellipses about the crown's shadow."""
+    """The dappled shadow of a crown, as many small ellipses."""
     x, radius, z = spot
     to, high = canvas.light.towards, radius * 2.1
     x, z = x - to[0] / to[1] * high, z - to[2] / to[1] * high
@@ -161,11 +161,13 @@ def shade_of_tree(canvas: Canvas, rng: np.random.Generator, spot: Point) -> None
         canvas.darken([(x + dx + ring * float(np.cos(t)), 0.0, z + dz + ring * float(np.sin(t))) for t in turn], 0.85)
 
 
-def crown(canvas: Canvas, rng: np.random.Generator, centre: Point, radius: tuple[float, float], leaf: Colour) -> None:
-    """A mass of leaves: overlapping balls, shaded as balls, broken up by noise at the size of leaves."""
+def crown(canvas: Canvas, rng: np.random.Generator, centre: Point, radius: tuple[float, float], leaf: Color) -> None:
+    """A crown of overlapping shaded balls, with noise at the scale of leaves."""
     scale, (u, v) = canvas.camera.focal / centre[2], canvas.camera.project(centre)
     width, height = (max(6, int(2.5 * r * scale)) for r in radius)
-    rng = np.random.default_rng(int(rng.integers(2**31)))  # one draw, seen or not, at every size of picture
+    rng = np.random.default_rng(
+        int(rng.integers(2**31))
+    )  # one draw, visible or not, so that the scene does not depend on the image size
     if not -width / 2 < u < canvas.camera.width + width / 2:
         return
     balls = _balls(rng, canvas.light.towards, min(72, 12 + width // 4))
@@ -186,7 +188,7 @@ def crown(canvas: Canvas, rng: np.random.Generator, centre: Point, radius: tuple
 
 
 def _balls(rng: np.random.Generator, towards: Point, side: int) -> tuple[Field, Field]:
-    """(side, side) float32 twice: depth inside the nearest ball (negative outside), and brightness about [-1, 1]."""
+    """Depth inside the nearest ball (negative outside) and brightness, about -1..1; (side, side) float32 each."""
     grid = np.linspace(-1.25, 1.25, side, dtype=np.float32)
     inside, front, bright = (np.full((side, side), start, np.float32) for start in (-1.0, -9.0, 0.0))
     for angle, reach, size in rng.uniform((0, 0, 0.26), (2 * np.pi, 1, 0.46), (26, 3)).astype(np.float32)[

@@ -1,8 +1,8 @@
-"""A street that was never photographed: a picture and its exact labels, as a function of a seed.
+"""Renders a street scene: an image and its exact labels, as a function of a seed.
 
     python -m training.synthetic OUT.png [--seed N] [--size 480x360] [--labels LABELS.png]
 
-It shows all eleven CamVid classes from a dash-cam's place, so demos and tests need no one's photographs.
+It shows all eleven CamVid classes from a dashboard camera, so that demos and tests need no photographs.
 """
 
 import argparse
@@ -13,23 +13,24 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from service.types import parse_size
 from training.synthetic.buildings import House, texture_walls
-from training.synthetic.canvas import Camera, Canvas, Colour, Light
+from training.synthetic.canvas import Camera, Canvas, Color, Light
 from training.synthetic.ground import Street, background
 from training.synthetic.people_and_trees import cast, crown, cyclist, pedestrian, shade_of_tree, tree
 from training.synthetic.street_furniture import boards, bollard, lamp_post, railing, sign, traffic_light
 from training.synthetic.vehicles import PAINT, SHAPES, Vehicle
 
 DEMO_SEED = 67
-SUPERSAMPLING = 2  # the picture is drawn this much larger and averaged; the labels are sampled
-LEAVES: tuple[Colour, ...] = ((92, 122, 52), (110, 132, 58), (76, 108, 56), (138, 126, 66), (84, 116, 70))
+SUPERSAMPLING = 2  # the image is drawn this much larger and averaged; the labels are sampled
+LEAVES: tuple[Color, ...] = ((92, 122, 52), (110, 132, 58), (76, 108, 56), (138, 126, 66), (84, 116, 70))
 
 UInt8Array = npt.NDArray[np.uint8]
 Item = tuple[float, Callable[[], None]]
 
 
 def render(seed: int, size: tuple[int, int] = (360, 480)) -> tuple[UInt8Array, UInt8Array]:
-    """Draw the street of a seed.
+    """Render the scene of a seed.
 
     size: (H, W). Returns (H, W, 3) uint8 RGB and (H, W) uint8 of CamVid ids in [0, 10]; no pixel is void.
     """
@@ -59,7 +60,7 @@ def _camera(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
 
 
 def _light(rng: np.random.Generator) -> Light:
-    """From an overcast day to a low sun behind the camera's shoulder."""
+    """From an overcast day to a low sun behind the camera."""
     sunny = float(rng.uniform(0.25, 1.0))
     side = float(rng.choice((-1.0, 1.0)))
     towards = np.array([side * rng.uniform(0.35, 0.7), rng.uniform(0.6, 0.95), -rng.uniform(0.3, 0.6)])
@@ -71,7 +72,7 @@ def _light(rng: np.random.Generator) -> Light:
     )
 
 
-def _zenith(rng: np.random.Generator) -> Colour:
+def _zenith(rng: np.random.Generator) -> Color:
     red = float(rng.uniform(84, 140))
     return red, red + 50, min(236.0, red + 112)
 
@@ -85,7 +86,7 @@ def _street(rng: np.random.Generator) -> Street:
 
 
 def _lots(canvas: Canvas, rng: np.random.Generator, street: Street) -> list[Item]:
-    """Both rows, cut into houses and gardens, and what closes the view."""
+    """Houses and gardens on both sides, and trees at the end of the street."""
     lots: list[Item] = [(street.end + 40 - n, _later(_vista, canvas, rng, street, n)) for n in range(7)]
     for side in (-1, 1):
         z = float(rng.uniform(-30, -24))
@@ -123,7 +124,7 @@ def _garden(canvas: Canvas, rng: np.random.Generator, street: Street, side: int,
 
 
 def _items(canvas: Canvas, rng: np.random.Generator, street: Street) -> list[Item]:
-    """What stands or moves between the facades; shadows are cast at once, the rest is drawn later."""
+    """Objects between the facades. Shadows are cast at once; the objects are drawn later, from far to near."""
     return [
         *_traffic(canvas, rng, street), *_parked(canvas, rng, street),
         *_walkers(canvas, rng, street), *_kerbside(canvas, rng, street),
@@ -133,7 +134,9 @@ def _items(canvas: Canvas, rng: np.random.Generator, street: Street) -> list[Ite
 def _vehicle(canvas: Canvas, rng: np.random.Generator, kind: str, x: float, z: float, oncoming: bool) -> Item:
     paint = (168.0, 32.0, 34.0) if kind == "bus" else PAINT[int(rng.integers(len(PAINT)))]
     Vehicle(canvas, kind, paint, x, z, oncoming).cast()
-    return z, lambda: Vehicle(canvas, kind, paint, x, z, oncoming).draw()  # anew: only now are all shadows cast
+    return z, lambda: Vehicle(
+        canvas, kind, paint, x, z, oncoming
+    ).draw()  # a new object: it reads the shadows, which are complete only now
 
 
 def _traffic(canvas: Canvas, rng: np.random.Generator, street: Street) -> list[Item]:
@@ -148,12 +151,12 @@ def _traffic(canvas: Canvas, rng: np.random.Generator, street: Street) -> list[I
 
 
 def _parked(canvas: Canvas, rng: np.random.Generator, street: Street) -> list[Item]:
-    """Where a lane is wide enough to park in, cars stand at its kerb."""
+    """Cars parked at the kerb, where a lane is wide enough."""
     items: list[Item] = []
     for side in (-1, 1):
-        room = abs(street.kerb(side) - (0 if side < 0 else 2 * street.middle)) > 3
+        has_space = abs(street.kerb(side) - (0 if side < 0 else 2 * street.middle)) > 3
         z = float(rng.uniform(4, 9))
-        while room and z < 80:
+        while has_space and z < 80:
             kind = str(rng.choice(("hatch", "saloon", "estate", "van"), p=(0.4, 0.3, 0.22, 0.08)))
             if rng.random() < 0.75:
                 items.append(_vehicle(canvas, rng, kind, street.kerb(side) - side * 1.12, z, side > 0))
@@ -210,7 +213,7 @@ def _later(draw: Callable[..., None], canvas: Canvas, *rest: object) -> Callable
 
 
 def _develop(canvas: Canvas, rng: np.random.Generator, size: tuple[int, int]) -> tuple[UInt8Array, UInt8Array]:
-    """Average down, then what a small camera adds: a vignette, contrast, grain."""
+    """Downsample by averaging, then add the vignette, contrast and grain of a small camera."""
     height, width = size
     small = np.asarray(canvas.picture.resize((width, height), Image.Resampling.BOX), np.float32) / 255
     rows, columns = (np.linspace(-1, 1, side, dtype=np.float32) for side in size)
@@ -219,20 +222,22 @@ def _develop(canvas: Canvas, rng: np.random.Generator, size: tuple[int, int]) ->
     )
     toned = toned + 0.22 * toned * (1 - toned) * (2 * toned - 1)
     grain = rng.standard_normal((height, width, 1), np.float32) * 0.009 * float(rng.uniform(0.5, 1.5))
-    picture = ((toned + grain).clip(0, 1) * 255).astype(np.uint8)
-    return picture, np.asarray(canvas.labels)[::SUPERSAMPLING, ::SUPERSAMPLING].copy()
+    image = ((toned + grain).clip(0, 1) * 255).astype(np.uint8)
+    return image, np.asarray(canvas.labels)[::SUPERSAMPLING, ::SUPERSAMPLING].copy()
 
 
 def main() -> None:
     """Write a scene to files."""
-    parser = argparse.ArgumentParser(prog="python -m training.synthetic", description="Draw a street and its labels.")
-    parser.add_argument("out", type=Path, help="where the picture goes")
-    parser.add_argument("--seed", type=int, default=DEMO_SEED)
-    parser.add_argument("--size", default="480x360", help="width x height in pixels")
-    parser.add_argument("--labels", type=Path, help="where the ids go, as a grey PNG")
-    given = parser.parse_args()
-    width, height = (int(side) for side in given.size.split("x"))
-    picture, labels = render(given.seed, (height, width))
-    Image.fromarray(picture).save(given.out, quality=92)
-    if given.labels is not None:
-        Image.fromarray(labels).save(given.labels)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.synthetic", description="Render a street scene and its labels."
+    )
+    parser.add_argument("out", type=Path, help="image file to write")
+    parser.add_argument("--seed", type=int, default=DEMO_SEED, help=f"seed of the scene (default: {DEMO_SEED})")
+    parser.add_argument("--size", default="480x360", help="WIDTHxHEIGHT in pixels (default: 480x360)")
+    parser.add_argument("--labels", type=Path, help="PNG file of class ids to write")
+    arguments = parser.parse_args()
+    width, height = parse_size(arguments.size, "WIDTHxHEIGHT", name="--size")
+    image, labels = render(arguments.seed, (height, width))
+    Image.fromarray(image).save(arguments.out, quality=92)
+    if arguments.labels is not None:
+        Image.fromarray(labels).save(arguments.labels)

@@ -2,7 +2,7 @@
 
 from math import cos, pi, sin
 
-from training.synthetic.canvas import Canvas, Colour, Label, mix
+from training.synthetic.canvas import Canvas, Color, Label, mix
 from training.synthetic.people_and_trees import METAL, Cutout
 
 
@@ -17,7 +17,7 @@ def lamp_post(canvas: Canvas, x: float, z: float, inward: int) -> None:
 
 
 def _gleam(post: Cutout, top: float) -> None:
-    """A bright line on the side of the sun makes a bar a cylinder."""
+    """A bright line on the sunlit side, so that a bar looks like a cylinder."""
     side = 0.035 if post.canvas.light.towards[0] > 0 else -0.035
     post.bar((side, 0.1), (side * 0.8, top), (0.014, 0.01), mix(METAL, (255, 255, 250), 0.45))
 
@@ -29,11 +29,11 @@ def traffic_light(canvas: Canvas, x: float, z: float, go: bool) -> None:
     head = Cutout(canvas, x, z, Label.SIGN)
     head.poly([(-0.27, 2.3), (0.27, 2.3), (0.27, 3.6), (-0.27, 3.6)], (238, 238, 232))
     head.poly([(-0.22, 2.35), (0.22, 2.35), (0.22, 3.55), (-0.22, 3.55)], (24, 25, 27))
-    red: Colour = (255, 62, 48)
-    for y, colour, on in ((3.34, red, not go), (2.95, (255, 180, 60), False), (2.56, (70, 255, 150), go)):
-        head.disc((0, y), (0.14, 0.14), colour if on else mix(colour, (20, 20, 20), 0.82), glow=on)
+    red: Color = (255, 62, 48)
+    for y, color, on in ((3.34, red, not go), (2.95, (255, 180, 60), False), (2.56, (70, 255, 150), go)):
+        head.disc((0, y), (0.14, 0.14), color if on else mix(color, (20, 20, 20), 0.82), glow=on)
         if on:
-            head.disc((0, y), (0.07, 0.07), mix(colour, (255, 255, 255), 0.6), glow=True)
+            head.disc((0, y), (0.07, 0.07), mix(color, (255, 255, 255), 0.6), glow=True)
 
 
 def sign(canvas: Canvas, x: float, z: float, kind: int) -> None:
@@ -43,9 +43,9 @@ def sign(canvas: Canvas, x: float, z: float, kind: int) -> None:
     _gleam(post, 2.2)
     plate = Cutout(canvas, x, z, Label.SIGN)
     if kind == 1:
-        for size, colour in ((0.48, (196, 32, 36)), (0.33, (244, 244, 238))):
+        for size, color in ((0.48, (196, 32, 36)), (0.33, (244, 244, 238))):
             plate.poly(
-                [(size * sin(turn * 2 * pi / 3), 2.5 + size * cos(turn * 2 * pi / 3)) for turn in range(3)], colour
+                [(size * sin(turn * 2 * pi / 3), 2.5 + size * cos(turn * 2 * pi / 3)) for turn in range(3)], color
             )
         plate.bar((0, 2.42), (0, 2.66), (0.035, 0.035), (20, 20, 20))
     elif kind == 2:
@@ -77,8 +77,8 @@ def bollard(canvas: Canvas, x: float, z: float) -> None:
     post.bar((0, 0.74), (0, 0.82), (0.08, 0.08), (214, 210, 196))
 
 
-def railing(canvas: Canvas, x: float, near: float, far: float, height: float, paint: Colour) -> None:
-    """Bars and two rails parallel to the street; the label is the whole area, as CamVid's are."""
+def railing(canvas: Canvas, x: float, near: float, far: float, height: float, paint: Color) -> None:
+    """Bars and two rails parallel to the street; the label covers the whole area, as in CamVid."""
     project, z = canvas.camera.project, far
     canvas.fill(
         [project((x, y, at)) for at, y in ((near, 0.05), (far, 0.05), (far, height), (near, height))], None, Label.FENCE
@@ -99,7 +99,7 @@ def railing(canvas: Canvas, x: float, near: float, far: float, height: float, pa
         )
 
 
-def boards(canvas: Canvas, x: float, near: float, far: float, paint: Colour) -> None:
+def boards(canvas: Canvas, x: float, near: float, far: float, paint: Color) -> None:
     """A garden fence of boards, each with its own tone."""
     z, number = far, 0
     while z > near:

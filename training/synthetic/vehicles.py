@@ -4,17 +4,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import cos, pi, sin
 
-from training.synthetic.canvas import Canvas, Colour, Label, Point, mix, normal_of
+from training.synthetic.canvas import Canvas, Color, Label, Point, mix, normal_of
 
-PAINT: tuple[Colour, ...] = (
+PAINT: tuple[Color, ...] = (
     (176, 180, 184), (44, 46, 50), (164, 34, 36), (42, 70, 128), (226, 226, 222),
     (62, 92, 78), (112, 116, 122), (84, 128, 158), (196, 150, 60),
 )  # fmt: skip
-GLASS: Colour = (40, 50, 60)
+GLASS: Color = (40, 50, 60)
 # the hull's right outline: shares of the half width and of the height
 SECTION = ((0.9, 0.0), (0.97, 0.16), (1.0, 0.42), (0.995, 0.66), (0.965, 0.86), (0.9, 1.0))
 # arch, tyre, rim, hub: radius in metres, how far out as a share of the half width, colour
-WHEEL: tuple[tuple[float, float, Colour], ...] = (
+WHEEL: tuple[tuple[float, float, Color], ...] = (
     (0.37, 0.985, (22, 22, 23)), (0.32, 1.0, (30, 30, 32)), (0.2, 1.01, (150, 152, 156)), (0.07, 1.02, (90, 92, 96)),
 )  # fmt: skip
 Quad = tuple[Point, Point, Point, Point]
@@ -22,7 +22,7 @@ Quad = tuple[Point, Point, Point, Point]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Measures in metres; belt: where the windows begin, nose: the bonnet's front edge.
+    """Dimensions in metres; belt: where the windows begin, nose: the bonnet's front edge.
 
     cabin: where its four corners stand, as shares of the length from the rear.
     """
@@ -47,14 +47,14 @@ SHAPES = {
 class Vehicle:
     """One vehicle whose rear stands at depth z (its front, when oncoming), centred on x."""
 
-    def __init__(self, canvas: Canvas, kind: str, paint: Colour, x: float, z: float, oncoming: bool) -> None:
+    def __init__(self, canvas: Canvas, kind: str, paint: Color, x: float, z: float, oncoming: bool) -> None:
         self.canvas, self.shape, self.paint, self.x, self.z, self.oncoming = canvas, SHAPES[kind], paint, x, z, oncoming
         self.near = z < 40  # farther away, details are smaller than pixels
         self.lit = canvas.sunlight(x, z - 0.3)
         self.centre = (x, self.shape.height * 0.4, z + self.shape.length / 2)
 
     def cast(self) -> None:
-        """Footprint, swept along the sun; and the dark under the floor, sun or not."""
+        """Draw the shadow on the ground, and the dark area under the floor."""
         to, s = self.canvas.light.towards, self.shape
         half, high = s.width / 2, s.height * 0.85
         dx, dz = -to[0] / to[1] * high, -to[2] / to[1] * high
@@ -63,11 +63,11 @@ class Vehicle:
             self.canvas.darken([(ax, 0, az), (bx, 0, bz), (bx + dx, 0, bz + dz), (ax + dx, 0, az + dz)], 0.95)
 
     def draw(self) -> None:
-        """What looks at the camera, the farthest first: the body, the cabin upon it, what is fixed to them."""
+        """Draw the visible faces, farthest first: body, cabin, then lamps, plates and wheels."""
         self._underside()
         for faces in (self._body(), self._cabin()):
-            seen = [face for face in faces if self._visible(face[0])]
-            for quad, trim in sorted(seen, key=lambda face: -_distance(face[0])):
+            visible = [face for face in faces if self._visible(face[0])]
+            for quad, trim in sorted(visible, key=lambda face: -_distance(face[0])):
                 self._quad(quad, self.paint, gloss=True)
                 if trim:
                     self._glass(quad, trim)
@@ -76,7 +76,7 @@ class Vehicle:
         self._lamps()
 
     def _at(self, x: float, y: float, along: float) -> Point:
-        """From the vehicle's own measures, along in [0, 1] from rear to front, to the world."""
+        """World coordinates of a point of the vehicle; along: 0 (rear) to 1 (front)."""
         along = 1 - along if self.oncoming else along
         return self.x + x, y, self.z + along * self.shape.length
 
@@ -86,14 +86,14 @@ class Vehicle:
         bent = self.canvas.camera.bend * z * z
         return nx * (x + bent) + ny * (y - self.canvas.camera.eye) + nz * z < 0
 
-    def _quad(self, quad: Quad, colour: Colour, gloss: bool = False) -> None:
+    def _quad(self, quad: Quad, color: Color, gloss: bool = False) -> None:
         normal = normal_of(quad, self.centre)
         depth = max(1.2, sum(point[2] for point in quad) / 4)
         if gloss:  # paint mirrors the sky above and the dark street below
             up = normal[1]
-            colour = mix(colour, (214, 226, 240), 0.42 * up) if up > 0 else mix(colour, (40, 40, 42), -0.5 * up)
-        seen = self.canvas.light.shade(colour, normal, depth, self.lit)
-        self.canvas.fill(self.canvas.camera.outline(quad), seen, Label.CAR)
+            color = mix(color, (214, 226, 240), 0.42 * up) if up > 0 else mix(color, (40, 40, 42), -0.5 * up)
+        shaded = self.canvas.light.shade(color, normal, depth, self.lit)
+        self.canvas.fill(self.canvas.camera.outline(quad), shaded, Label.CAR)
 
     def _body(self) -> list[tuple[Quad, str]]:
         """The hull below the windows: rings of twelve points, joined into quads, and two end faces."""
@@ -163,7 +163,7 @@ class Vehicle:
         return ((0.7, 0.92),) if self.shape is SHAPES["van"] else ((0.07, 0.47), (0.53, 0.92))
 
     def _underside(self) -> None:
-        """The dark that no sky reaches under the floor (road, to the labels), the sill, and the tyres."""
+        """The dark area under the floor (labelled as road), the sill and the tyres."""
         half, x, near, far = self.shape.width / 2 * 0.9, self.x, self.z + 0.1, self.z + self.shape.length - 0.1
         floor: list[Point] = [(x - half, 0, near), (x + half, 0, near), (x + half, 0, far), (x - half, 0, far)]
         self._flat(floor, (44, 44, 46), Label.ROAD)
@@ -178,15 +178,15 @@ class Vehicle:
                 [(a, 0, near + 0.1), (b, 0, near + 0.1), (b, 0.34, near + 0.1), (a, 0.34, near + 0.1)], (18, 18, 19)
             )
 
-    def _flat(self, points: list[Point], colour: Colour, label: Label = Label.CAR) -> None:
-        seen = self.canvas.light.shade(colour, (0, 0, 0), max(1.2, points[0][2]), 0)
-        self.canvas.fill(self.canvas.camera.outline(points), seen, label)
+    def _flat(self, points: list[Point], color: Color, label: Label = Label.CAR) -> None:
+        shaded = self.canvas.light.shade(color, (0, 0, 0), max(1.2, points[0][2]), 0)
+        self.canvas.fill(self.canvas.camera.outline(points), shaded, label)
 
     def _lamps(self) -> None:
         """Lamps, bumper and plate; a grille in front."""
         s, end = self.shape, 1.004 if self.oncoming else -0.004
         half, top = s.width / 2 * 0.85, (s.nose if self.oncoming else s.belt) - 0.16
-        lamp: Colour = (240, 240, 226) if self.oncoming else (186, 22, 24)
+        lamp: Color = (240, 240, 226) if self.oncoming else (186, 22, 24)
         self._patch(-half, half, 0.36, 0.48, end, mix(self.paint, (40, 40, 42), 0.6))
         if self.oncoming:
             self._patch(-0.42, 0.42, 0.5, top - 0.04, end, (26, 27, 30))
@@ -205,21 +205,21 @@ class Vehicle:
         for stroke in range(6):
             self._patch(-0.21 + 0.075 * stroke, -0.17 + 0.075 * stroke, 0.525, 0.585, end, (40, 40, 40))
 
-    def _patch(self, left: float, right: float, low: float, high: float, along: float, colour: Colour) -> None:
+    def _patch(self, left: float, right: float, low: float, high: float, along: float, color: Color) -> None:
         quad = (
             self._at(left, low, along),
             self._at(right, low, along),
             self._at(right, high, along),
             self._at(left, high, along),
         )
-        self._quad(quad, colour)
+        self._quad(quad, color)
 
     def _wheels(self, side: int) -> None:
         for along in (0.85 / self.shape.length, 1 - 0.85 / self.shape.length):
-            for radius, out, colour in WHEEL:
-                self._disc(side * out * self.shape.width / 2, along, radius, colour)
+            for radius, out, color in WHEEL:
+                self._disc(side * out * self.shape.width / 2, along, radius, color)
 
-    def _disc(self, x: float, along: float, radius: float, colour: Colour) -> None:
+    def _disc(self, x: float, along: float, radius: float, color: Color) -> None:
         spot, size = self.shape.length, 1.3 if self.shape.height > 3 else 1.0
         ring = [
             self._at(
@@ -227,8 +227,8 @@ class Vehicle:
             )
             for turn in range(18)
         ]
-        seen = self.canvas.light.shade(colour, (1.0 if x > 0 else -1.0, 0.0, 0.0), max(1.2, self.z), self.lit)
-        self.canvas.fill(self.canvas.camera.outline(ring), seen, Label.CAR)
+        shaded = self.canvas.light.shade(color, (1.0 if x > 0 else -1.0, 0.0, 0.0), max(1.2, self.z), self.lit)
+        self.canvas.fill(self.canvas.camera.outline(ring), shaded, Label.CAR)
 
 
 def _inset(quad: Quad, start: float, end: float, low: float, high: float) -> Quad:

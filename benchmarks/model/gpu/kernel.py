@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.model.gpu import timing
-from model_export.kernels import launch
+from benchmarks.model.gpu import launch, timing
 from model_export.kernels.tactics import tactics
 
 DEVICE = "cuda"

@@ -13,11 +13,10 @@ import numpy as np
 import onnx
 import torch
 
-from benchmarks.model.gpu import timing
+from benchmarks.model.gpu import timing, torch_ops
 from model_export import build_engine
 from model_export.alignseg import AlignSeg
 from model_export.alignseg.backbone import BackboneName
-from model_export.kernels import torch_ops
 from model_export.onnx_export import exporter
 from model_export.onnx_export.serving_module import ServingModule
 from service.engines import cuda

@@ -1,1 +1,1 @@
-"""ONNX Runtime on the CPU and on CUDA."""
+"""ONNX Runtime on the CPU, which runs everywhere, and on NVIDIA GPUs. Only this package imports onnxruntime."""

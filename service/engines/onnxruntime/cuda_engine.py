@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU: the portable ONNX as it is, for when there is no TensorRT engine."""
+"""ONNX Runtime on a GPU: runs the portable ONNX file where there is no TensorRT engine."""
 
 import re
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUna
 from service.types import UInt8Array
 
 PROVIDER: Final = "CUDAExecutionProvider"
-# Operators that work on pictures and feature maps. On the CPU each would cost two copies and the GPU's wait; what is
-# left, the arithmetic of shapes, is put there on purpose.
-_ON_MAPS: Final = frozenset(
+# Operators on images and feature maps. On the CPU each would cost two copies while the GPU waits. ONNX Runtime places
+# the remaining operators, arithmetic on shapes, on the CPU on purpose.
+_MAP_OPERATORS: Final = frozenset(
     {
         "Conv",
         "FusedConv",
@@ -30,22 +30,23 @@ _ON_MAPS: Final = frozenset(
 )
 _STICKY: Final = re.compile(
     r"illegal memory access|unspecified launch failure|device-side assert|misaligned address|illegal instruction|"
-    r"cuda (?:failure|error) (?:46|214|220|226|700|702|709|71[04-9]|721|810|911|999)\b",  # as cuda_runtime's
+    r"cuda (?:failure|error) (?:46|214|220|226|700|702|709|71[04-9]|721|810|911|999)\b",  # as in engines/cuda.py
     re.IGNORECASE,
 )
 
 
 class OnnxCudaEngine(OnnxRuntimeEngine):
-    """As OnnxRuntimeEngine, on GPU `device`; batches pay here."""
+    """OnnxRuntimeEngine on a GPU, where batches increase the throughput."""
 
     max_batch = 8
 
     def __init__(self, model: Path, *, device: int = 0) -> None:
-        """Load `model` on the GPU.
+        """Load `model` on GPU `device`.
 
-        Raises EngineUnavailable without the provider or its libraries, or when a map would be computed on the CPU.
+        Raises EngineUnavailable without the provider or its libraries, or when a feature map would be computed on the
+        CPU.
         """
-        # Each bucket and batch size is a new shape; trying all algorithms at each would stall the first requests.
+        # Each bucket and batch size is a new shape: an exhaustive search at each would delay the first requests.
         options = {"device_id": str(device), "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
         super().__init__(model, provider=PROVIDER, provider_options=options)
         self._device = device
@@ -55,11 +56,11 @@ class OnnxCudaEngine(OnnxRuntimeEngine):
             self.close()
             raise
 
-    def _prepare(self) -> None:
-        self._ort.preload_dlls()  # CUDA and cuDNN from their wheels, where there are no installed ones
+    def _before_session(self) -> None:
+        self._ort.preload_dlls()  # CUDA and cuDNN from their wheels, unless installed system-wide
 
     def _run(self, names: Sequence[str], batch: UInt8Array) -> list[Any]:
-        """Through an IO binding: one copy in, one copy out for what is asked for, and nothing for the rest."""
+        """Run with an IO binding: one copy in, one copy out for each requested output, none for the others."""
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(self._input, self._ort.OrtValue.ortvalue_from_numpy(batch, "cuda", self._device))
         for name in names:
@@ -68,17 +69,17 @@ class OnnxCudaEngine(OnnxRuntimeEngine):
         outputs: list[Any] = binding.copy_outputs_to_cpu()
         return outputs
 
-    def _kind(self, message: str) -> type[EngineError]:
+    def _error_class(self, message: str) -> type[EngineError]:
         if _STICKY.search(message):
             return DeviceLost
-        return EngineOutOfMemory if "ALLOC" in message else super()._kind(message)  # of cuBLAS and cuDNN, by status
+        return EngineOutOfMemory if "ALLOC" in message else super()._error_class(message)  # a status of cuBLAS or cuDNN
 
 
 def _require_on_gpu(session: Any, version: str) -> None:
-    """Raises EngineUnavailable when ONNX Runtime fell back to the CPU, whole or for a feature map."""
-    if PROVIDER not in session.get_providers():  # it only warns when it can't load CUDA's libraries
+    """Raises EngineUnavailable when ONNX Runtime uses the CPU for everything or for an operator on feature maps."""
+    if PROVIDER not in session.get_providers():  # ONNX Runtime only warns when it can't load CUDA's libraries
         raise EngineUnavailable(
-            f"onnxruntime {version} could not load its CUDA provider; it needs CUDA and cuDNN: "
+            f"onnxruntime {version} could not load its CUDA provider, which needs CUDA and cuDNN. Install them with: "
             "pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
     on_cpu = sorted(
@@ -87,10 +88,10 @@ def _require_on_gpu(session: Any, version: str) -> None:
             for part in session.get_provider_graph_assignment_info()
             if part.ep_name == "CPUExecutionProvider"
             for node in part.get_nodes()
-            if node.op_type in _ON_MAPS
+            if node.op_type in _MAP_OPERATORS
         }
     )
     if on_cpu:
         raise EngineUnavailable(
-            f"onnxruntime {version} computes {', '.join(on_cpu)} on the CPU; upgrade onnxruntime-gpu."
+            f"onnxruntime {version} computes {', '.join(on_cpu)} on the CPU, expected the GPU. Upgrade onnxruntime-gpu."
         )

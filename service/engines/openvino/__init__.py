@@ -1,1 +1,1 @@
-"""OpenVINO on the CPU: the graph rewrites, int8 and the compile cache."""
+"""OpenVINO on the CPU: graph rewrites, int8 and the compile cache. Only this package imports openvino."""

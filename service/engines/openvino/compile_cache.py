@@ -1,62 +1,83 @@
-"""Compiled models kept on disk: the second start of a server loads in a tenth of a second what took half a second.
+"""Compiled models kept on disk, so that the second start of a server loads in a tenth of a second instead of half.
 
-A file holds one compiled size. Its name tells all that went into it, so nothing is ever out of date; it is written
-whole or not at all, and one that does not load is as good as none.
+One file holds the model compiled for one input size. Its name is a hash of everything that the compiled model depends
+on, so a file is never out of date. A file that does not load is ignored, and the model is compiled again.
 """
 
 import contextlib
 import hashlib
 import io
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from service.files import atomic_replace
+
 _FILES_KEPT: Final = 64  # 6 to 15 MB each at 360x480
+_PACKAGE: Final = Path(__file__).parent
 
 
 def default_folder() -> Path | None:
     """$XDG_CACHE_HOME/alignseg-serve, or ~/.cache/alignseg-serve as the XDG specification says; None without a home."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "alignseg-serve"
-    except RuntimeError:  # a user whom the system does not know, as in many containers
+    except RuntimeError:  # a user ID without an entry in the password database, as in many containers
         return None
 
 
-class Cache:
-    """folder: where files lie; None keeps nothing. One that can't be written is no error."""
+class CompileCache:
+    """The compiled models of one ONNX file under one configuration."""
 
-    def __init__(self, core: Any, folder: Path | None, model: Path, how: Mapping[str, object], *more: object) -> None:
-        """Compiled from `model` with the properties `how` and all that `more` tells, on this core's processor."""
+    def __init__(
+        self, core: Any, folder: Path | None, model: Path, properties: Mapping[str, object], *other_inputs: object
+    ) -> None:
+        """Hash what the compiled model depends on.
+
+        core: openvino.Core, whose processor the model is compiled for. folder: where the files lie; None disables the
+        cache, and a folder that can't be written is not an error. model: the ONNX file. properties: OpenVINO's, as
+        given to compile_model. other_inputs: anything else that changes the graph, as values with a stable repr.
+        """
         import openvino  # noqa: PLC0415 - optional
 
-        self._core, self._folder, self._how = core, folder, dict(how)
+        self._core, self._folder, self._properties = core, folder, dict(properties)
         processor = core.get_property("CPU", "FULL_DEVICE_NAME"), core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        told = repr((openvino.__version__, processor, sorted(self._how.items()), more)).encode()
-        lowering = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-        self._key = hashlib.sha256(b"".join([told, *lowering, model.read_bytes()])).hexdigest()[:32]
+        inputs = openvino.__version__, processor, sorted(self._properties.items()), other_inputs
+        digests = [repr(inputs).encode(), source_digest(_PACKAGE), hashlib.sha256(model.read_bytes()).digest()]
+        self._key = hashlib.sha256(b"".join(digests)).hexdigest()[:32]
 
     def load(self, shape: tuple[int, ...]) -> Any:
-        """The compiled model for pictures of this shape; None when there is none that loads."""
+        """The model compiled for inputs of this shape; None when there is no file, or it does not load."""
         with contextlib.suppress(OSError, RuntimeError):
             if (path := self._path(shape)) is not None:
-                os.utime(path)  # the oldest go first
-                return self._core.import_model(io.BytesIO(path.read_bytes()), "CPU", self._how)
+                os.utime(path)  # the least recently used files are deleted first
+                return self._core.import_model(io.BytesIO(path.read_bytes()), "CPU", self._properties)
         return None
 
-    def keep(self, shape: tuple[int, ...], compiled: Any) -> None:
-        """Write it, if that is possible."""
+    def store(self, shape: tuple[int, ...], compiled: Any) -> None:
+        """Write the compiled model, if that is possible, and delete the least recently used files beyond 64."""
         with contextlib.suppress(OSError, RuntimeError):
             if (path := self._path(shape)) is not None:
+                exported = compiled.export_model()
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                    exported = compiled.export_model()
-                    file.write(exported if isinstance(exported, bytes) else exported.getvalue())
-                Path(file.name).replace(path)
+                with atomic_replace(path, durable=False) as temporary:
+                    temporary.write_bytes(exported if isinstance(exported, bytes) else exported.getvalue())
                 for old in sorted(path.parent.glob("*.openvino"), key=lambda p: p.stat().st_mtime)[:-_FILES_KEPT]:
                     old.unlink(missing_ok=True)
 
     def _path(self, shape: tuple[int, ...]) -> Path | None:
         name = f"{self._key}-{'x'.join(map(str, shape))}.openvino"
         return None if self._folder is None else self._folder / name
+
+
+def source_digest(package: Path) -> bytes:
+    """SHA-256 over the names and contents of all .py files below `package`.
+
+    The graph is rewritten by this package's code, so a model compiled before the code changed must not be loaded.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package)} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.digest()

@@ -1,4 +1,4 @@
-"""OpenVINO: the quickest engine on x86 processors. This file and its openvino_*.py alone import it."""
+"""The fastest engine on x86 processors. Only this package imports OpenVINO."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -9,37 +9,39 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 import numpy as np
 
 from service.engines.confidence import confidence
-from service.engines.onnxruntime.engine import CLASS_MAP, LOGITS
-from service.engines.openvino import custom_ops, quantization, rewrite_argmax, rewrite_input_layout, rewrite_offset_conv
-from service.engines.openvino.compile_cache import Cache
+from service.engines.openvino import custom_ops, quantization
+from service.engines.openvino.compile_cache import CompileCache
+from service.engines.openvino.rewrite_argmax import rowwise_argmax
+from service.engines.openvino.rewrite_input_layout import keep_channels_last
+from service.engines.openvino.rewrite_offset_conv import block_offset_convs
 from service.errors import EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
-from service.types import Inference, UInt8Array
+from service.types import CLASS_MAP, LOGITS, Inference, UInt8Array
 
 Precision = Literal["float32", "bf16", "int8"]
 NAMES: Final[dict[Precision, str]] = {"float32": "openvino-cpu", "bf16": "openvino-bf16", "int8": "openvino-int8"}
 _OUT_OF_MEMORY: Final = ("bad_alloc", "out of memory", "failed to allocate")
-_SIZES_KEPT: Final = 16  # compiled for; a served model needs one a bucket
-_SIZES_AT_WORK: Final = 2  # as landscapes and portraits in turn
+_SHAPES_KEPT: Final = 16  # compiled shapes; a served model needs one a bucket
+_SHAPES_WITH_MEMORY: Final = 2  # compiled shapes that keep their feature maps: landscape and portrait images in turn
 Shape = tuple[int, ...]
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call it in a thread that ends at once.
+def _in_short_lived_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `function` in a thread that ends afterwards.
 
-    OpenVINO gives each thread that compiles a signal stack, and takes it, or another one's, away when a model goes.
-    In the main thread the next signal, Ctrl-C say, then ends the process by SIGSEGV (seen with 2026.4).
+    OpenVINO gives each thread that compiles a signal stack, and frees it, or that of another thread, with the model.
+    In the main thread the next signal, such as Ctrl-C, would then end the process by SIGSEGV (observed with 2026.4).
     """
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(work, *args, **kwargs).result()
+        return thread.submit(function, *args, **kwargs).result()
 
 
 class OpenVinoEngine:
-    """The model folder's one ONNX file, compiled for the CPU; see contracts.Engine.
+    """The model folder's ONNX file, compiled for the CPU; see service.types.Engine.
 
-    It is compiled for each size, the known ones at once, others when they are first asked for: half a second each.
-    max_batch is 1 for the reason it is 1 in ONNX Runtime's engine: one picture keeps all cores busy.
+    The model is compiled for each input shape: for the known shapes at once, for others at their first batch, which
+    takes half a second. max_batch is 1, as in ONNX Runtime's engine: one image keeps all cores busy.
     """
 
     max_batch = 1
@@ -54,13 +56,15 @@ class OpenVinoEngine:
         sizes: Sequence[tuple[int, int]] = (),
         cache: Path | None = None,
     ) -> None:
-        """Load `model`; 0 threads leaves their number to the runtime.
+        """Load `model`.
 
-        precision: of convolutions and what lies between them; where to sample is exact in each. ranges: for "int8",
-        in which the rest is bf16 as well. sizes: (H, W) of the pictures that will come. cache: folder to keep what
-        was compiled in.
-        Raises EngineUnavailable without openvino or a processor that computes in this precision, ManifestError when
-        the graph does not fit.
+        precision: of the convolutions and what lies between them; sampling positions are exact in each. "int8" needs
+            `ranges`, and computes what it does not quantise in bf16.
+        threads: of one inference; 0 leaves the number to the runtime.
+        sizes: (H, W) of the images to expect, compiled now.
+        cache: folder for compiled models; None keeps none.
+        Raises EngineUnavailable without openvino or without a processor that computes in this precision, ManifestError
+        when the graph is not one that `alignseg export` writes.
         """
         openvino = _import_openvino()
         self.name = NAMES[precision]
@@ -68,39 +72,39 @@ class OpenVinoEngine:
         self._core = openvino.Core()
         self._core.add_extension(custom_ops.extensions())
         if precision != "float32" and not computes_bf16(self._core):
-            raise EngineUnavailable("this processor does not compute in bfloat16 (AVX512_BF16 or AMX).")
-        self._how = {
+            raise EngineUnavailable("this processor does not compute in bfloat16, which needs AVX512_BF16 or AMX")
+        self._properties = {
             "PERFORMANCE_HINT": "LATENCY",
-            # float32 must be asked for: processors that have bfloat16 would take that unasked, and masks would change.
+            # Processors with bfloat16 would use it unless set to float32, and class maps would change.
             "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
             "INFERENCE_NUM_THREADS": threads,
-            # Bound to cores, threads would wait for the codecs' there, and those of two engines for each other.
+            # Pinned to cores, threads would wait there for the codecs, and those of two engines for each other.
             "ENABLE_CPU_PINNING": False,
         }
-        self._cache = _apart(Cache, self._core, cache, model, self._how, self._ranges)
-        self._model: Any = None  # read when something must be compiled
+        self._cache = _in_short_lived_thread(CompileCache, self._core, cache, model, self._properties, self._ranges)
+        self._model: Any = None  # read when a shape has to be compiled
         self._requests: OrderedDict[Shape, Any] | None = OrderedDict()
         outputs = [self._request((1, *size, 3)).get_compiled_model().outputs for size in sizes]
         names = {name for output in (outputs[0] if outputs else self._read().outputs) for name in output.names}
         self.has_confidence = LOGITS in names
-        self._model = None  # it has told its names, and is large
+        self._model = None  # large, and not needed while all shapes are known
 
     def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
-        """Segment N pictures; see contracts.Engine."""
+        """Segment N images; see service.types.Engine."""
         if self._requests is None:
             raise EngineError(f"{self.name} is closed.")
         if with_confidence and not self.has_confidence:
-            raise EngineError(f"the model gives no {LOGITS} to tell a confidence from. Make it with `alignseg export`.")
+            raise EngineError(f"the model has no {LOGITS} output for a confidence. Export it with `alignseg export`.")
         try:
-            # Not shared: the request's output memory is written anew by the next picture.
-            answer = self._request(batch.shape).infer([batch], share_inputs=True, share_outputs=False)
+            # Outputs are not shared: the next image overwrites the request's output memory.
+            outputs = self._request(batch.shape).infer([batch], share_inputs=True, share_outputs=False)
         except RuntimeError as error:
             message = str(error)
             kind = EngineOutOfMemory if any(s in message.lower() for s in _OUT_OF_MEMORY) else EngineError
             raise kind(f"{self.name} failed on a batch of {batch.shape}: {message}") from error
         size = batch.shape[1], batch.shape[2]
         return Inference(
-            np.ascontiguousarray(answer[CLASS_MAP]), confidence(answer[LOGITS], size) if with_confidence else None
+            np.ascontiguousarray(outputs[CLASS_MAP]), confidence(outputs[LOGITS], size) if with_confidence else None
         )
 
     def close(self) -> None:
@@ -108,32 +112,32 @@ class OpenVinoEngine:
         self._model = self._requests = None
 
     def _request(self, shape: Shape) -> Any:
-        """What infers this shape. OpenVINO computes a fixed one without reorders that a dynamic one needs."""
+        """The inference request of this input shape. A fixed shape saves the reorders that a dynamic one needs."""
         assert self._requests is not None  # noqa: S101
         if shape not in self._requests:
-            self._requests[shape] = _apart(self._make_request, shape)
-            if len(self._requests) > _SIZES_KEPT:
+            self._requests[shape] = _in_short_lived_thread(self._create_request, shape)
+            if len(self._requests) > _SHAPES_KEPT:
                 self._requests.popitem(last=False)
-        self._requests.move_to_end(shape)  # the latest used last
-        for idle in list(self._requests.values())[-_SIZES_AT_WORK - 1 : -_SIZES_AT_WORK]:
-            idle.get_compiled_model().release_memory()  # of feature maps, 23 MB at 360x480; it comes back when needed
+        self._requests.move_to_end(shape)  # the most recently used last
+        for idle in list(self._requests.values())[-_SHAPES_WITH_MEMORY - 1 : -_SHAPES_WITH_MEMORY]:
+            idle.get_compiled_model().release_memory()  # feature maps, 23 MB at 360x480; allocated again when needed
         return self._requests[shape]
 
-    def _make_request(self, shape: Shape) -> Any:
+    def _create_request(self, shape: Shape) -> Any:
         compiled = self._cache.load(shape)
         if compiled is None:
-            compiled = self._compiled(shape)
-            self._cache.keep(shape, compiled)
+            compiled = self._compile(shape)
+            self._cache.store(shape, compiled)
         return compiled.create_infer_request()
 
-    def _compiled(self, shape: Shape) -> Any:
+    def _compile(self, shape: Shape) -> Any:
         self._model = self._model or self._read()
         fixed = self._model.clone()
         fixed.reshape(list(shape))
-        return self._core.compile_model(fixed, "CPU", self._how)
+        return self._core.compile_model(fixed, "CPU", self._properties)
 
     def _read(self) -> Any:
-        """The graph, checked, and with int8 marked where it is to be."""
+        """The graph, checked, rewritten, and for int8 quantised."""
         try:
             model = self._core.read_model(self._path)
             names = [output.get_any_name() for output in model.outputs]
@@ -141,12 +145,12 @@ class OpenVinoEngine:
             raise ManifestError(f"OpenVINO can't load {self._path}: {error}") from error
         if CLASS_MAP not in names or len(model.inputs) != 1:
             raise ManifestError(
-                f"{self._path} gives {names}; expected one input and an output {CLASS_MAP}. "
-                "Make it with `alignseg export`."
+                f"{self._path} has {len(model.inputs)} inputs and the outputs {names}; expected one input and an "
+                f"output {CLASS_MAP}. Export it with `alignseg export`."
             )
-        rewrite_input_layout.in_order(model)
-        rewrite_offset_conv.widen(model)
-        rewrite_argmax.by_rows(model)
+        keep_channels_last(model)
+        block_offset_convs(model)
+        rowwise_argmax(model)
         if self._ranges is not None:
             quantization.quantise(model, self._ranges)
         return model
@@ -155,12 +159,12 @@ class OpenVinoEngine:
 def computes_bf16(core: Any = None) -> bool:
     """Whether this processor multiplies bfloat16; all that do multiply int8 as well (VNNI)."""
     core = core or _import_openvino().Core()
-    return "BF16" in _apart(core.get_property, "CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _in_short_lived_thread(core.get_property, "CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _import_openvino() -> Any:
     try:
-        import openvino  # noqa: PLC0415 - the service must load, and say what is missing, without it
+        import openvino  # noqa: PLC0415 - the service must start without it, and say what is missing
     except ImportError as error:
         raise EngineUnavailable(
             f"openvino is not installed ({error}). Install it with: pip install -e '.[cpu]'"

@@ -1,7 +1,7 @@
-"""8-bit convolutions for OpenVINO: ranges that export has measured, written into the graph when it is loaded.
+"""8-bit convolutions for OpenVINO: ranges that the export has measured, written into the graph when it is loaded.
 
-A FakeQuantize before a convolution and one on its weights tell OpenVINO to compute it in int8. A weight gets a scale
-for each output channel, symmetric; an activation one scale, with 0 on a step, since padding is 0.
+A FakeQuantize before a convolution and one on its weights make OpenVINO compute it in int8. Weights get a symmetric
+scale for each output channel; an activation gets one scale, with 0 exactly on a step, since padding is 0.
 """
 
 import json
@@ -11,51 +11,59 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.engines.openvino.graph_builder import float32, opset, values
+from service.engines.openvino.graph_builder import constant_values, float32, opset
 from service.errors import ManifestError
 
 ROLE: Final = "int8"
-Ranges = Mapping[str, tuple[float, float]]  # least and greatest value of a convolution's input, by the node's name
+Ranges = Mapping[str, tuple[float, float]]  # smallest and largest value of a convolution's input, by the node's name
 
 
 def load(path: Path) -> Ranges:
-    """Read what model_export/onnx_export/calibration.py wrote. Raises ManifestError when it is something else."""
+    """Read the file that model_export/onnx_export/calibration.py wrote. Raises ManifestError for any other content."""
     try:
         ranges = {name: (float(low), float(high)) for name, (low, high) in json.loads(path.read_bytes()).items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise ManifestError(
-            f"{path} holds no ranges ({error}); make it with `alignseg export --calibration`."
-        ) from error
+        raise _not_ranges(path, str(error)) from error
     if not ranges or not all(low <= high for low, high in ranges.values()):
-        raise ManifestError(f"{path} holds no ranges; make it with `alignseg export --calibration`.")
+        raise _not_ranges(path, "it is empty, or a range ends before it begins")
     return ranges
 
 
+def _not_ranges(path: Path, reason: str) -> ManifestError:
+    return ManifestError(
+        f"{path} holds no int8 ranges ({reason}); expected {{name: [smallest, largest]}}. "
+        "Measure them with `alignseg export --calibration`."
+    )
+
+
 def quantise(model: Any, ranges: Ranges) -> None:
-    """Mark the convolutions that `ranges` names, in place. model: openvino.Model, as read.
+    """Quantise the convolutions that `ranges` names, in place. model: openvino.Model as read.
 
     Raises ManifestError when the model lacks one of them.
     """
     convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
-    named = {node.get_friendly_name().removesuffix("/WithoutBiases"): node for node in convolutions}
-    if missing := sorted(set(ranges) - set(named)):
-        raise ManifestError(f"ranges are of another model: it has no {missing[0]}. Export the model again.")
-    marked: dict[tuple[str, int], Any] = {}  # convolutions that read one tensor share its FakeQuantize
+    by_name = {node.get_friendly_name().removesuffix("/WithoutBiases"): node for node in convolutions}
+    if missing := sorted(set(ranges) - set(by_name)):
+        raise ManifestError(
+            f"The int8 ranges belong to another model: this one has no convolution {missing[0]}. "
+            "Export the model again with `alignseg export --calibration`."
+        )
+    quantised: dict[tuple[str, int], Any] = {}  # convolutions that read the same tensor share its FakeQuantize
     for name, (low, high) in ranges.items():
-        node = named[name]
+        node = by_name[name]
         source = node.input_value(0)
         key = source.get_node().get_friendly_name(), source.get_index()
-        if key not in marked:
-            marked[key] = _fake_quantize(source, *with_zero(low, high), levels=256)
-        node.input(0).replace_source_output(marked[key].output(0))
-        weight = values(node.input_value(1))
-        reach = np.maximum(np.abs(weight).max(axis=(1, 2, 3), keepdims=True), 1e-12)
-        node.input(1).replace_source_output(_fake_quantize(float32(weight), -reach, reach, levels=255).output(0))
+        if key not in quantised:
+            quantised[key] = _fake_quantize(source, *with_zero(low, high), levels=256)
+        node.input(0).replace_source_output(quantised[key].output(0))
+        weight = constant_values(node.input_value(1))
+        largest = np.maximum(np.abs(weight).max(axis=(1, 2, 3), keepdims=True), 1e-12)
+        node.input(1).replace_source_output(_fake_quantize(float32(weight), -largest, largest, levels=255).output(0))
     model.validate_nodes_and_infer_types()
 
 
 def with_zero(low: float, high: float) -> tuple[float, float]:
-    """The least range around this one of which 0 is one of the 256 values."""
+    """The smallest range around this one of whose 256 values one is 0."""
     low, high = min(low, 0.0), max(high, 1e-6)
     if low == 0:
         return low, high

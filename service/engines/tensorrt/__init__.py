@@ -1,1 +1,1 @@
-"""TensorRT engines: one plan a bucket, two lanes, CUDA graphs."""
+"""TensorRT engines on NVIDIA GPUs: one plan for all buckets, two lanes a GPU, CUDA graphs."""

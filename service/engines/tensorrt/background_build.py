@@ -1,7 +1,7 @@
-"""ALIGNSEG_BUILD_ENGINE=auto: a missing TensorRT engine is built while another runtime serves.
+"""ALIGNSEG_BUILD_ENGINE=auto: builds a missing TensorRT engine in the background while another runtime serves.
 
-It is built by a process of its own, since building takes gigabytes and the export's packages; the service never
-imports them. When the engine is there, the model folder has changed, and the service exchanges its runtime for it.
+The build runs in a process of its own, since it takes gigabytes of memory and the export's packages, which the service
+never imports. The finished engine changes the model folder, and the service then reloads the model with it.
 """
 
 import importlib.util
@@ -13,25 +13,27 @@ from pathlib import Path
 
 log = logging.getLogger("alignseg.build")
 BUILDER = "model_export.build_engine"
-_started: set[tuple[Path, str]] = set()  # once a model: what failed would fail again, and keep the GPU busy with it
+_started: set[tuple[Path, str]] = set()  # once a model: a failed build would fail again, and use the GPU each time
 _lock = threading.Lock()
 
 
 def start(folder: Path, model: str, command: list[str] | None = None) -> threading.Thread | None:
-    """Build an engine for the model in `folder`, once for each that comes to lie there.
+    """Build an engine for the model in `folder`, once for each model that is put there.
 
-    model: what an engine depends on, its ONNX and its buckets. Returns the thread that waits for the build; None if it
-    was tried or can't be done.
+    model: identifies the model by what an engine depends on: its ONNX file and its buckets. command: the build to run
+    instead of model_export.build_engine.
+    Returns the thread that waits for the build; None when this model was tried before or packages are missing.
     """
     with _lock:
         if (folder, model) in _started:
-            log.info("no engine is built for %s: it was tried before for the same model", folder)
+            log.info("Not building an engine for %s: a build for this model was started before.", folder)
             return None
         _started.add((folder, model))
     if command is None and importlib.util.find_spec("onnx") is None:
         log.warning(
-            "ALIGNSEG_BUILD_ENGINE=auto needs onnx, onnxscript, onnx-ir, torch and safetensors; install these by name. "
-            "(The extra `export` brings onnxruntime, which would displace onnxruntime-gpu.)"
+            "ALIGNSEG_BUILD_ENGINE=auto is set, but onnx is not installed, so no engine is built. Install the packages "
+            "by name: pip install onnx onnxscript onnx-ir torch safetensors (the extra `export` would also install "
+            "onnxruntime, which replaces onnxruntime-gpu)."
         )
         return None
     thread = threading.Thread(
@@ -42,8 +44,9 @@ def start(folder: Path, model: str, command: list[str] | None = None) -> threadi
 
 
 def _build(folder: Path, command: list[str]) -> None:
-    log.info("building an engine for %s in the background", folder)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a command of our own
-    last = (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1:]
-    level = logging.ERROR if done.returncode else logging.INFO
-    log.log(level, "the build for %s ended with %d: %s", folder, done.returncode, *(last or ["no output"]))
+    log.info("Building a TensorRT engine for %s in the background.", folder)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - not from user input
+    lines = (result.stderr if result.returncode else result.stdout).strip().splitlines()
+    level = logging.ERROR if result.returncode else logging.INFO
+    last = lines[-1] if lines else "no output"
+    log.log(level, "The engine build for %s ended with exit code %d: %s", folder, result.returncode, last)

@@ -1,4 +1,4 @@
-"""A published state dict on the golden seed; of any backbone, by key names alone."""
+"""A published state dict with seeded values, from the key names and shapes alone."""
 
 import importlib.util
 import json

@@ -1,6 +1,6 @@
-"""A kernel called as TensorRT calls it: bare memory, in TensorRT's formats, with whatever lies beside it.
+"""Calls a kernel as TensorRT does: with pointers into larger memory, in TensorRT's formats.
 
-Inputs lie between NaNs, so that a read outside shows in the result; the output between sevens.
+Inputs lie between NaNs, so that a read outside them shows in the result; the output lies between sevens.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The kernels run through Triton's interpreter here: it must be asked for before triton is first imported."""
+"""The kernels run in Triton's interpreter here, which must be selected before triton is first imported."""
 
 import os
 import sys

@@ -1,6 +1,6 @@
-"""As much of TensorRT's C++ bindings as its Python package tensorrt.plugin stands on, so that the package itself runs.
+"""Fakes of the C++ bindings that TensorRT's Python package tensorrt.plugin uses, so that the package itself runs.
 
-The package is NVIDIA's own, from the wheel tensorrt-cu13-bindings, whose libraries need not be there: @register,
+The package is NVIDIA's own, from the wheel tensorrt-cu13-bindings; its libraries need not be installed. @register,
 @autotune and @aot_impl are checked and called as a build would call them. Symbolic sizes are plain integers.
 """
 
@@ -134,17 +134,17 @@ def _module(path: list[str]) -> Any:
 
 @contextmanager
 def installed() -> Iterator[Any]:
-    """`import tensorrt` gives the stand-in, `import tensorrt.plugin` NVIDIA's package on it; None without its wheel."""
+    """`import tensorrt` imports the fake, `import tensorrt.plugin` NVIDIA's package. Yields None without its wheel."""
     spec = importlib.util.find_spec("tensorrt_bindings")
     if spec is None or not spec.submodule_search_locations:
         yield None
         return
-    ours = ("tensorrt", "model_export.kernels.tensorrt_plugin")
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(ours)}
+    replaced = ("tensorrt", "model_export.kernels.tensorrt_plugin")
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(replaced)}
     sys.modules["tensorrt"] = module = _module(list(spec.submodule_search_locations))
     try:
         yield module
     finally:
-        for name in [name for name in sys.modules if name.startswith(ours)]:
+        for name in [name for name in sys.modules if name.startswith(replaced)]:
             del sys.modules[name]
         sys.modules.update(kept)

@@ -1,4 +1,4 @@
-"""What the kernels must compute, in float64 PyTorch, and the inputs that they are compared on."""
+"""The kernels' reference in float64 PyTorch, and the inputs of the comparison."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from model_export.alignseg.align_fa import AlignedAggregate
 from model_export.alignseg.sampling import Sampling
 
 SAMPLINGS: tuple[Sampling, ...] = ("standard", "published")
-# float32 storage: the rounding of about 20 products. Half types: half a step of the result, and the inputs are exact.
+# float32 storage: the rounding of about 20 products. Half types: half a step of the result; the inputs are exact.
 TOLERANCES = {torch.float32: (2e-6, 2e-6), torch.float16: (1e-3, 1e-3), torch.bfloat16: (8e-3, 8e-3)}
 
 
@@ -50,12 +50,12 @@ def offsets(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
     return {"random": 2.0, "tiny": 1e-6}[kind] * noise
 
 
-def aggregate(low: Tensor, high: Tensor, moves: Tensor, sampling: Sampling) -> Tensor:
-    return AlignedAggregate(sampling)(low.double(), high.double(), _bounded(moves))
+def aggregate(low: Tensor, high: Tensor, pixel_offsets: Tensor, sampling: Sampling) -> Tensor:
+    return AlignedAggregate(sampling)(low.double(), high.double(), _bounded(pixel_offsets))
 
 
-def context(local: Tensor, pooled: Tensor, moves: Tensor, sampling: Sampling) -> Tensor:
-    return AlignedContext(sampling)(local.double(), pooled.double(), _bounded(moves))
+def context(local: Tensor, pooled: Tensor, pixel_offsets: Tensor, sampling: Sampling) -> Tensor:
+    return AlignedContext(sampling)(local.double(), pooled.double(), _bounded(pixel_offsets))
 
 
 def argmax(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -64,16 +64,18 @@ def argmax(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return full, full.softmax(dim=1).amax(dim=1)
 
 
-def _bounded(moves: Tensor) -> Tensor:
+def _bounded(pixel_offsets: Tensor) -> Tensor:
     """grid_sample casts positions to integers, where 3e38 overflows; 1e6 is outside all the same."""
-    return moves.double().clamp(-1e6, 1e6)
+    return pixel_offsets.double().clamp(-1e6, 1e6)
 
 
-def maps(shape: Shape, moves: int, kind: str, dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """(raster map, small map, offsets) of dtype; offsets of half types are finite."""
+def maps(
+    shape: Shape, offset_channels: int, kind: str, dtype: torch.dtype, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(raster map, small map, offsets) of dtype; channels: of the offsets, which are finite in half types too."""
     generator = torch.Generator().manual_seed(seed)
     large = torch.randn(shape.n, shape.c, *shape.raster, generator=generator).to(dtype)
     small = torch.randn(shape.n, shape.c, *shape.small, generator=generator).to(dtype)
-    move = offsets(kind, (shape.n, moves, *shape.raster), generator)
+    move = offsets(kind, (shape.n, offset_channels, *shape.raster), generator)
     limit = torch.finfo(dtype).max
     return large, small, move.clamp(-limit, limit).to(dtype)

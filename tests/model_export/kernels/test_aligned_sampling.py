@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from model_export.kernels import launch
+from benchmarks.model.gpu import launch
 from model_export.kernels.tactics import TACTICS, Tactic
 from tests.model_export.kernels import call_as_tensorrt, reference
 from tests.model_export.kernels.reference import SAMPLINGS, Shape
 
-WHOLE = Tactic(128, 16, 1)  # mostly one program a picture: the interpreter takes its time for each
+WHOLE = Tactic(128, 16, 1)  # mostly one program an image: the interpreter is slow
 
 
 def check(result: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
@@ -21,68 +21,68 @@ def check(result: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("kind", reference.OFFSETS)
 def test_aggregate(kind: str, sampling: str) -> None:
     for shape in reference.SHAPES:
-        low, high, moves = reference.maps(shape, 4, kind, torch.float32)
-        result = launch.aligned_aggregate(low, high, moves, sampling, WHOLE)
-        check(result, reference.aggregate(low, high, moves, sampling), torch.float32)
+        low, high, offsets = reference.maps(shape, 4, kind, torch.float32)
+        result = launch.aligned_aggregate(low, high, offsets, sampling, WHOLE)
+        check(result, reference.aggregate(low, high, offsets, sampling), torch.float32)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("kind", reference.OFFSETS)
 def test_context(kind: str, sampling: str) -> None:
     for shape in reference.SHAPES:
-        local, pooled, moves = reference.maps(Shape(shape.n, shape.c, shape.raster, (3, 3)), 2, kind, torch.float32)
-        result = launch.aligned_context(local, pooled, moves, sampling, WHOLE)
-        check(result, reference.context(local, pooled, moves, sampling), torch.float32)
+        local, pooled, offsets = reference.maps(Shape(shape.n, shape.c, shape.raster, (3, 3)), 2, kind, torch.float32)
+        result = launch.aligned_context(local, pooled, offsets, sampling, WHOLE)
+        check(result, reference.context(local, pooled, offsets, sampling), torch.float32)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_storage_full_arithmetic(dtype: torch.dtype, sampling: str) -> None:
+def test_half_storage_with_float32_arithmetic(dtype: torch.dtype, sampling: str) -> None:
     shape = Shape(1, 8, (2, 300), (2, 75))  # wide: a float16 grid would be 0.07 pixels off here
-    low, high, moves = reference.maps(shape, 4, "random", dtype)
+    low, high, offsets = reference.maps(shape, 4, "random", dtype)
     check(
-        launch.aligned_aggregate(low, high, moves, sampling, WHOLE),
-        reference.aggregate(low, high, moves, sampling),
+        launch.aligned_aggregate(low, high, offsets, sampling, WHOLE),
+        reference.aggregate(low, high, offsets, sampling),
         dtype,
     )
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_channels_last_and_offsets_of_another_type(sampling: str) -> None:
-    low, high, moves = reference.maps(Shape(2, 24, (5, 6), (3, 4)), 4, "random", torch.float16)
+    low, high, offsets = reference.maps(Shape(2, 24, (5, 6), (3, 4)), 4, "random", torch.float16)
     low, high = (x.to(memory_format=torch.channels_last) for x in (low, high))
-    result = launch.aligned_aggregate(low, high, moves.float(), sampling)
+    result = launch.aligned_aggregate(low, high, offsets.float(), sampling)
     assert result.is_contiguous(memory_format=torch.channels_last)
-    check(result, reference.aggregate(low, high, moves, sampling), torch.float16)
-    local, pooled, moves = reference.maps(Shape(1, 24, (5, 7), (3, 3)), 2, "random", torch.float32)
+    check(result, reference.aggregate(low, high, offsets, sampling), torch.float16)
+    local, pooled, offsets = reference.maps(Shape(1, 24, (5, 7), (3, 3)), 2, "random", torch.float32)
     local = local.to(memory_format=torch.channels_last)
-    result = launch.aligned_context(local, pooled, moves, sampling)
-    check(result, reference.context(local, pooled, moves, sampling), torch.float32)
+    result = launch.aligned_context(local, pooled, offsets, sampling)
+    check(result, reference.context(local, pooled, offsets, sampling), torch.float32)
 
 
 @pytest.mark.parametrize("layout", list(TACTICS))
 def test_every_tactic_computes_the_same(layout: str) -> None:
-    low, high, moves = reference.maps(Shape(1, 8, (3, 5), (2, 3)), 4, "random", torch.float32)
+    low, high, offsets = reference.maps(Shape(1, 8, (3, 5), (2, 3)), 4, "random", torch.float32)
     if layout == "channels_last":
         low = low.to(memory_format=torch.channels_last)
-    expected = reference.aggregate(low, high, moves, "standard")
+    expected = reference.aggregate(low, high, offsets, "standard")
     for tactic in TACTICS[layout]:
-        check(launch.aligned_aggregate(low, high, moves, "standard", tactic), expected, torch.float32)
+        check(launch.aligned_aggregate(low, high, offsets, "standard", tactic), expected, torch.float32)
 
 
 @pytest.mark.parametrize(("last", "offsets_pixel"), [(False, 0), (True, 0), (True, 4), (True, 8)])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_in_tensorrts_formats_nothing_beside_is_touched(sampling: str, last: bool, offsets_pixel: int) -> None:
-    """LINEAR, HWC (offsets of 4) and HWC8 (offsets padded to 8); offsets that lead far outside."""
+def test_in_tensorrts_formats_no_memory_beside_is_touched(sampling: str, last: bool, offsets_pixel: int) -> None:
+    """LINEAR, HWC (offsets of 4) and HWC8 (offsets padded to 8); offsets that point far outside."""
     maps = reference.maps(Shape(2, 8, (9, 13), (5, 7)), 4, "huge", torch.float16)
     tactic = Tactic(16, 16, 1)
     result = call_as_tensorrt.run("aligned_aggregate", maps, sampling, tactic, last=last, offsets_pixel=offsets_pixel)
     check(result, reference.aggregate(*maps, sampling), torch.float16)
-    raster, other, moves = reference.maps(Shape(2, 8, (9, 13), (3, 3)), 2, "borders", torch.float16)
+    raster, other, offsets = reference.maps(Shape(2, 8, (9, 13), (3, 3)), 2, "borders", torch.float16)
     result = call_as_tensorrt.run(
-        "aligned_context", (raster, other, moves), sampling, tactic, last=last, offsets_pixel=offsets_pixel
+        "aligned_context", (raster, other, offsets), sampling, tactic, last=last, offsets_pixel=offsets_pixel
     )
-    check(result, reference.context(raster, other, moves, sampling), torch.float16)
+    check(result, reference.context(raster, other, offsets, sampling), torch.float16)
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -96,7 +96,7 @@ def test_upsample_argmax(small: tuple[int, int], size: tuple[int, int], last: bo
     full, probability = reference.argmax(logits, size)
     ids, confidence = launch.upsample_argmax(logits, size, confidence=True)
     assert (ids.shape, ids.dtype) == ((2, *size), torch.uint8)
-    # The class chosen is the best one, or as good but for rounding.
+    # The chosen class has the largest logit, up to rounding.
     chosen = full.gather(1, ids.long().unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(chosen, full.amax(dim=1), rtol=1e-5, atol=1e-5)
     assert confidence is not None
@@ -104,18 +104,18 @@ def test_upsample_argmax(small: tuple[int, int], size: tuple[int, int], last: bo
     assert torch.equal(launch.upsample_argmax(logits, size)[0], ids)
 
 
-def test_first_of_equal_classes() -> None:
+def test_of_equal_logits_the_first_class_is_chosen() -> None:
     ids, _ = launch.upsample_argmax(torch.zeros(1, 5, 2, 2), (4, 4))
     assert not ids.any()
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    low, high, moves = reference.maps(Shape(1, 4, (4, 4), (2, 2)), 4, "zero", torch.float32)
+def test_shapes_and_types_that_do_not_fit_are_rejected() -> None:
+    low, high, offsets = reference.maps(Shape(1, 4, (4, 4), (2, 2)), 4, "zero", torch.float32)
     with pytest.raises(ValueError, match=r"expected maps of equal \(N, C\) and offsets \(1, 4, 4, 4\)"):
-        launch.aligned_aggregate(low, high, moves[:, :2], "standard")
+        launch.aligned_aggregate(low, high, offsets[:, :2], "standard")
     with pytest.raises(ValueError, match="expected maps of one type"):
-        launch.aligned_aggregate(low, high.half(), moves, "standard")
+        launch.aligned_aggregate(low, high.half(), offsets, "standard")
     with pytest.raises(ValueError, match="must not be larger"):
-        launch.aligned_aggregate(high, low, moves[..., :2, :2], "standard")
+        launch.aligned_aggregate(high, low, offsets[..., :2, :2], "standard")
     with pytest.raises(ValueError, match="255 classes"):
         launch.upsample_argmax(torch.zeros(1, 256, 1, 1), (2, 2))

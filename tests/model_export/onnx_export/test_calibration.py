@@ -1,4 +1,4 @@
-"""Ranges of activations: right, of the right convolutions, and in the folder that asked for them."""
+"""Ranges of activations: their values, their convolutions, and the file in the model folder."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from model_export.checkpoints import checkpoint
 from model_export.model_folder import writer
 from model_export.model_folder.provenance import Provenance
 from model_export.onnx_export import calibration, exporter
-from model_export.tensorrt_build import graph as trt_graph
+from model_export.tensorrt_build import graph
 from model_export.tensorrt_build import quantization as tensorrt_quantization
 from service.engines.openvino import quantization as openvino_quantization
 from service.model_folder import manifest as manifests
@@ -20,7 +20,7 @@ from service.settings import REPOSITORY
 from tests.model_export.frames import frames
 
 FOLDER = REPOSITORY / "weights" / "alignseg-lite"
-PICTURES = [np.ascontiguousarray(frame[:96, :128]) for frame in frames()[:2]]
+IMAGES = [np.ascontiguousarray(frame[:96, :128]) for frame in frames()[:2]]
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +28,16 @@ def model() -> onnx.ModelProto:
     return onnx.load(FOLDER / "model.onnx")
 
 
-def test_they_are_what_the_network_computes(model: onnx.ModelProto) -> None:
+def test_ranges_are_those_of_the_networks_activations(model: onnx.ModelProto) -> None:
     network = checkpoint.load(FOLDER / "model.safetensors")
-    seen: list[torch.Tensor] = []
-    network.head[0].register_forward_hook(lambda _module, inputs, _out: seen.append(inputs[0]))
+    activations: list[torch.Tensor] = []
+    network.head[0].register_forward_hook(lambda _module, inputs, _out: activations.append(inputs[0]))
     with torch.inference_mode():
-        for picture in PICTURES:
-            network(network.normalise(torch.from_numpy(picture)[None]))
-    found = calibration.measure(model, PICTURES)["head.0/Conv"]
-    expected = min(float(x.min()) for x in seen), max(float(x.max()) for x in seen)
-    assert found == pytest.approx(expected, abs=1e-3)
+        for image in IMAGES:
+            network(network.normalise(torch.from_numpy(image)[None]))
+    measured = calibration.measure(model, IMAGES)["head.0/Conv"]
+    expected = min(float(x.min()) for x in activations), max(float(x.max()) for x in activations)
+    assert measured == pytest.approx(expected, abs=1e-3)
 
 
 STAYS_FLOAT = {
@@ -61,15 +61,15 @@ def test_openvino_leaves_exactly_these_convolutions_in_float(model: onnx.ModelPr
     chosen = [node.name for node in calibration.convolutions(model)]
     assert len(chosen) == 61
     assert convolution_names(model) - set(chosen) == STAYS_FLOAT
-    assert calibration.measure(model, PICTURES[:1]).keys() == set(chosen)
+    assert calibration.measure(model, IMAGES[:1]).keys() == set(chosen)
 
 
 @pytest.mark.parametrize("warp", ["plugin", "gridsample"])
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 def test_tensorrt_leaves_exactly_these_convolutions_in_float(
-    model: onnx.ModelProto, kind: tensorrt_quantization.EightBit, warp: trt_graph.Warp
+    model: onnx.ModelProto, kind: tensorrt_quantization.EightBit, warp: graph.Warp
 ) -> None:
-    prepared = trt_graph.prepare(model, kind, warp, PICTURES[:1])
+    prepared = graph.prepare(model, kind, warp, IMAGES[:1])
     dequantised = {out for node in prepared.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
     inputs = {node.name: set(node.input[:2]) for node in prepared.graph.node if node.op_type == "Conv"}
     assert inputs.keys() == convolution_names(model)
@@ -86,17 +86,19 @@ def test_fp8_leaves_convolutions_of_fewer_than_16_channels_in_float(
     nodes = [helper.make_node("Conv", ["x", "w" if stored_in_half else "stored"], ["y"], name="body/Conv")]
     if stored_in_half:
         nodes.insert(0, helper.make_node("Cast", ["stored"], ["w"], to=TensorProto.FLOAT))
-    graph = helper.make_model(helper.make_graph(nodes, "g", [], [], [weights]))
-    assert [node.name for node in tensorrt_quantization.convolutions(graph, "int8")] == ["body/Conv"]
-    assert bool(tensorrt_quantization.convolutions(graph, "fp8")) is (min(kernel[:2]) == 16)
+    model = helper.make_model(helper.make_graph(nodes, "g", [], [], [weights]))
+    assert [node.name for node in tensorrt_quantization.convolutions(model, "int8")] == ["body/Conv"]
+    assert bool(tensorrt_quantization.convolutions(model, "fp8")) is (min(kernel[:2]) == 16)
 
 
-def test_ranges_need_pictures(model: onnx.ModelProto) -> None:
-    with pytest.raises(ValueError, match="got none"):
+def test_ranges_need_images(model: onnx.ModelProto) -> None:
+    with pytest.raises(ValueError, match="got no images"):
         calibration.measure(model, [])
 
 
-def test_a_folder_has_them_when_asked(model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_folder_has_ranges_only_with_calibration_images(
+    model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, shipped = checkpoint.load(FOLDER / "model.safetensors"), manifests.load(FOLDER)
     monkeypatch.setattr(exporter, "export", lambda _network, path, _frames: onnx.save(model, path))
     origin = Provenance(shipped.classes, trained_on="nothing", terms="none")
@@ -107,9 +109,9 @@ def test_a_folder_has_them_when_asked(model: onnx.ModelProto, tmp_path: Path, mo
         writer.write(folder, network, origin, [(96, 128)], frames(), **what)
         return manifests.load(folder)
 
-    written = write(calibration=PICTURES)
+    written = write(calibration=IMAGES)
     ranges = openvino_quantization.load(manifests.verified_file(folder, written, "int8"))
-    assert ranges == calibration.measure(model, PICTURES)
+    assert ranges == calibration.measure(model, IMAGES)
     assert "int8" not in write().files
     names = ["model.json", "model.onnx", "model.safetensors", "self_test.npz"]
     assert sorted(path.name for path in folder.iterdir()) == names

@@ -1,4 +1,4 @@
-"""One portable ONNX: its shape as a graph, its numbers, and what a breach leaves behind (nothing)."""
+"""The exported ONNX: its graph, its numbers, and that nothing is written when they differ from PyTorch's."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ PROVENANCE = Provenance(
 
 
 def offset_network(sampling: str) -> AlignSeg:
-    """Untrained, but with offsets of a few pixels and logits of some size, so that a wrong warp shows."""
+    """Untrained, but with offsets of a few pixels and logits of some size, so that a wrong warp changes the output."""
     torch.manual_seed(3)
     network = AlignSeg("lite", 5, channels=16, sampling=sampling)
     for name, parameter in network.named_parameters():
@@ -36,7 +36,7 @@ def offset_network(sampling: str) -> AlignSeg:
     network.train()
     for _ in range(10):  # norms that fit the data
         network(network.normalise(torch.from_numpy(np.stack([f[:192, :256] for f in frames()]))))
-    for parameter in network.parameters():  # as a checkpoint stored with half=True gives them
+    for parameter in network.parameters():  # as loaded from a checkpoint saved with half=True
         parameter.data = parameter.data.half().float() if parameter.ndim > 1 else parameter.data
     return network.eval()
 
@@ -52,10 +52,10 @@ def model(network: AlignSeg) -> onnx.ModelProto:
 
 
 def test_interface_and_domain(model: onnx.ModelProto) -> None:
-    (pictures,) = model.graph.input
+    (image_input,) = model.graph.input
     class_map, logits = model.graph.output
-    assert (pictures.name, class_map.name, logits.name) == ("pictures", "class_map", "logits")
-    dims = [dim.dim_param or dim.dim_value for dim in pictures.type.tensor_type.shape.dim]
+    assert (image_input.name, class_map.name, logits.name) == ("pictures", "class_map", "logits")
+    dims = [dim.dim_param or dim.dim_value for dim in image_input.type.tensor_type.shape.dim]
     assert dims == ["N", "H", "W", 3]
     assert class_map.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [dim.dim_param for dim in class_map.type.tensor_type.shape.dim] == ["N", "H", "W"]
@@ -73,7 +73,7 @@ def test_each_aggregation_is_one_node_with_a_body(model: onnx.ModelProto) -> Non
     assert {node.op_type for node in model.functions[0].node} >= {"Resize", "GridSample", "Add"}
 
 
-def test_names_tell_the_module(model: onnx.ModelProto) -> None:
+def test_nodes_are_named_after_their_module(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         owner = node.name.split("/")[0].split(".")[0]
         assert owner in {
@@ -99,12 +99,12 @@ def test_numbers_agree_on_odd_sizes_and_batches(network: AlignSeg, model: onnx.M
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="real frames are in ../shared/camvid, which outside users do not have")
 def test_numbers_agree_on_real_frames(network: AlignSeg, model: onnx.ModelProto) -> None:
-    real = [parity.read_picture(path) for path in sorted(CAMVID.glob("*.jpg"))[:3]]
+    real = [parity.read_image(path) for path in sorted(CAMVID.glob("*.jpg"))[:3]]
     rows = parity.compare(exporter.ServingModule(network), parity.onnx_runtime(model), real)
     assert all(row.within for row in rows), parity.table(rows)
 
 
-def test_a_breach_is_an_error_with_the_figures_and_no_file(
+def test_a_difference_is_an_error_with_the_table_and_no_file(
     network: AlignSeg, model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = onnx.ModelProto.FromString(model.SerializeToString())
@@ -112,12 +112,12 @@ def test_a_breach_is_an_error_with_the_figures_and_no_file(
     del wrong.functions[:]
     custom_ops.attach_bodies(wrong, other)
     monkeypatch.setattr(exporter, "to_onnx", lambda _network: wrong)
-    with pytest.raises(ParityError, match=r"BREACH"):
+    with pytest.raises(ParityError, match=r"FAILED"):
         exporter.export(network, tmp_path / "model.onnx", frames())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_model_folder_holds_what_its_manifest_says(
+def test_the_model_folder_contains_the_files_of_its_manifest(
     network: AlignSeg, model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "tiny"
@@ -134,16 +134,16 @@ def test_model_folder_holds_what_its_manifest_says(
     assert (folder / "model.onnx").stat().st_size < 2.6 * weights  # float16, not float32
 
 
-def test_model_folder_keeps_the_old_one_on_a_breach(
+def test_the_old_model_folder_stays_when_the_export_differs(
     network: AlignSeg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "model.json").write_text("the old one")
 
-    def breach(*_: object) -> list[parity.Row]:
-        raise ParityError("figures")
+    def differ(*_: object) -> list[parity.Row]:
+        raise ParityError("a table")
 
-    monkeypatch.setattr(exporter, "export", breach)
+    monkeypatch.setattr(exporter, "export", differ)
     with pytest.raises(ParityError):
         writer.write(tmp_path / "tiny", network, PROVENANCE, [(96, 128)], frames(), description="", model_version="1")
     assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["model.json"]
@@ -151,9 +151,9 @@ def test_model_folder_keeps_the_old_one_on_a_breach(
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
-def test_parity_needs_pictures(network: AlignSeg) -> None:
+def test_the_comparison_needs_images(network: AlignSeg) -> None:
     def never(_: UInt8Array) -> parity.Outputs:
         raise AssertionError
 
-    with pytest.raises(ValueError, match="got none"):
+    with pytest.raises(ValueError, match="got no frames"):
         parity.compare(exporter.ServingModule(network), never, [])

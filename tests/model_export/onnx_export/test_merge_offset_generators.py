@@ -1,4 +1,4 @@
-"""Rewrites give the same numbers as the network they rewrite."""
+"""The rewritten network computes the same numbers as the original."""
 
 import copy
 
@@ -18,11 +18,11 @@ def test_merged_generators_give_the_same_logits(sampling: str) -> None:
     network = offset_network(sampling)
     rewritten = copy.deepcopy(network)
     merge_generators(rewritten)
-    pictures = torch.from_numpy(np.stack([frame[:129, :193] for frame in frames()]))
+    images = torch.from_numpy(np.stack([frame[:129, :193] for frame in frames()]))
     with torch.inference_mode():
-        expected, got = (n(n.normalise(pictures)) for n in (network, rewritten))
-    assert float((got - expected).abs().max()) < 1e-4 * max(1.0, float(expected.abs().max()))
-    assert float((got.argmax(1) == expected.argmax(1)).float().mean()) >= 0.9999
+        expected, actual = (n(n.normalise(images)) for n in (network, rewritten))
+    assert float((actual - expected).abs().max()) < 1e-4 * max(1.0, float(expected.abs().max()))
+    assert float((actual.argmax(1) == expected.argmax(1)).float().mean()) >= 0.9999
 
 
 def test_merged_generators_only_rearrange_weights() -> None:
@@ -48,6 +48,6 @@ def test_merged_generators_cost_less() -> None:
     assert flops() < 0.97 * before
 
 
-def test_a_network_in_training_is_refused() -> None:
+def test_a_network_in_training_mode_is_rejected() -> None:
     with pytest.raises(ValueError, match="call eval"):
         merge_generators(AlignSeg("lite", 3, channels=8).train())

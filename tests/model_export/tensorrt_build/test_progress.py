@@ -1,4 +1,4 @@
-"""How far a build is, from what TensorRT tells; that Ctrl-C ends it, and that one waits for the other."""
+"""A build reports its progress, ends at Ctrl-C, and waits for another build of the same model."""
 
 import os
 import signal
@@ -7,25 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from model_export.files import alone
-from model_export.tensorrt_build import library as trt_library
-from model_export.tensorrt_build.library import NoTensorRTError
-from model_export.tensorrt_build.progress import Progress, following
+from model_export.files import exclusive_lock
+from model_export.tensorrt_build.library import NoTensorRTError, load
+from model_export.tensorrt_build.progress import Progress, report_progress
 
 
-def test_the_share_of_nested_phases() -> None:
-    now, told = [0.0], []
-    progress = Progress(told.append, lambda: now[0])
+def test_progress_is_the_share_of_nested_phases() -> None:
+    now, reports = [0.0], []
+    progress = Progress(reports.append, lambda: now[0])
     progress.start("Building engine", 4)
     progress.step("Building engine", 0)
     assert progress.share == 0.25
     progress.start("Timing tactics", 2)
     assert progress.step("Timing tactics", 0)
     assert progress.share == pytest.approx(0.25 + 0.25 / 2)
-    assert told == []
+    assert reports == []
     now[0] = 6.0
     progress.step("Timing tactics", 1)
-    assert told == ["50 %, 6 s: timing tactics"]
+    assert reports == ["50 %, 6 s: timing tactics"]
     progress.finish("Timing tactics")
     progress.step("Building engine", 1)
     assert progress.share == 0.5
@@ -33,14 +32,14 @@ def test_the_share_of_nested_phases() -> None:
     assert not progress.step("Building engine", 2)
 
 
-def test_ctrl_c_ends_a_build() -> None:
+def test_ctrl_c_stops_a_build() -> None:
     try:
-        library = trt_library.load("tensorrt_rtx")
+        library = load("tensorrt_rtx")
     except NoTensorRTError as error:
         pytest.skip(str(error))
     config = library.trt.Builder(library.logger).create_builder_config()
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), following(library, config, lambda text: None):
+    with pytest.raises(KeyboardInterrupt), report_progress(library, config, lambda text: None):
         assert config.progress_monitor.step_complete("a phase", 0)
         os.kill(os.getpid(), signal.SIGINT)
         assert not config.progress_monitor.step_complete("a phase", 1)
@@ -49,19 +48,19 @@ def test_ctrl_c_ends_a_build() -> None:
 
 
 def test_one_build_waits_for_the_other(tmp_path: Path) -> None:
-    told: list[str] = []
+    events: list[str] = []
     entered, leave = threading.Event(), threading.Event()
 
     def first() -> None:
-        with alone(tmp_path / "engines" / ".building", lambda: told.append("first waits")):
+        with exclusive_lock(tmp_path / "engines" / ".building", lambda: events.append("first waits")):
             entered.set()
             assert leave.wait(10)
-            told.append("first is done")
+            events.append("first ends")
 
     thread = threading.Thread(target=first)
     thread.start()
     assert entered.wait(10)
-    with alone(tmp_path / "engines" / ".building", lambda: (told.append("second waits"), leave.set())):
-        told.append("second works")
+    with exclusive_lock(tmp_path / "engines" / ".building", lambda: (events.append("second waits"), leave.set())):
+        events.append("second runs")
     thread.join()
-    assert told == ["second waits", "first is done", "second works"]
+    assert events == ["second waits", "first ends", "second runs"]

@@ -1,4 +1,4 @@
-"""Every way an engine can fail, through HTTP: each waiter answered, neighbours unharmed, health right."""
+"""Every way an engine can fail, through HTTP: every request gets a response, other images succeed, health is right."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ Before = Callable[[UInt8Array], object]
 
 
 def on_poison(do: Before) -> Before:
-    """A fault that one picture brings about, alone or with others in its batch."""
+    """A fault that one image causes, alone or with others in its batch."""
     return lambda batch: do(batch) if (batch == 250).all(axis=(1, 2, 3)).any() else None
 
 
@@ -32,18 +32,18 @@ def fail(error: Exception) -> Before:
 
 
 @dataclass
-class Answers:
-    """What the clients of one crowded moment got: the poisoned one, its neighbours, and health afterwards."""
+class Responses:
+    """The responses for one batch: to the poisoned image, to the others, and of the health checks afterwards."""
 
     poisoned: httpx.Response
-    neighbours: list[httpx.Response]
+    others: list[httpx.Response]
     ready: httpx.Response
     live: httpx.Response
     later: httpx.Response
 
 
-async def crowd(engine: FakeEngine, fault: Before) -> Answers:
-    """Six pictures in one batch, the third of them poisoned."""
+async def send_batch(engine: FakeEngine, fault: Before) -> Responses:
+    """Send six images that form one batch, the third of them poisoned."""
     gate = Gate()
     gate.opened.set()
     engine.before = gate
@@ -54,13 +54,15 @@ async def crowd(engine: FakeEngine, fault: Before) -> Answers:
         await asyncio.to_thread(gate.entered.wait, 10)
         bodies = [GOOD, GOOD, POISON, GOOD, GOOD, GOOD]
         tasks = [asyncio.create_task(client.post("/segment", content=body)) for body in bodies]
-        await asyncio.sleep(0.1)  # decoded and waiting
+        await asyncio.sleep(0.1)  # decoded and queued
         engine.before = fault
         gate.opened.set()
         done = await asyncio.wait_for(asyncio.gather(*tasks), 20)
         assert (await first).status_code == 200
         later = await client.post("/segment", content=GOOD)
-        return Answers(done.pop(2), done, await client.get("/healthz/ready"), await client.get("/healthz/live"), later)
+        return Responses(
+            done.pop(2), done, await client.get("/healthz/ready"), await client.get("/healthz/live"), later
+        )
 
 
 @pytest.mark.parametrize(
@@ -68,12 +70,12 @@ async def crowd(engine: FakeEngine, fault: Before) -> Answers:
     [ValueError("a bug"), RuntimeError("CUDA error 700"), MemoryError(), EngineOutOfMemory("full"), KeyError("x")],
     ids=repr,
 )
-async def test_an_exception_fails_one_picture_alone(fault: Exception) -> None:
-    got = await crowd(FakeEngine(max_batch=8), on_poison(fail(fault)))
-    assert got.poisoned.status_code == 500
-    assert got.poisoned.json()["type"] == "urn:alignseg:problem:inference-failed"
-    assert [r.status_code for r in got.neighbours] == [200] * 5
-    assert (got.ready.status_code, got.live.status_code, got.later.status_code) == (200, 200, 200)
+async def test_an_exception_fails_one_image_alone(fault: Exception) -> None:
+    responses = await send_batch(FakeEngine(max_batch=8), on_poison(fail(fault)))
+    assert responses.poisoned.status_code == 500
+    assert responses.poisoned.json()["type"] == "urn:alignseg:problem:inference-failed"
+    assert [r.status_code for r in responses.others] == [200] * 5
+    assert (responses.ready.status_code, responses.live.status_code, responses.later.status_code) == (200, 200, 200)
 
 
 @pytest.mark.parametrize(
@@ -84,37 +86,39 @@ async def test_an_exception_fails_one_picture_alone(fault: Exception) -> None:
     ],
     ids=["height", "dtype", "rank", "count", "nothing", "text"],
 )  # fmt: skip
-async def test_an_answer_of_the_wrong_form_fails_one_picture_alone(wrong: Callable[[UInt8Array], UInt8Array]) -> None:
+async def test_an_output_of_the_wrong_shape_or_dtype_fails_one_image_alone(
+    wrong: Callable[[UInt8Array], UInt8Array],
+) -> None:
     class Wrong(FakeEngine):
         def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
             right = super().infer(batch, with_confidence)
             return Inference(wrong(right.ids)) if (batch == 250).all(axis=(1, 2, 3)).any() else right
 
-    got = await crowd(Wrong(max_batch=8), lambda batch: None)
-    assert got.poisoned.status_code == 500
-    assert "expected uint8" in got.poisoned.json()["detail"] or "failed" in got.poisoned.json()["detail"]
-    assert [r.status_code for r in got.neighbours] == [200] * 5
-    assert (got.ready.status_code, got.live.status_code, got.later.status_code) == (200, 200, 200)
+    responses = await send_batch(Wrong(max_batch=8), lambda batch: None)
+    assert responses.poisoned.status_code == 500
+    assert "expected uint8" in responses.poisoned.json()["detail"] or "failed" in responses.poisoned.json()["detail"]
+    assert [r.status_code for r in responses.others] == [200] * 5
+    assert (responses.ready.status_code, responses.live.status_code, responses.later.status_code) == (200, 200, 200)
 
 
-async def test_out_of_memory_by_size_harms_nobody() -> None:
+async def test_out_of_memory_of_large_batches_fails_no_image() -> None:
     def too_large(batch: UInt8Array) -> None:
         if len(batch) > 2:
             raise EngineOutOfMemory("no room for more than two")
 
-    got = await crowd(FakeEngine(max_batch=8), too_large)
-    assert [r.status_code for r in (got.poisoned, *got.neighbours, got.later)] == [200] * 7
+    responses = await send_batch(FakeEngine(max_batch=8), too_large)
+    assert [r.status_code for r in (responses.poisoned, *responses.others, responses.later)] == [200] * 7
 
 
-async def test_a_lost_engine_answers_all_and_asks_for_a_new_process() -> None:
-    got = await crowd(FakeEngine(max_batch=8), fail(DeviceLost("sticky error 700")))
-    answers = [got.poisoned, *got.neighbours, got.later]
-    assert [r.status_code for r in answers] == [503] * 7
-    assert all("sticky error 700" in r.json()["detail"] for r in answers)
-    assert (got.ready.status_code, got.live.status_code) == (503, 503)
+async def test_a_lost_engine_fails_all_images_and_liveness() -> None:
+    responses = await send_batch(FakeEngine(max_batch=8), fail(DeviceLost("sticky error 700")))
+    all_responses = [responses.poisoned, *responses.others, responses.later]
+    assert [r.status_code for r in all_responses] == [503] * 7
+    assert all("sticky error 700" in r.json()["detail"] for r in all_responses)
+    assert (responses.ready.status_code, responses.live.status_code) == (503, 503)
 
 
-async def test_a_hung_engine_lets_nobody_wait_past_the_deadline_and_fails_liveness() -> None:
+async def test_a_hung_engine_delays_no_response_past_the_deadline_and_fails_liveness() -> None:
     gate = Gate()
     gate.opened.set()
     engine = FakeEngine(max_batch=2, before=gate)
@@ -124,25 +128,25 @@ async def test_a_hung_engine_lets_nobody_wait_past_the_deadline_and_fails_livene
         gate.opened.clear()
         began = time.monotonic()
         assert (await client.get("/healthz/live")).status_code == 200
-        # Only these are in a hurry: the answer at the end may take as long as it takes on a busy machine.
-        hurry = {"X-Request-Timeout-Ms": "1000"}
-        answers = await asyncio.gather(*(client.post("/segment", content=GOOD, headers=hurry) for _ in range(7)))
-        assert [r.status_code for r in answers] == [504] * 7
+        # Only these have a short deadline: the response at the end may take as long as it takes on a busy machine.
+        headers = {"X-Request-Timeout-Ms": "1000"}
+        responses = await asyncio.gather(*(client.post("/segment", content=GOOD, headers=headers) for _ in range(7)))
+        assert [r.status_code for r in responses] == [504] * 7
         assert time.monotonic() - began < 5
-        # From when the engine was called, not from when it was asked: on a busy machine that is not the same.
+        # Since the engine was called, not since the request was sent: on a busy machine they differ.
         await asyncio.sleep(max(0.0, pipeline.model.batcher.busy_since + 0.6 - time.monotonic()))
         live, ready = await client.get("/healthz/live"), await client.get("/healthz/ready")
         assert (live.status_code, ready.status_code) == (503, 503)
         assert "the engine hangs" in live.json()["detail"]
-        assert pipeline.admission.in_flight <= 2  # what the engine still holds
+        assert pipeline.admission.in_flight <= 2  # what the engine is computing
         gate.opened.set()
-        await left(pipeline.admission)  # who comes before that is told that the engine takes too long
+        await until_idle(pipeline.admission)  # an earlier request would be rejected for its deadline
         assert (await client.post("/segment", content=GOOD)).status_code == 200  # it was only slow
         assert (await client.get("/healthz/live")).status_code == 200
 
 
-async def left(admission: AdmissionController) -> None:
-    """Wait until nobody is in the house."""
+async def until_idle(admission: AdmissionController) -> None:
+    """Wait until no request is in flight."""
     while admission.in_flight:  # noqa: ASYNC110 - it has no event for that, and needs none
         await asyncio.sleep(0.01)
 

@@ -1,4 +1,4 @@
-"""What a runtime tells its maker begins with an identifier in the home folder: there must be none."""
+"""Telemetry of a runtime begins with an identifier in the home folder: there must be none."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.support import tiny_model
 REPOSITORY = Path(__file__).resolve().parents[3]
 INFER = """
 import sys, numpy as np
-from service import manifest
+from service.model_folder import manifest
 from service.engines.selection import open_engine
 from service.settings import Settings
 
@@ -35,7 +35,7 @@ def test_runtimes_leave_no_identifier(code: str, engine: str, tmp_path: Path) ->
     model, home = tmp_path / "model", tmp_path / "home"
     tiny_model.write(model)
     home.mkdir()
-    # CI and the like are left out: in there these libraries hold still of themselves.
+    # Without CI and the like, where these libraries send nothing anyway.
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "cache")}  # our own
     command = [sys.executable, "-c", code, str(model), engine]
     subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, timeout=60)  # noqa: S603

@@ -1,15 +1,12 @@
 import io
 import json
 import logging
-import time
 from collections.abc import Generator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry import logs
-from service.telemetry.logs import AccessLog
-from service.telemetry.request_record import RequestRecord
 from tests.support.fake_engine import FakeEngine, encoded, serving, striped
 
 PNG = encoded(striped())
@@ -28,17 +25,17 @@ def log() -> Generator[io.StringIO, None, None]:
 
 def lines(log: io.StringIO, logger: str = "alignseg.access") -> list[dict[str, object]]:
     logging.getLogger().handlers[0].flush()
-    found = [json.loads(line) for line in log.getvalue().splitlines()]
-    return [line for line in found if line["logger"] == logger]
+    records = [json.loads(line) for line in log.getvalue().splitlines()]
+    return [line for line in records if line["logger"] == logger]
 
 
-def figures(page: str) -> dict[tuple[str, ...], float]:
+def samples(page: str) -> dict[tuple[str, ...], float]:
     """{(name, label values in order of their names...): value}"""
     families = text_string_to_metric_families(page)
     return {(s.name, *dict(sorted(s.labels.items())).values()): s.value for family in families for s in family.samples}
 
 
-async def test_a_line_a_request_with_its_id_and_stages(log: io.StringIO) -> None:
+async def test_each_request_is_logged_with_its_id_and_stages(log: io.StringIO) -> None:
     async with serving() as (client, _):
         await client.post("/segment", content=PNG, headers={"X-Request-Id": "abc-1"})
         await client.post("/segment", content=b"no picture", headers={"X-Request-Id": "abc-2"})
@@ -56,7 +53,7 @@ async def test_a_line_a_request_with_its_id_and_stages(log: io.StringIO) -> None
 
 
 async def test_a_bug_is_a_500_with_its_traceback_in_the_log(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.inference.pipeline.Pipeline.answer", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr("service.inference.pipeline.Pipeline.segment", lambda *args, **options: 1 / 0)
     async with serving() as (client, _):
         response = await client.post("/segment", content=PNG, headers={"X-Request-Id": "bug"})
     assert (response.status_code, response.headers["x-request-id"]) == (500, "bug")
@@ -64,7 +61,7 @@ async def test_a_bug_is_a_500_with_its_traceback_in_the_log(log: io.StringIO, mo
     assert "ZeroDivisionError" in str(lines(log, "alignseg.http")[0]["exception"])
 
 
-def test_text_for_people() -> None:
+def test_text_format() -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logs.TextFormatter())
@@ -74,72 +71,26 @@ def test_text_for_people() -> None:
     assert stream.getvalue().endswith("INFO alignseg.access: request status=200 ms=1.5\n")
 
 
-def test_lines_of_requests_are_written_together_and_before_what_is_told_later(log: io.StringIO) -> None:
-    access = AccessLog()
-    for name in ("a", "b"):
-        access.write(RequestRecord(name, status=200))
-    assert log.getvalue() == ""
-    logging.getLogger("alignseg.app").info("later")
-    found = [json.loads(line) for line in log.getvalue().splitlines()]
-    assert [line.get("request_id", line["message"]) for line in found] == ["a", "b", "later"]
-
-
-def test_a_line_that_nothing_follows_is_written_too(log: io.StringIO) -> None:
-    AccessLog().write(RequestRecord("a", status=200))
-    until = time.monotonic() + 10
-    while not log.getvalue() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert '"request_id":"a"' in log.getvalue()
-
-
-def test_a_flood_of_refusals_does_not_flood_the_log(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("service.telemetry.logs.time.monotonic", lambda: now[0])
-    access = AccessLog()
-    for _ in range(500):
-        access.write(RequestRecord("x", status=429, refused="overloaded-time"))
-    access.write(RequestRecord("y", status=200))
-    now[0] += 1
-    access.write(RequestRecord("z", status=429, refused="overloaded-time"))
-    found = lines(log)
-    assert len(found) == 12
-    assert found[-1]["suppressed"] == 490
-
-
-def test_nor_does_a_flood_of_what_is_no_http(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("service.telemetry.logs.time.monotonic", lambda: now[0])
-    uvicorns = logging.getLogger("uvicorn.error")
-    monkeypatch.setattr(logging.getLogger("uvicorn"), "propagate", True)  # tests with uvicorn's own settings stop that
-    for _ in range(500):
-        uvicorns.warning("Invalid HTTP request received.")
-    uvicorns.error("told in any case")
-    now[0] += 1
-    uvicorns.warning("Invalid HTTP request received.")
-    found = lines(log, "uvicorn.error")
-    assert len(found) == 12
-    assert found[-1]["suppressed"] == 490
-
-
-async def test_metrics_tell_stages_batches_and_refusals() -> None:
+async def test_metrics_count_stages_batches_and_rejections() -> None:
     async with serving() as (client, _):
         for body in (PNG, PNG, b"no picture"):
             await client.post("/segment", content=body)
         await client.get("/nowhere/at/all")
         response = await client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    got = figures(response.text)
-    assert got["alignseg_requests_total", "/segment", "200"] == 2
-    assert got["alignseg_requests_total", "/segment", "415"] == 1
-    assert got["alignseg_requests_total", "other", "404"] == 1
-    assert got["alignseg_requests_rejected_total", "unsupported-image"] == 1
+    metrics = samples(response.text)
+    assert metrics["alignseg_requests_total", "/segment", "200"] == 2
+    assert metrics["alignseg_requests_total", "/segment", "415"] == 1
+    assert metrics["alignseg_requests_total", "other", "404"] == 1
+    assert metrics["alignseg_requests_rejected_total", "unsupported-image"] == 1
     for stage in ("decode", "queue", "infer", "encode"):
-        assert got["alignseg_stage_duration_seconds_count", "fake", stage] == 2
-    assert got["alignseg_batch_size_count", "fake"] == 4  # two to warm up
-    assert got["alignseg_model_serving", "fake", "fake", "1"] == 1
-    assert got["alignseg_in_flight",] == 0
-    assert got["alignseg_model_swaps_total", "refused"] == 0
-    assert got["process_resident_memory_bytes",] > 1e6
+        assert metrics["alignseg_stage_duration_seconds_count", "fake", stage] == 2
+    assert metrics["alignseg_batch_size_count", "fake"] == 4  # two to warm up
+    assert metrics["alignseg_model_serving", "fake", "fake", "1"] == 1
+    assert metrics["alignseg_in_flight",] == 0
+    assert metrics["alignseg_log_lines_lost",] == 0
+    assert metrics["alignseg_model_swaps_total", "refused"] == 0
+    assert metrics["process_resident_memory_bytes",] > 1e6
 
 
 async def test_metrics_count_failures_of_the_engine_by_kind() -> None:
@@ -147,12 +98,12 @@ async def test_metrics_count_failures_of_the_engine_by_kind() -> None:
     async with serving(engine) as (client, _):
         engine.before = lambda batch: 1 / 0
         assert (await client.post("/segment", content=PNG)).status_code == 500
-        got = figures((await client.get("/metrics")).text)
-    assert got["alignseg_engine_failures_total", "EngineError", "fake"] == 1
-    assert got["alignseg_requests_rejected_total", "inference-failed"] == 1
+        metrics = samples((await client.get("/metrics")).text)
+    assert metrics["alignseg_engine_failures_total", "EngineError", "fake"] == 1
+    assert metrics["alignseg_requests_rejected_total", "inference-failed"] == 1
 
 
-async def test_labels_are_bounded_whatever_clients_ask_for() -> None:
+async def test_clients_cannot_create_label_values() -> None:
     async with serving() as (client, _):
         for i in range(50):
             await client.get(f"/nowhere/{i}")
@@ -163,7 +114,7 @@ async def test_labels_are_bounded_whatever_clients_ask_for() -> None:
     assert routes <= {"other", "/page/{name}", "/metrics"}
 
 
-async def test_documents_may_do_nothing_they_do_not_need() -> None:
+async def test_every_response_has_security_headers() -> None:
     async with serving() as (client, _):
         for path in ("/", "/docs", "/healthz/ready", "/nowhere"):
             headers = (await client.get(path)).headers

@@ -25,7 +25,7 @@ def app(tracer: Tracer | None) -> FastAPI:
     return create_app(Settings(model_poll_s=0), [FakeEngine()], fake_engine.manifest(), tracer=tracer)
 
 
-async def test_a_span_a_request_and_one_a_stage() -> None:
+async def test_one_span_per_request_and_one_per_stage() -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -55,7 +55,7 @@ async def test_a_span_a_request_and_one_a_stage() -> None:
 
 
 class Collector:
-    """An OTLP endpoint that keeps what it is sent."""
+    """An OTLP endpoint that records the spans' names."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -84,23 +84,23 @@ def collector() -> Generator[Collector, None, None]:
     collector.server.server_close()
 
 
-async def test_the_usual_variables_send_them_to_a_collector(
+async def test_opentelemetry_variables_export_to_a_collector(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server.server_port}")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
     async with serving_app(app(None)) as client:
         await client.post("/segment", content=PNG)
-    assert sorted(collector.names) == ["POST /segment", "decode", "encode", "infer", "queue"]  # sent at the end
+    assert sorted(collector.names) == ["POST /segment", "decode", "encode", "infer", "queue"]  # exported on shutdown
 
 
-def test_no_traces_unless_asked_for() -> None:
+def test_no_tracer_without_an_endpoint() -> None:
     assert tracing.from_environment({}) is None
-    asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"}
-    assert tracing.from_environment(asked) is None
+    disabled = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"}
+    assert tracing.from_environment(disabled) is None
 
 
-def test_without_the_extra_it_says_how_to_get_it(
+def test_a_missing_extra_is_logged_with_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.resources", None)

@@ -13,7 +13,7 @@ STILL = Augmentation(crop=(40, 56), scale=(1.0, 1.0), stretch=0.0, mirror=0.0, c
 
 @pytest.fixture
 def street():
-    """A picture whose labels can be told from its pixels: red is 10 times the class."""
+    """An image whose labels follow from its pixels: red is 10 times the class."""
     labels = np.kron(np.arange(48).reshape(6, 8) % 11, np.ones((8, 8))).astype(np.uint8)
     picture = np.repeat(labels[..., None] * 10, 3, axis=2)
     return picture, labels

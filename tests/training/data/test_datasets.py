@@ -66,7 +66,7 @@ def test_a_half_unpacked_data_set_names_the_missing_file(dataset, tmp_path):
 
 def test_a_folder_without_pictures(tmp_path):
     (tmp_path / "train" / "images").mkdir(parents=True)
-    with pytest.raises(DatasetError, match="holds none"):
+    with pytest.raises(DatasetError, match="contains no files"):
         CAMVID.pairs(tmp_path, "train")
 
 

@@ -36,7 +36,7 @@ def test_members_share_a_batch():
 
 
 def test_a_batch_that_cannot_be_made():
-    with pytest.raises(ValueError, match="got 8, expected at most 3"):
+    with pytest.raises(ValueError, match="got 8; expected at most 3"):
         Batches(3, 8, 0)
     with pytest.raises(ValueError, match="expected a multiple of 2"):
         Batches(8, 3, 0, members=2)

@@ -15,9 +15,9 @@ def halves(edge: int, size: int = 12) -> np.ndarray:
 
 
 def score(predicted, truth, classes=2, tolerance=2.0) -> BoundaryScore:
-    made = BoundaryScore(classes, tolerance)
-    made.add(predicted, truth)
-    return made
+    result = BoundaryScore(classes, tolerance)
+    result.add(predicted, truth)
+    return result
 
 
 def by_definition(predicted, truth, classes, tolerance):

@@ -8,20 +8,20 @@ from training.evaluation.confusion import Confusion
 
 
 def confusion(predicted, truth, classes=4):
-    made = Confusion(classes)
-    made.add(np.array(predicted, np.uint8), np.array(truth, np.uint8))
-    return made
+    result = Confusion(classes)
+    result.add(np.array(predicted, np.uint8), np.array(truth, np.uint8))
+    return result
 
 
 def test_by_hand():
-    # class 0: 2 right, 1 missed (told 1). class 1: 1 right, 1 false. class 2: told once for an ignored pixel only.
-    made = confusion([[0, 0, 1], [1, 2, 0]], [[0, 0, 0], [1, IGNORED, 3]])
-    # told 0 for a true 3: a false positive of 0, and 3 is missed
-    assert made.iou[:2].tolist() == [2 / 4, 1 / 2]
-    assert np.isnan(made.iou[2])
-    assert made.iou[3] == 0.0
-    assert made.miou == pytest.approx((2 / 4 + 1 / 2 + 0) / 3)
-    assert made.accuracy == 3 / 5
+    # class 0: 2 correct, 1 missed (predicted 1). class 1: 1 correct, 1 false. class 2: only for an ignored pixel.
+    result = confusion([[0, 0, 1], [1, 2, 0]], [[0, 0, 0], [1, IGNORED, 3]])
+    # predicted 0 for a true 3: a false positive of 0, and 3 is missed
+    assert result.iou[:2].tolist() == [2 / 4, 1 / 2]
+    assert np.isnan(result.iou[2])
+    assert result.iou[3] == 0.0
+    assert result.miou == pytest.approx((2 / 4 + 1 / 2 + 0) / 3)
+    assert result.accuracy == 3 / 5
 
 
 def test_a_class_only_predicted_counts_as_zero():
@@ -29,15 +29,15 @@ def test_a_class_only_predicted_counts_as_zero():
 
 
 def test_pictures_are_counted_together_not_averaged():
-    made = confusion([0, 0], [0, 0], 2)
-    made.add(np.array([1, 0, 0, 0], np.uint8), np.array([1, 1, 1, 1], np.uint8))
-    assert made.iou.tolist() == [2 / 5, 1 / 4]
+    result = confusion([0, 0], [0, 0], 2)
+    result.add(np.array([1, 0, 0, 0], np.uint8), np.array([1, 1, 1, 1], np.uint8))
+    assert result.iou.tolist() == [2 / 5, 1 / 4]
 
 
 def test_nothing_labelled():
-    made = confusion([0], [IGNORED])
-    assert np.isnan(made.miou)
-    assert np.isnan(made.accuracy)
+    result = confusion([0], [IGNORED])
+    assert np.isnan(result.miou)
+    assert np.isnan(result.accuracy)
 
 
 def test_what_cannot_be_counted_is_refused():

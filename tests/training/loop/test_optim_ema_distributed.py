@@ -1,4 +1,4 @@
-"""The learning rate, the average of the weights, float32 sampling, a team of one."""
+"""Learning rate, moving average, process group, log and learning curves."""
 
 import pytest
 import torch
@@ -37,18 +37,18 @@ def test_the_average_follows_weights_and_statistics_and_copies_counters():
     assert not any(p.requires_grad for p in average.network.parameters())
 
 
-def test_a_team_of_one_changes_nothing():
-    team = ProcessGroup.join("cpu")
+def test_a_group_of_one_process_has_no_effect():
+    group = ProcessGroup.join("cpu")
     value = torch.tensor([1.0, 2.0])
-    team.mean([value])
+    group.mean([value])
     assert value.tolist() == [1.0, 2.0]
-    assert team.is_main
-    assert team.any(True)
-    assert not team.any(False)
-    assert team.total(value) is value
+    assert group.is_main
+    assert group.any(True)
+    assert not group.any(False)
+    assert group.total(value) is value
 
 
-def test_a_log_goes_on_after_the_step_it_was_saved_at(tmp_path):
+def test_a_resumed_log_drops_the_rows_of_repeated_steps(tmp_path):
     path = tmp_path / "log.csv"
     log = CurveLog(path, 0)
     for step in (2, 4, 6):

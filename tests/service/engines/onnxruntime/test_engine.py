@@ -24,12 +24,12 @@ def test_infers_batches_of_any_size(folder: Path) -> None:
     assert (engine.name, engine.max_batch) == ("onnxruntime-cpu", 1)
     for shape in ((1, 4, 6, 3), (3, 7, 5, 3)):
         batch = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        answer = engine.infer(batch)
-        assert (answer.ids.dtype, answer.confidence) == (np.uint8, None)
-        np.testing.assert_array_equal(answer.ids, batch.argmax(axis=3))
+        result = engine.infer(batch)
+        assert (result.ids.dtype, result.confidence) == (np.uint8, None)
+        np.testing.assert_array_equal(result.ids, batch.argmax(axis=3))
 
 
-def test_a_batch_it_can_not_take_is_an_engine_error(folder: Path) -> None:
+def test_a_batch_that_does_not_fit_the_graph_is_an_engine_error(folder: Path) -> None:
     engine = OnnxRuntimeEngine(folder / "model.onnx")
     with pytest.raises(EngineError, match="onnxruntime-cpu failed on a batch of"):
         engine.infer(np.zeros((1, 4, 6, 4), dtype=np.uint8))
@@ -39,40 +39,43 @@ def test_a_batch_it_can_not_take_is_an_engine_error(folder: Path) -> None:
         engine.infer(np.zeros((1, 4, 6, 3), dtype=np.uint8))
 
 
-def test_a_graph_with_another_signature_is_refused(tmp_path: Path) -> None:
-    onnx.save(tiny_model.strongest_colour(TensorProto.INT32), tmp_path / "m.onnx")
+def test_a_graph_with_another_signature_is_rejected(tmp_path: Path) -> None:
+    onnx.save(tiny_model.strongest_color(TensorProto.INT32), tmp_path / "m.onnx")
     with pytest.raises(ManifestError, match=r"pictures tensor\(int32\).*expected one input tensor\(uint8\)"):
         OnnxRuntimeEngine(tmp_path / "m.onnx")
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_model_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"not a model")
     with pytest.raises(ManifestError, match="can't load"):
         OnnxRuntimeEngine(tmp_path / "m.onnx")
 
 
-def test_a_provider_that_is_not_there(folder: Path) -> None:
+def test_a_missing_provider_is_an_error(folder: Path) -> None:
     with pytest.raises(EngineUnavailable, match="has no NoSuchExecutionProvider"):
         OnnxRuntimeEngine(folder / "model.onnx", provider="NoSuchExecutionProvider")
 
 
-def test_without_onnxruntime_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnxruntime_the_error_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineUnavailable, match=r"pip install -e '.\[cpu\]'"):
         OnnxRuntimeEngine(folder / "model.onnx")
 
 
-def test_select_says_why(folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openvino", None)  # the quicker one, where it is installed
+def test_the_log_says_why_the_engine_was_chosen(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # faster, where it is installed
     manifest = tiny_model.write(folder)
     with caplog.at_level("INFO"):
         assert open_engine(Settings(model=folder), manifest).name == "onnxruntime-cpu"
         open_engine(Settings(model=folder, engine="onnxruntime-cpu"), manifest)
-    assert "onnxruntime-cpu serves tiny 1" in caplog.text
-    assert "(ALIGNSEG_ENGINE=onnxruntime-cpu)" in caplog.text
+    automatic, by_name = (record.message for record in caplog.records)
+    assert automatic.startswith("onnxruntime-cpu serves tiny 1 from ")
+    assert by_name.endswith(", chosen by ALIGNSEG_ENGINE=onnxruntime-cpu.")
 
 
-def test_select_checks_the_file(folder: Path) -> None:
+def test_an_exchanged_file_is_rejected(folder: Path) -> None:
     manifest = tiny_model.write(folder)
     (folder / "model.onnx").write_bytes(b"another")
     with pytest.raises(ManifestError, match="sha256"):

@@ -1,4 +1,4 @@
-"""OpenVINO's graphs, rewritten and as they were: the same numbers at any size."""
+"""OpenVINO's graphs before and after each rewrite: the same numbers at any size."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from service.engines.onnxruntime.engine import CLASS_MAP, LOGITS, ROLE
+from service.engines.onnxruntime.engine import ROLE
 from service.model_folder import manifest as manifests
 from service.settings import REPOSITORY
+from service.types import CLASS_MAP, LOGITS
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install -e '.[cpu]'")
 import openvino
 
 from service.engines import reference_check
-from service.engines.openvino import custom_ops, rewrite_argmax, rewrite_input_layout, rewrite_offset_conv
-from service.engines.openvino.graph_builder import int64, opset, sizes
+from service.engines.openvino import custom_ops
+from service.engines.openvino.graph_builder import int64, opset, shape_of_axes
+from service.engines.openvino.rewrite_argmax import rowwise_argmax
+from service.engines.openvino.rewrite_input_layout import keep_channels_last
+from service.engines.openvino.rewrite_offset_conv import block_offset_convs
 
 FOLDER = REPOSITORY / "weights" / "alignseg-lite"
 SIZES = [(1, 1), (1, 9), (2, 3), (7, 5), (8, 12)]
@@ -24,12 +28,12 @@ Floats = npt.NDArray[np.float32]
 
 
 def computed(model: Any, values: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """What a model gives in float32, compiled for these values' shape as the engine does."""
+    """A model's outputs in float32, compiled for these values' shape as the engine does."""
     fixed = model.clone()
     fixed.reshape(list(values.shape))
     compiled = openvino.Core().compile_model(fixed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    answer = compiled(values)
-    return [answer[output] for output in compiled.outputs]
+    outputs = compiled(values)
+    return [outputs[output] for output in compiled.outputs]
 
 
 def types(model: Any) -> list[str]:
@@ -46,26 +50,26 @@ def convolution(kernels: Floats, stride: int = 1) -> Any:
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
-def test_offsets_on_blocks_are_the_same(groups: int) -> None:
+def test_offsets_computed_in_blocks_are_the_same(groups: int) -> None:
     rng = np.random.default_rng(groups)
     kernels = rng.normal(size=(groups, 2, 5, 3, 3)).astype(np.float32)
     plain, wide = convolution(kernels), convolution(kernels)
-    rewrite_offset_conv.widen(wide)
+    block_offset_convs(wide)
     assert "Slice" in types(wide)
     for height, width in SIZES:
         values = rng.normal(size=(2, 5 * groups, height, width)).astype(np.float32)
-        (expected,), (got,) = computed(plain, values), computed(wide, values)
-        assert got.shape == expected.shape
-        np.testing.assert_allclose(got, expected, atol=1e-5)
+        (expected,), (actual,) = computed(plain, values), computed(wide, values)
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_other_convolutions_stay() -> None:
+def test_other_convolutions_are_not_rewritten() -> None:
     for model in (
         convolution(np.ones((2, 3, 4, 3, 3), np.float32)),
         convolution(np.ones((2, 2, 4, 3, 3), np.float32), 2),
     ):
         before = types(model)
-        rewrite_offset_conv.widen(model)
+        block_offset_convs(model)
         assert types(model) == before
 
 
@@ -73,32 +77,32 @@ def argmax(corners: str, classes: int = 5, strongest: int = 1) -> Any:
     """pictures (N, classes, h, w), upsampled to four times the size -> classes of the strongest, as a model."""
     ops = opset()
     source = ops.parameter([-1, classes, -1, -1], np.float32)
-    large = ops.multiply(sizes(source, 2, 3), int64([4, 4]))
+    large = ops.multiply(shape_of_axes(source, 2, 3), int64([4, 4]))
     upsampled = ops.interpolate(
         source, large, "linear_onnx", "sizes", coordinate_transformation_mode=corners, axes=int64([2, 3])
     )
-    found = ops.topk(upsampled, int64(strongest), 1, "max", "none", "i64").output(1)
-    return openvino.Model([ops.result(found)], [source], "argmax")
+    class_ids = ops.topk(upsampled, int64(strongest), 1, "max", "none", "i64").output(1)
+    return openvino.Model([ops.result(class_ids)], [source], "argmax")
 
 
-def test_an_argmax_by_rows_is_the_same() -> None:
+def test_a_rowwise_argmax_is_the_same() -> None:
     rng = np.random.default_rng(0)
-    plain, by_rows = argmax("align_corners"), argmax("align_corners")
-    rewrite_argmax.by_rows(by_rows)
-    assert "EmbeddingBagPackedSum" in types(by_rows)
+    plain, rowwise = argmax("align_corners"), argmax("align_corners")
+    rowwise_argmax(rowwise)
+    assert "EmbeddingBagPackedSum" in types(rowwise)
     for height, width in SIZES:
         values = rng.normal(size=(3, 5, height, width)).astype(np.float32)
-        (expected,), (got,) = computed(plain, values), computed(by_rows, values)
-        assert got.shape == expected.shape
-        assert got.dtype == expected.dtype
-        np.testing.assert_array_equal(got, expected)
+        (expected,), (actual,) = computed(plain, values), computed(rowwise, values)
+        assert actual.shape == expected.shape
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("make", [lambda: argmax("half_pixel"), lambda: argmax("align_corners", strongest=2)])
-def test_what_is_no_such_argmax_stays(make: Callable[[], Any]) -> None:
+def test_other_argmaxes_are_not_rewritten(make: Callable[[], Any]) -> None:
     model = make()
     before = types(model)
-    rewrite_argmax.by_rows(model)
+    rowwise_argmax(model)
     assert types(model) == before
 
 
@@ -111,16 +115,16 @@ def normalisation(number: Floats, order: tuple[int, ...] = (0, 3, 1, 2)) -> Any:
     return openvino.Model([ops.result(normalised), ops.result(ops.reduce_sum(normalised, int64(2)))], [source], "n")
 
 
-def test_pixels_in_order_are_the_same() -> None:
+def test_pixels_normalised_channels_last_are_the_same() -> None:
     rng = np.random.default_rng(0)
     number = rng.uniform(50, 150, (1, 3, 1, 1)).astype(np.float32)
-    plain, in_order = normalisation(number), normalisation(number)
-    rewrite_input_layout.in_order(in_order)
-    assert "Tile" in types(in_order)
+    plain, channels_last = normalisation(number), normalisation(number)
+    keep_channels_last(channels_last)
+    assert "Tile" in types(channels_last)
     for height, width in SIZES:
         pictures = rng.integers(0, 256, (2, height, width, 3), np.uint8)
-        for expected, got in zip(computed(plain, pictures), computed(in_order, pictures), strict=True):
-            np.testing.assert_array_equal(got, expected)
+        for expected, actual in zip(computed(plain, pictures), computed(channels_last, pictures), strict=True):
+            np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -130,26 +134,28 @@ def test_pixels_in_order_are_the_same() -> None:
         lambda: normalisation(np.ones((1, 3, 1, 7), np.float32)),
     ],
 )
-def test_other_ways_to_planes_stay(make: Callable[[], Any]) -> None:
+def test_other_transpositions_are_not_rewritten(make: Callable[[], Any]) -> None:
     model = make()
     before = types(model)
-    rewrite_input_layout.in_order(model)
+    keep_channels_last(model)
     assert types(model) == before
 
 
 @pytest.mark.parametrize("shape", [(1, 185, 241), (2, 97, 131)])
-def test_the_shipped_model_gives_the_same(shape: tuple[int, int, int]) -> None:
+def test_the_rewritten_shipped_model_gives_the_same(shape: tuple[int, int, int]) -> None:
     core = openvino.Core()
     core.add_extension(custom_ops.extensions())
     path = manifests.verified_file(FOLDER, manifests.load(FOLDER), ROLE)
     plain, rewritten = core.read_model(path), core.read_model(path)
-    for rewrite in (rewrite_input_layout.in_order, rewrite_offset_conv.widen, rewrite_argmax.by_rows):
+    for rewrite in (keep_channels_last, block_offset_convs, rowwise_argmax):
         rewrite(rewritten)
     assert types(rewritten).count("Tile") == types(plain).count("Tile") + 2  # mean and deviation
     assert types(rewritten).count("Slice") == types(plain).count("Slice") + 4  # AlignFA's convolutions
     assert types(rewritten).count("EmbeddingBagPackedSum") == types(plain).count("EmbeddingBagPackedSum") + 1
-    pictures = np.concatenate([np.roll(reference_check.street(shape[1:]), 40 * i, axis=2) for i in range(shape[0])])
+    pictures = np.concatenate(
+        [np.roll(reference_check.street_scene(shape[1:]), 40 * i, axis=2) for i in range(shape[0])]
+    )
     names = [output.get_any_name() for output in plain.outputs]
-    expected, got = (dict(zip(names, computed(model, pictures), strict=True)) for model in (plain, rewritten))
-    assert np.abs(got[LOGITS] - expected[LOGITS]).max() <= 1e-4
-    assert (got[CLASS_MAP] == expected[CLASS_MAP]).mean() >= 0.9999
+    expected, actual = (dict(zip(names, computed(model, pictures), strict=True)) for model in (plain, rewritten))
+    assert np.abs(actual[LOGITS] - expected[LOGITS]).max() <= 1e-4
+    assert (actual[CLASS_MAP] == expected[CLASS_MAP]).mean() >= 0.9999

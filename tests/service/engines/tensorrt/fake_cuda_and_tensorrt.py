@@ -1,6 +1,6 @@
-"""The parts of cuda.bindings.runtime and TensorRT that engines/tensorrt calls. GPU memory is host memory.
+"""Fakes of the parts of cuda.bindings.runtime and TensorRT that engines/tensorrt calls. GPU memory is host memory.
 
-The network that a fake plan holds: the class of a pixel is its red value modulo 4; 4 logits at a quarter size.
+The network of a fake plan: the class of a pixel is its red value modulo 4; 4 logits at a quarter of the size.
 """
 
 import ctypes
@@ -36,9 +36,9 @@ class Properties:
 
 
 class FakeCuda:
-    """Runs queued work at once; while capturing, keeps it for the graph.
+    """Runs queued work at once, or keeps it for the graph while capturing.
 
-    fails: error codes that calls are to give, by name, once each. limit: bytes that can be allocated.
+    fails: error codes that calls return, by name, once each. limit: bytes that can be allocated.
     """
 
     cudaError_t, cudaStreamCaptureMode, cudaMemcpyKind = Error, CaptureMode, MemcpyKind
@@ -54,7 +54,7 @@ class FakeCuda:
         self.memory: dict[int, Any] = {}
         self.capturing: list[Any] | None = None
 
-    def _answer(self, name: str, *values: Any) -> tuple[Any, ...]:
+    def _result(self, name: str, *values: Any) -> tuple[Any, ...]:
         self.calls.append(name)
         error = self.fails.pop(name, Error.cudaSuccess)
         return (error, *values)
@@ -66,19 +66,19 @@ class FakeCuda:
         return Error.cudaSuccess, self.devices[index]
 
     def cudaSetDevice(self, index: int) -> tuple[Any, ...]:
-        return self._answer("cudaSetDevice")
+        return self._result("cudaSetDevice")
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
-        return self._answer("cudaStreamCreateWithFlags", 7)
+        return self._result("cudaStreamCreateWithFlags", 7)
 
     def cudaStreamDestroy(self, stream: int) -> tuple[Any, ...]:
-        return self._answer("cudaStreamDestroy")
+        return self._result("cudaStreamDestroy")
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
-        return self._answer("cudaStreamSynchronize")
+        return self._result("cudaStreamSynchronize")
 
     def cudaGetLastError(self) -> tuple[Any, ...]:
-        return self._answer("cudaGetLastError")
+        return self._result("cudaGetLastError")
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         return self._allocate("cudaMalloc", size)
@@ -92,11 +92,11 @@ class FakeCuda:
             return Error.cudaErrorMemoryAllocation, 0
         block = (ctypes.c_uint8 * size)()
         self.memory[ctypes.addressof(block)] = block
-        return self._answer(name, ctypes.addressof(block))
+        return self._result(name, ctypes.addressof(block))
 
     def cudaFree(self, address: int) -> tuple[Any, ...]:
         del self.memory[address]
-        return self._answer("cudaFree")
+        return self._result("cudaFree")
 
     cudaFreeHost = cudaFree
 
@@ -106,30 +106,30 @@ class FakeCuda:
         else:
             self.capturing.append(work)
 
-    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: Any, stream: int) -> tuple[Any, ...]:
-        self.queue(lambda: ctypes.memmove(to, source, size))
-        return self._answer("cudaMemcpyAsync")
+    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int) -> tuple[Any, ...]:
+        self.queue(lambda: ctypes.memmove(target, source, size))
+        return self._result("cudaMemcpyAsync")
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any, ...]:
         self.capturing = []
-        return self._answer("cudaStreamBeginCapture")
+        return self._result("cudaStreamBeginCapture")
 
     def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
         graph, self.capturing = self.capturing, None
-        return self._answer("cudaStreamEndCapture", graph)
+        return self._result("cudaStreamEndCapture", graph)
 
     def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Any, ...]:
-        return self._answer("cudaGraphInstantiate", list(graph))
+        return self._result("cudaGraphInstantiate", list(graph))
 
     def cudaGraphDestroy(self, graph: Any) -> tuple[Any, ...]:
-        return self._answer("cudaGraphDestroy")
+        return self._result("cudaGraphDestroy")
 
     cudaGraphExecDestroy = cudaGraphDestroy
 
     def cudaGraphLaunch(self, graph: Any, stream: int) -> tuple[Any, ...]:
         for work in graph:
             work()
-        return self._answer("cudaGraphLaunch")
+        return self._result("cudaGraphLaunch")
 
 
 class FakeContext:
@@ -176,7 +176,7 @@ class FakeContext:
 
 
 class FakeTensorRT:
-    """The module: also its own runtime and engine."""
+    """The module, which is also its own runtime and engine."""
 
     __version__ = "11.4.0"
 
@@ -218,7 +218,7 @@ class FakeTensorRT:
 
 
 class FakeTensorRTForRTX(FakeTensorRT):
-    """Contexts are made from a runtime configuration."""
+    """Contexts are created from a runtime configuration."""
 
     __version__ = "1.7.1"
 

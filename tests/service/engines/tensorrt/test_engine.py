@@ -1,316 +1,198 @@
-"""The TensorRT engine on stand-ins for the two libraries; tests/gpu runs it on a GPU."""
+"""The TensorRT engine on fakes of CUDA and TensorRT; tests/gpu runs it on a GPU."""
 
-import json
-import shutil
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.engines import cuda as cuda_runtime
-from service.engines.cuda import Device
+from service.engines import cuda
 from service.engines.tensorrt import library
 from service.engines.tensorrt.engine import TensorRtEngine
-from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
-from service.model_folder import engine_plan
-from service.model_folder.engine_plan import Machine, PlanInfo, PlanProfile
-from service.model_folder.manifest import FileEntry
+from service.errors import DeviceLost, EngineError, EngineOutOfMemory, ManifestError
 from tests.service.engines.tensorrt.fake_cuda_and_tensorrt import (
     Error,
     FakeCuda,
     FakeTensorRT,
     FakeTensorRTForRTX,
-    Properties,
 )
-
-LITE = Path(__file__).parents[4] / "weights" / "alignseg-lite"
-H200 = Device(0, "NVIDIA H200", 90)
-HERE = Machine("NVIDIA H200", "9.0", "tensorrt", "11.4.0")
-BUCKETS = ((8, 12), (12, 8))
-
-
-def info_of(folder: Path, name: str = "h200", **changes: Any) -> PlanInfo:
-    """A plan in `folder`/engines with its description."""
-    path = folder / "engines" / f"{name}.plan"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"plan")
-    fields: dict[str, Any] = {
-        "plan": FileEntry.of(path, folder), "runtime": "tensorrt", "runtime_version": "11.4.0", "gpu": "NVIDIA H200",
-        "compute_capabilities": ("9.0",), "precision": "fp16", "warp": "plugin", "num_classes": 4,
-        "profiles": (
-            PlanProfile(bucket=(8, 12), min_batch=1, max_batch=4),
-            PlanProfile(bucket=(12, 8), min_batch=1, max_batch=2),
-        ),
-        "onnx_sha256": "a" * 64, "layers": 1, "built_by": "a test",
-    }  # fmt: skip
-    info = PlanInfo(**fields | changes)
-    path.with_suffix(".json").write_text(info.model_dump_json())
-    return info
+from tests.service.engines.tensorrt.plans import H200, write_plan
 
 
 @pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     fake = FakeCuda()
-    monkeypatch.setattr(cuda_runtime, "load", lambda: fake)
+    monkeypatch.setattr(cuda, "load", lambda: fake)
     return fake
 
 
 @pytest.fixture
-def trt(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    fake = FakeTensorRT(cuda)
-    monkeypatch.setattr(library, "installed", lambda wanted=None: (fake, "tensorrt"))
+def trt(fake_cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    fake = FakeTensorRT(fake_cuda)
+    monkeypatch.setattr(library, "installed", lambda runtime=None: (fake, "tensorrt"))
     return fake
 
 
 @pytest.fixture
 def engine(trt: FakeTensorRT, tmp_path: Path) -> TensorRtEngine:
-    info = info_of(tmp_path)
+    info = write_plan(tmp_path)
     return TensorRtEngine(tmp_path / info.plan.path, info, H200)
 
 
-def pictures(*shape: int) -> Any:
+def images(*shape: int) -> Any:
     return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
-def test_batches_of_every_shape_go_through_graphs(engine: TensorRtEngine, cuda: FakeCuda, trt: FakeTensorRT) -> None:
+def test_batches_of_every_shape_run_as_graphs(engine: TensorRtEngine, fake_cuda: FakeCuda, trt: FakeTensorRT) -> None:
     assert (engine.name, engine.max_batch, engine.has_confidence) == ("tensorrt-fp16-gpu0", 4, True)
     for _ in range(3):
         for shape in ((1, 8, 12), (3, 8, 12), (4, 8, 12), (2, 12, 8)):
-            batch = pictures(*shape)
+            batch = images(*shape)
             result = engine.infer(batch)
             np.testing.assert_array_equal(result.ids, batch[..., 0] % 4)
             assert result.confidence is None
-    assert cuda.calls.count("cudaGraphInstantiate") == 4  # one a shape, at its first batch
-    assert cuda.calls.count("cudaGraphLaunch") == 8
+    assert fake_cuda.calls.count("cudaGraphInstantiate") == 4  # one a shape, at its first batch
+    assert fake_cuda.calls.count("cudaGraphLaunch") == 8
     assert trt.contexts == 4
 
 
-def test_results_outlive_the_next_batch(engine: TensorRtEngine) -> None:
+def test_results_survive_the_next_batch(engine: TensorRtEngine) -> None:
     first = engine.infer(np.zeros((1, 8, 12, 3), dtype=np.uint8)).ids
     engine.infer(np.ones((1, 8, 12, 3), dtype=np.uint8))
     assert not first.any()
 
 
-def test_confidence_is_copied_only_when_asked_for(engine: TensorRtEngine, cuda: FakeCuda) -> None:
-    batch = pictures(2, 8, 12)
+def test_logits_are_copied_only_for_a_confidence(engine: TensorRtEngine, fake_cuda: FakeCuda) -> None:
+    batch = images(2, 8, 12)
     engine.infer(batch)
-    before = cuda.calls.count("cudaMemcpyAsync")
+    before = fake_cuda.calls.count("cudaMemcpyAsync")
     engine.infer(batch)
-    assert cuda.calls.count("cudaMemcpyAsync") == before  # in the graph
+    assert fake_cuda.calls.count("cudaMemcpyAsync") == before  # in the graph
     result = engine.infer(batch, with_confidence=True)
-    assert cuda.calls.count("cudaMemcpyAsync") == before + 1
+    assert fake_cuda.calls.count("cudaMemcpyAsync") == before + 1
     assert result.confidence is not None
     assert (result.confidence == 255).all() and result.confidence.shape == (2, 8, 12)
 
 
-def test_where_capture_fails_it_goes_on_call_by_call(
-    engine: TensorRtEngine, trt: FakeTensorRT, cuda: FakeCuda, caplog: pytest.LogCaptureFixture
+def test_without_a_graph_batches_run_call_by_call(
+    engine: TensorRtEngine, trt: FakeTensorRT, fake_cuda: FakeCuda, caplog: pytest.LogCaptureFixture
 ) -> None:
     trt.refuse_capture = True
     for _ in range(3):
-        batch = pictures(1, 8, 12)
+        batch = images(1, 8, 12)
         np.testing.assert_array_equal(engine.infer(batch).ids, batch[..., 0] % 4)
-    assert cuda.calls.count("cudaStreamBeginCapture") == 1
-    assert "no CUDA graph for (1, 8, 12, 3)" in caplog.text
+    assert fake_cuda.calls.count("cudaStreamBeginCapture") == 1
+    assert "batches of (1, 8, 12, 3) run without a CUDA graph" in caplog.text
 
 
 @pytest.mark.parametrize("call", ["cudaStreamEndCapture", "cudaGraphInstantiate"])
-def test_a_capture_that_turns_out_invalid_fails_no_batch(engine: TensorRtEngine, cuda: FakeCuda, call: str) -> None:
-    cuda.fails[call] = Error.cudaErrorInvalidValue
+def test_an_invalid_capture_fails_no_batch(engine: TensorRtEngine, fake_cuda: FakeCuda, call: str) -> None:
+    fake_cuda.fails[call] = Error.cudaErrorInvalidValue
     for _ in range(3):
-        batch = pictures(1, 8, 12)
+        batch = images(1, 8, 12)
         np.testing.assert_array_equal(engine.infer(batch).ids, batch[..., 0] % 4)
-    assert cuda.calls.count("cudaStreamBeginCapture") == 1
-    assert cuda.calls.count("cudaGraphLaunch") == 0
-    assert cuda.calls.count("cudaGraphDestroy") == (call == "cudaGraphInstantiate")
+    assert fake_cuda.calls.count("cudaStreamBeginCapture") == 1
+    assert fake_cuda.calls.count("cudaGraphLaunch") == 0
+    assert fake_cuda.calls.count("cudaGraphDestroy") == (call == "cudaGraphInstantiate")
 
 
-def test_a_sticky_error_loses_the_engine(engine: TensorRtEngine, cuda: FakeCuda) -> None:
-    cuda.fails["cudaStreamSynchronize"] = Error.cudaErrorIllegalAddress
+def test_a_sticky_error_means_a_lost_device(engine: TensorRtEngine, fake_cuda: FakeCuda) -> None:
+    fake_cuda.fails["cudaStreamSynchronize"] = Error.cudaErrorIllegalAddress
     with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
-        engine.infer(pictures(1, 8, 12))
+        engine.infer(images(1, 8, 12))
 
 
-def test_other_errors_do_not(engine: TensorRtEngine, cuda: FakeCuda, trt: FakeTensorRT) -> None:
-    cuda.fails["cudaStreamSynchronize"] = Error.cudaErrorInvalidValue
+def test_other_errors_are_engine_errors(engine: TensorRtEngine, fake_cuda: FakeCuda, trt: FakeTensorRT) -> None:
+    fake_cuda.fails["cudaStreamSynchronize"] = Error.cudaErrorInvalidValue
     with pytest.raises(EngineError, match="cudaErrorInvalidValue") as caught:
-        engine.infer(pictures(1, 8, 12))
+        engine.infer(images(1, 8, 12))
     assert type(caught.value) is EngineError
     trt.fails = True
-    with pytest.raises(EngineError, match="TensorRT does not say why"):
-        engine.infer(pictures(2, 8, 12))
+    with pytest.raises(EngineError, match="TensorRT logged no reason"):
+        engine.infer(images(2, 8, 12))
 
 
-def test_no_memory_is_said_as_such(trt: FakeTensorRT, cuda: FakeCuda, tmp_path: Path) -> None:
-    cuda.limit = 100
-    info = info_of(tmp_path)
-    with pytest.raises(EngineOutOfMemory, match="allocating 1152 bytes for pictures"):
+def test_too_little_memory_is_reported_and_all_of_it_freed(
+    trt: FakeTensorRT, fake_cuda: FakeCuda, tmp_path: Path
+) -> None:
+    fake_cuda.limit = 100
+    info = write_plan(tmp_path)
+    with pytest.raises(EngineOutOfMemory, match="allocating 1152 bytes for pictures failed"):
         TensorRtEngine(tmp_path / info.plan.path, info, H200)
-    cuda.limit = 5000  # enough for some of it
+    fake_cuda.limit = 5000  # enough for some of it
     with pytest.raises(EngineOutOfMemory):
         TensorRtEngine(tmp_path / info.plan.path, info, H200)
-    assert cuda.calls.count("cudaMalloc") > 0
-    assert cuda.memory == {}
-    assert cuda.calls.count("cudaStreamCreateWithFlags") == cuda.calls.count("cudaStreamDestroy") == 2
+    assert fake_cuda.calls.count("cudaMalloc") > 0
+    assert fake_cuda.memory == {}
+    assert fake_cuda.calls.count("cudaStreamCreateWithFlags") == fake_cuda.calls.count("cudaStreamDestroy") == 2
 
 
-def test_shapes_without_a_profile_are_refused(engine: TensorRtEngine) -> None:
+def test_shapes_without_a_profile_are_rejected(engine: TensorRtEngine) -> None:
     with pytest.raises(EngineError, match=r"no profile for \(1, 9, 9, 3\).*--bucket"):
-        engine.infer(pictures(1, 9, 9))
+        engine.infer(images(1, 9, 9))
     with pytest.raises(EngineError, match="no profile"):
-        engine.infer(pictures(3, 12, 8))
+        engine.infer(images(3, 12, 8))
 
 
-def test_close_gives_all_memory_back(engine: TensorRtEngine, cuda: FakeCuda) -> None:
-    engine.infer(pictures(1, 8, 12))
+def test_close_frees_all_memory(engine: TensorRtEngine, fake_cuda: FakeCuda) -> None:
+    engine.infer(images(1, 8, 12))
     engine.close()
     engine.close()
-    assert cuda.memory == {}
+    assert fake_cuda.memory == {}
     with pytest.raises(EngineError, match="closed"):
-        engine.infer(pictures(1, 8, 12))
+        engine.infer(images(1, 8, 12))
 
 
-def test_what_is_no_plan_is_refused(trt: FakeTensorRT, tmp_path: Path) -> None:
-    info = info_of(tmp_path)
+def test_a_file_that_is_no_plan_is_rejected(trt: FakeTensorRT, tmp_path: Path) -> None:
+    info = write_plan(tmp_path)
     (tmp_path / info.plan.path).write_bytes(b"nothing")
-    with pytest.raises(ManifestError, match="magic tag does not match"):
+    with pytest.raises(ManifestError, match=r"magic tag does not match\. Build one here with: python model_export"):
         TensorRtEngine(tmp_path / info.plan.path, info, H200)
 
 
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"runtime_version": "10.9"}, "is of tensorrt 10.9, here is tensorrt 11.4.0"),
-        ({"runtime": "tensorrt_rtx"}, "is of tensorrt_rtx 11.4.0"),
-        ({"gpu": "NVIDIA L4", "compute_capabilities": ("8.9",)}, r"is for NVIDIA L4 \(compute capability 8.9\)"),
-        ({"gpu": "NVIDIA H100 PCIe"}, "is for NVIDIA H100 PCIe, here is NVIDIA H200"),
-        ({"onnx_sha256": "b" * 64}, "another ONNX"),
-        (
-            {"profiles": (PlanProfile(bucket=(8, 12), min_batch=1, max_batch=4),)},
-            "has no profile for pictures of 12x8, which the model folder asks for",
-        ),
-    ],
-)
-def test_a_plan_of_elsewhere_is_refused_with_the_rebuild_command(
-    tmp_path: Path, changes: dict[str, Any], why: str
+def test_a_plan_is_loaded_by_the_runtime_that_built_it(
+    fake_cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info_of(tmp_path, **changes)
-    with pytest.raises(EngineUnavailable, match=why + rf".*python model_export/build_engine.py {tmp_path}"):
-        engine_plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
-
-
-def test_damaged_missing_and_unreadable_plans_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="holds no engine"):
-        engine_plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
-    for name in ("damaged", "missing", "unreadable"):
-        info_of(tmp_path, name)
-    (tmp_path / "engines" / "damaged.plan").write_bytes(b"pla")
-    (tmp_path / "engines" / "missing.plan").unlink()
-    (tmp_path / "engines" / "unreadable.json").write_text("{}")
-    with pytest.raises(EngineUnavailable) as caught:
-        engine_plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
-    for text in ("damaged.plan is not the file", "missing.plan is missing", "unreadable.plan has a description"):
-        assert text in str(caught.value)
-    good = info_of(tmp_path, "good")
-    assert engine_plan.find(tmp_path, HERE, "a" * 64, BUCKETS) == (tmp_path / good.plan.path, good)
-
-
-def test_devices(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda.devices = (Properties("NVIDIA L4", 8, 9), Properties("NVIDIA H200", 9, 0))
-    assert [d.compute_capability for d in cuda_runtime.devices(cuda)] == ["8.9", "9.0"]
-    assert cuda_runtime.first_device() == Device(0, "NVIDIA L4", 89)
-    cuda.devices = ()
-    with pytest.raises(EngineUnavailable, match=r"there is no NVIDIA GPU \(cudaErrorNoDevice\)"):
-        cuda_runtime.first_device()
-    monkeypatch.setattr(cuda, "cudaGetDeviceCount", lambda: (Error.cudaErrorInsufficientDriver, None))
-    with pytest.raises(EngineUnavailable, match="nvidia-smi"):
-        cuda_runtime.first_device()
-
-
-def test_without_the_libraries_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "cuda.bindings"):
-        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
-    with pytest.raises(EngineUnavailable, match="pip install"):
-        library.installed()
-    with pytest.raises(EngineUnavailable, match=r"-e '.\[gpu\]'"):
-        cuda_runtime.load()
-    module = ModuleType("tensorrt_rtx")
-    module.__version__ = "1.7"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
-    assert library.machine(H200) == Machine("NVIDIA H200", "9.0", "tensorrt_rtx", "1.7")
-    with pytest.raises(EngineUnavailable, match=r"^tensorrt is not installed"):
-        library.installed("tensorrt")
-
-
-def test_a_plan_is_loaded_by_the_library_that_built_it(
-    cuda: FakeCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, fake in (("tensorrt", FakeTensorRT(cuda)), ("tensorrt_rtx", FakeTensorRTForRTX(cuda))):
+    for name, fake in (("tensorrt", FakeTensorRT(fake_cuda)), ("tensorrt_rtx", FakeTensorRTForRTX(fake_cuda))):
         monkeypatch.setitem(sys.modules, name, fake)  # type: ignore[arg-type]
     assert library.machine(H200).runtime == "tensorrt"
-    info = info_of(tmp_path, runtime="tensorrt_rtx")
+    info = write_plan(tmp_path, runtime="tensorrt_rtx")
     rtx = TensorRtEngine(tmp_path / info.plan.path, info, H200)
     assert rtx.name == "tensorrt-rtx-fp16-gpu0"
-    batch = pictures(1, 8, 12)
-    np.testing.assert_array_equal(rtx.infer(batch).ids, batch[..., 0] % 4)  # its kernels are compiled before capture
+    batch = images(1, 8, 12)
+    np.testing.assert_array_equal(
+        rtx.infer(batch).ids, batch[..., 0] % 4
+    )  # its kernels are compiled before the capture
     rtx.close()
 
 
-def test_what_tensorrt_tells_of_memory_is_understood(engine: TensorRtEngine, trt: FakeTensorRT) -> None:
+def test_tensorrts_out_of_memory_message_is_recognised(engine: TensorRtEngine, trt: FakeTensorRT) -> None:
     trt.no_memory = True
-    with pytest.raises(EngineOutOfMemory, match=r"no execution context for profile 0: .*OutOfMemory"):
-        engine.infer(pictures(2, 8, 12))
+    with pytest.raises(EngineOutOfMemory, match=r"can't create an execution context for profile 0: .*OutOfMemory"):
+        engine.infer(images(2, 8, 12))
     trt.no_memory = False
-    batch = pictures(2, 8, 12)
+    batch = images(2, 8, 12)
     np.testing.assert_array_equal(engine.infer(batch).ids, batch[..., 0] % 4)
 
 
-def test_an_address_that_is_not_taken_is_an_error(engine: TensorRtEngine, trt: FakeTensorRT) -> None:
+def test_an_address_that_tensorrt_rejects_is_an_error(engine: TensorRtEngine, trt: FakeTensorRT) -> None:
     trt.refuses_addresses = True
-    with pytest.raises(EngineError, match="takes no memory for pictures"):
-        engine.infer(pictures(1, 8, 12))
+    with pytest.raises(EngineError, match="does not accept the address of pictures"):
+        engine.infer(images(1, 8, 12))
 
 
-def test_the_description_is_plain_json(tmp_path: Path) -> None:
-    info_of(tmp_path)
-    told = json.loads((tmp_path / "engines" / "h200.json").read_text())
-    assert told["profiles"][0] == {"bucket": [8, 12], "min_batch": 1, "max_batch": 4}
-
-
-def test_verify_compares_the_engine_that_fits(
-    trt: FakeTensorRT, cuda: FakeCuda, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The wiring of model_export/verify.py; the stand-in computes something else, and that is a breach."""
-    pytest.importorskip("torch")
-    from model_export import verify
-
-    for name in ("model.onnx", "model.safetensors"):
-        shutil.copy(LITE / name, tmp_path)
-    told_of = json.loads((LITE / "model.json").read_text())
-    told_of["input"]["buckets"] = [[64, 96]]
-    (tmp_path / "model.json").write_text(json.dumps(told_of))
-    profiles = (PlanProfile(bucket=(64, 96), min_batch=1, max_batch=2),)
-    info_of(tmp_path, onnx_sha256=told_of["files"]["onnx"]["sha256"], profiles=profiles)
-    assert verify.main([str(tmp_path)]) == 1
-    told = capsys.readouterr().out
-    assert [line.split()[0] for line in told.splitlines()[1:]] == ["onnxruntime-cpu"] + 2 * ["tensorrt-fp16-gpu0"]
-    assert told.count("BREACH") == 2
-
-
-def test_two_lanes_share_the_weights_and_nothing_else(trt: FakeTensorRT, cuda: FakeCuda, tmp_path: Path) -> None:
-    info = info_of(tmp_path)
+def test_two_lanes_share_only_the_weights(trt: FakeTensorRT, fake_cuda: FakeCuda, tmp_path: Path) -> None:
+    info = write_plan(tmp_path)
     plan_file = tmp_path / info.plan.path
     first = TensorRtEngine(plan_file, info, H200)
     plan_file.unlink()  # the weights are not read again
-    second = TensorRtEngine(plan_file, info, H200, beside=first)
-    assert cuda.calls.count("cudaStreamCreateWithFlags") == 2
-    a, b = pictures(2, 8, 12), pictures(2, 8, 12) + 1
+    second = TensorRtEngine(plan_file, info, H200, share_weights_with=first)
+    assert fake_cuda.calls.count("cudaStreamCreateWithFlags") == 2
+    a, b = images(2, 8, 12), images(2, 8, 12) + 1
     for lane, batch in ((first, a), (second, b), (first, b), (second, a)):
         np.testing.assert_array_equal(lane.infer(batch).ids, batch[..., 0] % 4)
     first.close()
     np.testing.assert_array_equal(second.infer(a).ids, a[..., 0] % 4)
     second.close()
-    assert not cuda.memory
+    assert not fake_cuda.memory

@@ -1,4 +1,4 @@
-"""The stand-ins have only what the real libraries have: their names, and the arguments they take."""
+"""The fakes have only functions that the real libraries have, with the same arguments."""
 
 import inspect
 import re
@@ -18,7 +18,7 @@ def arguments(function: Any) -> int:
     return len([name for name in inspect.signature(function).parameters if name != "self"])
 
 
-def test_cuda() -> None:
+def test_the_fake_cuda_matches_the_real_one() -> None:
     real = pytest.importorskip("cuda.bindings.runtime")
     for name in methods(fake_cuda_and_tensorrt.FakeCuda):
         if name.startswith("cuda"):
@@ -44,7 +44,7 @@ def test_cuda() -> None:
         (fake_cuda_and_tensorrt.FakeRuntimeConfig, ("IRuntimeConfig",)),
     ],
 )
-def test_tensorrt(fake: type, classes: tuple[str, ...]) -> None:
+def test_the_fake_tensorrt_matches_the_real_one(fake: type, classes: tuple[str, ...]) -> None:
     real = pytest.importorskip("tensorrt_rtx_bindings")
     for name in methods(fake):
         if name == "Runtime":

@@ -1,0 +1,1 @@
+"""Images to masks: `segmenter` runs the model in this process, `files` and `backends` are `alignseg segment`."""

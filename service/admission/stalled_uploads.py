@@ -1,0 +1,112 @@
+"""Uploads in progress: which are slow, which have stalled, and how a stalled one loses its slot.
+
+A slow upload occupies a slot and its bytes but uses neither engine nor codecs. Counted as active it would look like a
+slow engine, so it is counted apart. A stalled upload keeps its slot only until another request needs it: otherwise a
+few connections that send nothing could block the server.
+"""
+
+from collections.abc import Callable
+from itertools import chain
+from typing import Final, Protocol
+
+MIN_BYTES_PER_S: Final = 8000  # an upload below this rate stalls (64 kbit/s)
+MAX_PAUSE_S: Final = 1.0  # the longest pause before an upload counts as stalled, also before its first byte
+
+
+class _Owner(Protocol):
+    """The AdmissionController, as seen by a permit."""
+
+    clock: Callable[[], float]
+
+    def upload_finished(self, permit: "Permit") -> None:
+        """The permit's body is complete."""
+        ...
+
+    def released(self, permit: "Permit") -> None:
+        """The permit's slot is free."""
+        ...
+
+
+class Permit:
+    """One admitted request: a slot and `size` bytes. Released once, when its work ends, not when the client leaves.
+
+    size: announced bytes of the body. arrived: bytes received so far. entered: when it was admitted, on the clock.
+    stalls_at: when the upload counts as stalled unless more bytes arrive. Each byte postpones it by the time that the
+    byte takes at MIN_BYTES_PER_S, at most to MAX_PAUSE_S from now, so an occasional byte does not keep the slot.
+    preempted: whether another request got the slot. on_preempted: called when that happens.
+    """
+
+    def __init__(self, owner: _Owner, size: int, now: float) -> None:
+        self.size = size
+        self.arrived = 0
+        self.entered = now
+        self.stalls_at = now + MAX_PAUSE_S
+        self.on_preempted: Callable[[], object] = lambda: None
+        self.preempted = False
+        self._owner: _Owner | None = owner
+
+    def received(self, size: int) -> None:
+        """Record that `size` more bytes of the body arrived."""
+        if self._owner is not None:
+            now = self._owner.clock()
+            self.arrived += size
+            self.stalls_at = min(max(self.stalls_at, now) + size / MIN_BYTES_PER_S, now + MAX_PAUSE_S)
+
+    def body_read(self) -> None:
+        """Record that the upload is complete: from now on the request is active."""
+        if self._owner is not None:
+            self._owner.upload_finished(self)
+
+    def preempt(self) -> None:
+        """Free the slot of a stalled upload for another request."""
+        self.preempted = True
+        self.release()
+        self.on_preempted()
+
+    def release(self, *_: object) -> None:
+        """Free the slot. Idempotent. Ignores arguments, so that it can be a done-callback."""
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.released(self)
+
+
+class Uploads:
+    """Permits whose body is not complete. Used on the event loop only, so it needs no lock."""
+
+    def __init__(self) -> None:
+        self._recent: dict[Permit, None] = {}  # in order of arrival
+        self._slow: set[Permit] = set()
+
+    @property
+    def slow(self) -> int:
+        """The number of uploads that were marked as slow."""
+        return len(self._slow)
+
+    def add(self, permit: Permit) -> None:
+        """Add a new upload."""
+        self._recent[permit] = None
+
+    def is_slow(self, permit: Permit) -> bool:
+        """Return whether the upload was marked as slow."""
+        return permit in self._slow
+
+    def discard(self, permit: Permit) -> bool:
+        """Remove an upload; return False if its body was complete."""
+        if permit in self._recent:
+            del self._recent[permit]
+        elif permit in self._slow:
+            self._slow.remove(permit)
+        else:
+            return False
+        return True
+
+    def mark_slow(self, now: float, after_s: float) -> None:
+        """Mark the uploads that began more than `after_s` seconds ago as slow."""
+        while self._recent and now - (oldest := next(iter(self._recent))).entered > after_s:
+            del self._recent[oldest]
+            self._slow.add(oldest)
+
+    def stalled(self, now: float) -> list[Permit]:
+        """Return the stalled uploads, the one that stalled first at the front."""
+        uploads = chain(self._slow, self._recent)
+        return sorted((permit for permit in uploads if permit.stalls_at < now), key=lambda permit: permit.stalls_at)
