@@ -105,7 +105,7 @@ def test_the_images_of_a_tensor_share_a_batch() -> None:
     [
         ("fake", lambda: tensor(np.zeros((1, 200, 200, 3), np.uint8)), "413", "limit 20000"),
         ("fake", lambda: tensor(np.zeros((5, 2, 2, 3), np.uint8)), "400", "limit 4"),
-        ("fake", lambda: files(b"hello"), "415", "expected a JPEG"),
+        ("fake", lambda: files(b"hello"), "415", "expected JPEG"),
         ("fake", lambda: files(*[encoded(striped(100, 100))] * 3), "413", "3 maps of 10000 pixels"),
         ("fake", lambda: files(encoded(striped(16, 24)), encoded(striped(24, 16))), "400", "different sizes"),
         ("other", lambda: tensor(IMAGES), "404", "this server has fake, version 1"),

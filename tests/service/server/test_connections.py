@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from benchmarks.harness import ServerProcess, stand_in
+from benchmarks.harness import ServerProcess, fake_engine_server
 from service.server import connections, protocol
 from service.server.connections import CHECK_INTERVAL_S, STALL_TIMEOUT_S, IdleConnections, SlowReaders
 
@@ -179,7 +179,7 @@ def test_a_closed_connection_is_forgotten() -> None:
 @pytest.fixture(scope="module")
 def port() -> Generator[int, None, None]:
     """A real server that may open few files."""
-    bounded = ["sh", "-c", f'ulimit -n {OPEN_FILES}; exec "$@"', "sh", *stand_in(1.0)]
+    bounded = ["sh", "-c", f'ulimit -n {OPEN_FILES}; exec "$@"', "sh", *fake_engine_server(1.0)]
     server = ServerProcess(bounded, ALIGNSEG_LOG="json")
     try:
         yield server.port
