@@ -78,7 +78,7 @@ async def test_the_async_client(server: str) -> None:
 
 
 def test_bytes_that_are_not_an_image_are_rejected(server: str) -> None:
-    with Client(server) as client, pytest.raises(InvalidImageError, match="Not a picture"):
+    with Client(server) as client, pytest.raises(InvalidImageError, match="Unsupported image format"):
         client.segment(b"hello")
 
 
@@ -118,7 +118,7 @@ def test_the_command(server: str, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, output = segment(folder, out, server, "--overlay")
     assert code == 1
-    assert "bad.png: Not a picture" in output
+    assert "bad.png: Unsupported image format" in output
     assert "3 masks written" in output
     assert sorted(p.name for p in out.rglob("*.png")) == [
         "a.overlay.png", "a.png", "b.overlay.png", "b.png", "c.overlay.png", "c.png",
