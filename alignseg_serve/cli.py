@@ -71,7 +71,7 @@ def serve(
         manifest = manifests.load(settings.model)
         if ray:
             raise typer.Exit(ray_commands.serve(settings))
-        application = create_app(settings, open_engines(settings, manifest), manifest, seen=seen)
+        application = create_app(settings, open_engines(settings, manifest), manifest, folder_before=seen)
     except AlignSegError as error:
         _fail(error)
     raise typer.Exit(Server(application, settings).run_until_stopped())
@@ -145,10 +145,11 @@ def export(
         from model_export import export
         from model_export.checkpoints import checkpoint as checkpoints
         from model_export.onnx_export import parity
+        from service.types import parse_size
     except ImportError as error:
         _fail(f"{error}. Exporting needs PyTorch and ONNX: pip install -e '.[export]'")
     try:
-        buckets = tuple(_parse_size(text) for text in size) if size else export.DEFAULT_BUCKETS
+        buckets = tuple(parse_size(text, name="--size") for text in size) if size else export.DEFAULT_BUCKETS
         export.run(
             checkpoint,
             out,
@@ -182,13 +183,6 @@ def offsets(context: typer.Context) -> None:
     except ImportError as error:
         _fail(f"{error}. Drawing offsets needs PyTorch: pip install -e '.[train]'")
     raise typer.Exit(command.main(context.args))
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    height, separator, width = text.partition("x")
-    if not (separator and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise ValueError(f"--size: got {text!r}; expected HEIGHTxWIDTH, such as 361x481.")
-    return int(height), int(width)
 
 
 def _load_settings(**arguments: object) -> "Settings":

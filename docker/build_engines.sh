@@ -1,13 +1,13 @@
 #!/bin/sh
-# Fill the model folder $ALIGNSEG_MODEL from /source, then build the engine that this machine lacks.
-# /source is a model folder (with a model.json), or holds one checkpoint (.safetensors, .pth, .pt), which is exported.
-# A failed build is told but does not fail: the server runs ONNX Runtime on the GPU instead.
+# Fill the model folder $ALIGNSEG_MODEL from /source, then build the TensorRT engine that is missing for this GPU.
+# /source is a model folder (with a model.json), or holds one checkpoint (.safetensors, .pth, .pt) to export.
+# A failed build is a warning, not an error: the server then runs the model in ONNX Runtime on the GPU.
 set -eu
 
 if [ -f /source/model.json ]; then
-    echo "model     copied from /source"
+    echo "Copying the model from /source to $ALIGNSEG_MODEL"
     for file in /source/*; do
-        # The manifest last: it vouches for the others, and the server looks at it.
+        # model.json comes last and at once: a running server loads the model as soon as it changes.
         if [ -f "$file" ] && [ "${file##*/}" != model.json ]; then cp "$file" "$ALIGNSEG_MODEL/"; fi
     done
     cp /source/model.json "$ALIGNSEG_MODEL/model.json.part"
@@ -15,13 +15,14 @@ if [ -f /source/model.json ]; then
 else
     checkpoint=$(find /source -maxdepth 1 \( -name '*.safetensors' -o -name '*.pth' -o -name '*.pt' \) | head -n 1)
     if [ -z "$checkpoint" ]; then
-        echo "error: /source holds neither a model.json nor a checkpoint; set ALIGNSEG_SOURCE to a folder that does" >&2
+        echo "error: /source holds neither a model.json nor a checkpoint (.safetensors, .pth, .pt)." \
+            "Set ALIGNSEG_SOURCE to a folder that does." >&2
         exit 2
     fi
-    # $ALIGNSEG_EXPORT: further options for a checkpoint that does not tell its classes, e.g. --data cityscapes
+    # $ALIGNSEG_EXPORT: more options, for a checkpoint without class names; e.g. --data cityscapes
     # shellcheck disable=SC2086
     alignseg export "$checkpoint" --out "$ALIGNSEG_MODEL" ${ALIGNSEG_EXPORT:-}
 fi
 
 python -m model_export.build_engine "$ALIGNSEG_MODEL" --if-missing --precision "${ALIGNSEG_PRECISION:-fp16}" ||
-    echo "warning: no engine (see above); the server runs ONNX Runtime on the GPU instead" >&2
+    echo "warning: no TensorRT engine was built (reason above). The server runs the model in ONNX Runtime on the GPU." >&2

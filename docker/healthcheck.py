@@ -1,4 +1,4 @@
-"""Exit 0 while the server is ready. If it says that only a new process helps, end it: the restart policy starts one."""
+"""Exit 0 while the server is ready. Where only a new process helps, stop it: the restart policy starts another."""
 
 import os
 import signal
@@ -10,10 +10,10 @@ BASE = f"http://127.0.0.1:{os.environ.get('ALIGNSEG_ADMIN_PORT') or os.environ.g
 
 
 def status(path: str) -> int | None:
-    """Of the answer; None when there is none."""
+    """The status of the response; None if there is none."""
     try:
-        with urllib.request.urlopen(BASE + path, timeout=4) as answer:  # noqa: S310 - our own address
-            return int(answer.status)
+        with urllib.request.urlopen(BASE + path, timeout=4) as response:  # noqa: S310 - our own address
+            return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
     except OSError:
@@ -21,7 +21,7 @@ def status(path: str) -> int | None:
 
 
 def main() -> int:
-    """Docker restarts what has ended, not what is unhealthy."""
+    """Docker does not restart an unhealthy container, only one that has exited."""
     if status("/healthz/live") == 503:
         os.kill(1, signal.SIGTERM)
         return 1

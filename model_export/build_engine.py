@@ -29,7 +29,7 @@ from model_export.tensorrt_build.request import BuildRequest
 from service.errors import AlignSegError
 from service.model_folder import manifest as manifests
 from service.model_folder.engine_plan import PlanProfile
-from service.types import UInt8Array
+from service.types import UInt8Array, parse_size
 
 CALIBRATION_IMAGES = 40
 EIGHT_BIT = ("int8", "fp8")
@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("plugin", "gridsample"),
         help="sample by the fused kernel or by native layers;\ndefault: plugin, gridsample for TensorRT for RTX",
     )
-    parser.add_argument("--bucket", type=source.size, nargs="+", help="HEIGHTxWIDTH ...; default: those of the model")
+    parser.add_argument("--bucket", type=_bucket, nargs="+", help="HEIGHTxWIDTH ...; default: those of the model")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="batch sizes to tune for; default: 1 8")
     parser.add_argument("--runtime", choices=("tensorrt", "tensorrt_rtx"), help="default: the installed one")
     parser.add_argument("--arch", type=int, nargs="+", help="TensorRT for RTX: architectures to build for, e.g. 89 120")
@@ -190,6 +190,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-verify", action="store_true", help="do not compare the engine with PyTorch")
     parser.add_argument("--dry-run", action="store_true", help="parse, check and report, but build nothing")
     return parser
+
+
+def _bucket(text: str) -> tuple[int, int]:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

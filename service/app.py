@@ -1,19 +1,20 @@
-"""The application: routes, the layers around them, and what they share."""
+"""The composition root: creates the application from routes, middleware and what they share."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from service.engines.selection import open_engines
 from service.http import auth, problems
-from service.http.middleware.early_rejection import EntryRule, GuardMiddleware, cors_options
-from service.http.middleware.observability import ObserveMiddleware
+from service.http.middleware.early_rejection import EarlyRejectionMiddleware, EarlyRejectionRule
+from service.http.middleware.observability import ObservabilityMiddleware
 from service.http.openapi import segment as openapi
-from service.http.routes import classes, docs, health, huggingface, kserve, metrics, segment, web
+from service.http.routes import classes, health, huggingface, kserve, segment, web
 from service.inference import lifespan
 from service.inference.lifespan import EngineFactory, RemoteModelFactory
 from service.inference.model_reload import FolderSnapshot
@@ -32,27 +33,29 @@ def create_app(
     manifest: Manifest | None = None,
     engine_factory: EngineFactory = open_engines,
     tracer: Tracer | None = None,
-    seen: FolderSnapshot | None = None,
-    reach: RemoteModelFactory | None = None,
+    folder_before: FolderSnapshot | None = None,
+    remote_model: RemoteModelFactory | None = None,
 ) -> FastAPI:
-    """Build the ASGI application. What is not given is read from the environment and the model folder.
+    """Create the ASGI application. Arguments that are not given are read from the environment and the model folder.
 
-    engines: of one model, each on a device of its own.
-    opener: opens the engines of a model; also of one that comes to lie in the folder while serving.
-    reach: finds a model's engines elsewhere, instead of opening them here; see fleet/.
-    seen: the model folder as it was before `manifest` was read from it; see swap.look.
-    Raises SettingsError. Nothing is loaded before the lifespan starts; that raises ManifestError,
-    EngineUnavailable or EngineError.
+    engines: of one model, each on its own device.
+    engine_factory: opens the engines of a model; also of a model that replaces the first one while serving.
+    remote_model: connects to engines in other processes instead of opening them here; see ray_serve/.
+    folder_before: the model folder as it was before `manifest` was read from it; see inference/model_reload.py.
+    Raises SettingsError. Nothing is loaded before the lifespan starts, which raises ManifestError, EngineUnavailable or
+    EngineError.
     """
     settings = settings or Settings()
     tracer = tracer or tracing.from_environment()
-    figures = Metrics()
+    metrics = Metrics()
 
     @asynccontextmanager
     async def while_serving(app: FastAPI) -> AsyncGenerator[None, None]:
         try:
-            async with lifespan.serving(settings, figures, engine_factory, engines, manifest, seen, reach) as served:
-                app.state.pipeline, app.state.watch = served.pipeline, served.watch
+            async with lifespan.serving(
+                settings, metrics, engine_factory, engines, manifest, folder_before, remote_model
+            ) as served:
+                app.state.pipeline, app.state.model_watcher = served.pipeline, served.watch
                 yield
         finally:
             if tracer is not None:
@@ -64,51 +67,57 @@ def create_app(
         version=version("alignseg-serve"),
         lifespan=while_serving,
         responses=openapi.PROBLEMS,
-        docs_url=None,  # see routes/docs.py
+        docs_url=None,  # see http/routes/web.py
         redoc_url=None,
-        redirect_slashes=False,  # to http, behind a proxy that speaks https; and curl shows nothing of it
+        redirect_slashes=False,  # behind an HTTPS proxy it would redirect to http, and curl would show an empty body
     )
-    app.state.metrics = figures
-    _add_layers(app, settings, figures, tracer)
+    app.state.metrics = metrics
+    _add_middleware(app, settings, metrics, tracer)
     problems.install(app)
-    app.router.routes.append(segment.Express())
-    for router in (web.router, docs.router, segment.router, classes.router, kserve.router, huggingface.router):
+    segment.add_route(app)
+    for router in (web.router, classes.router, kserve.router, huggingface.router):
         app.include_router(router)
     if settings.admin_port is None:
-        _add_health(app)
+        app.include_router(health.router)
     return app
 
 
 def create_admin_app(app: FastAPI) -> FastAPI:
-    """Health and metrics of `app`, for a port of their own."""
+    """Health and metrics of `app`, for a separate port."""
     title = "alignseg-serve, health and metrics"
     admin = FastAPI(
         title=title, version=version("alignseg-serve"), docs_url=None, redoc_url=None, redirect_slashes=False
     )
     admin.state = app.state
-    own = Metrics()  # thrown away: they would only blur those of `app`
-    admin.add_middleware(ObserveMiddleware, metrics=own, log=AccessLog())
+    unused = Metrics()  # requests to this port are not counted among those of `app`
+    admin.add_middleware(ObservabilityMiddleware, metrics=unused, log=AccessLog())
     problems.install(admin)
-    _add_health(admin)
+    admin.include_router(health.router)
     return admin
 
 
-def _add_layers(app: FastAPI, settings: Settings, figures: Metrics, tracer: Tracer | None) -> None:
-    """From the inside out."""
-    access_log, cors = AccessLog(), bool(settings.cors_origins.strip())
-    known = auth.load(settings)
-    rule = EntryRule(known, app.routes)
-    app.add_middleware(GuardMiddleware, rule=rule)
-    if known:
+def cors_options(origins: str) -> dict[str, Any]:
+    """Arguments of Starlette's CORSMiddleware for origins separated by commas. No cookies, so no credentials."""
+    return {
+        "allow_origins": [origin.strip() for origin in origins.split(",") if origin.strip()],
+        "allow_methods": ["GET", "POST"],
+        "allow_headers": ["Authorization", "Content-Type", "X-API-Key", "X-Request-Id", "X-Request-Timeout-Ms"],
+        "expose_headers": ["Retry-After", "Retry-After-Ms", "Server-Timing", "X-Request-Id"],
+        "max_age": 600,
+    }
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracer: Tracer | None) -> None:
+    """From the innermost to the outermost."""
+    access_log, has_cors = AccessLog(), bool(settings.cors_origins.strip())
+    keys = auth.load(settings)
+    rule = EarlyRejectionRule(keys, app.routes)
+    app.add_middleware(EarlyRejectionMiddleware, rule=rule)
+    if keys:
         openapi.declare_keys(app)
-    if cors:
+    if has_cors:
         app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
-    app.add_middleware(ObserveMiddleware, metrics=figures, log=access_log, tracer=tracer)
+    app.add_middleware(ObservabilityMiddleware, metrics=metrics, log=access_log, tracer=tracer)
     app.state.access_log = access_log
-    if not cors and tracer is None:  # these two need every response to pass through the application
-        app.state.entry_rule = rule
-
-
-def _add_health(app: FastAPI) -> None:
-    app.include_router(health.router)
-    app.include_router(metrics.router)
+    if not has_cors and tracer is None:  # CORS and traces need every response to pass through the application
+        app.state.early_rejection_rule = rule

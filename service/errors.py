@@ -1,43 +1,43 @@
-"""Every error a user of the service can meet.
+"""Every error that a user of the service can get.
 
 AlignSegError
-├── SettingsError              an ALIGNSEG_* variable can't be honoured
-├── ManifestError              the model folder is missing, damaged or not ours
-├── EngineError                the runtime failed on a batch
-│   ├── EngineOutOfMemory      ... for want of memory: a smaller batch may pass
-│   └── DeviceLost             ... for good (sticky device error): the process must end
-├── EngineUnavailable          the runtime asked for is not installed or has no device
-└── RequestError               has an HTTP status and an RFC 9457 problem type
-    ├── BadRequest             400  malformed request or parameter
-    ├── Unauthorized           401  no API key, or a wrong one
-    ├── UnsupportedMediaType   415  a body that is neither a form nor a picture
-    ├── UnsupportedImage             415  the bytes are no picture of a format we read
-    ├── CorruptImage           400  a picture that ends early or does not decode
-    ├── UploadTooSlow          408  by its deadline, or while others wanted its place
-    ├── PayloadTooLarge           413
-    ├── ImageTooLarge          413
-    ├── UriTooLong             414  a query that is longer than any real one
-    ├── HeadersTooLarge        431
-    ├── NotAcceptable          406  no media type that the client accepts
-    ├── Overloaded              429  with Retry-After
-    ├── NotReady               503  loading, draining or broken, with Retry-After
-    ├── DeadlineExceeded       504
-    └── InferenceFailed        500  the engine failed on this picture
+├── SettingsError                  an ALIGNSEG_* setting is invalid
+├── ManifestError                  the model folder is missing, damaged or of an unknown format
+├── EngineError                    the runtime failed on a batch
+│   ├── EngineOutOfMemory          ... for lack of memory; a smaller batch may succeed
+│   └── DeviceLost                 ... and the device is unusable; the process must be restarted
+├── EngineUnavailable              the requested runtime is not installed or has no device
+└── RequestError                   has an HTTP status and an RFC 9457 problem type
+    ├── BadRequest             400 malformed request or parameter
+    ├── CorruptImage           400 the image is truncated or does not decode
+    ├── Unauthorized           401 no API key, or an unknown one
+    ├── NotAcceptable          406 no supported media type is acceptable to the client
+    ├── UploadTooSlow          408 the body did not arrive in time
+    ├── PayloadTooLarge        413 the body has too many bytes
+    ├── ImageTooLarge          413 the image has too many pixels
+    ├── UriTooLong             414 the query string is too long
+    ├── UnsupportedMediaType   415 the body is neither a form nor an image
+    ├── UnsupportedImage       415 the image's format is not supported
+    ├── Overloaded             429 the server is at capacity; has Retry-After
+    ├── HeadersTooLarge        431 too many headers, or too many bytes of them
+    ├── InferenceFailed        500 the engine failed on this image
+    ├── NotReady               503 the server is loading, draining or broken; has Retry-After
+    └── DeadlineExceeded       504 the request's deadline passed
 """
 
 from typing import ClassVar
 
 
 class AlignSegError(Exception):
-    """Base of all errors raised on purpose. The message says what was got, what is expected and how to mend it."""
+    """Base of all deliberate errors. The message says what was received, what was expected and how to fix it."""
 
 
 class SettingsError(AlignSegError):
-    """A setting that can't be honoured."""
+    """An ALIGNSEG_* setting is invalid."""
 
 
 class ManifestError(AlignSegError):
-    """The model folder is missing, damaged, or not one this version can read."""
+    """The model folder is missing, damaged, or of a format that this version does not know."""
 
 
 class EngineError(AlignSegError):
@@ -45,19 +45,23 @@ class EngineError(AlignSegError):
 
 
 class EngineOutOfMemory(EngineError):
-    """The runtime ran out of memory; a smaller batch may pass."""
+    """The runtime ran out of memory; a smaller batch may succeed."""
 
 
 class DeviceLost(EngineError):
-    """The device does not answer any more; only a new process helps."""
+    """The device is unusable for this process; only a restart helps."""
 
 
 class EngineUnavailable(AlignSegError):
-    """The runtime asked for is not installed, or its device is missing."""
+    """The requested runtime is not installed, or its device is missing."""
 
 
 class RequestError(AlignSegError):
-    """An error that is answered to the client as application/problem+json (RFC 9457)."""
+    """An error that becomes an application/problem+json response (RFC 9457).
+
+    status: HTTP status. slug: the end of the problem type, urn:alignseg:problem:SLUG. title: the problem's title.
+    retry_after_s: seconds for Retry-After, if any.
+    """
 
     status: ClassVar[int] = 400
     slug: ClassVar[str] = "bad-request"
@@ -66,7 +70,7 @@ class RequestError(AlignSegError):
 
     @property
     def reason(self) -> str:
-        """One of a few words, for a metric's label."""
+        """The metric label: the slug, for Overloaded with its cause."""
         return self.slug
 
 
@@ -74,59 +78,35 @@ class BadRequest(RequestError):
     """400: a malformed request or parameter."""
 
 
+class CorruptImage(RequestError):
+    """400: the image is truncated or does not decode."""
+
+    slug = "corrupt-image"
+    title = "Corrupt image"
+
+
 class Unauthorized(RequestError):
-    """401: no API key, or one that is not known."""
+    """401: no API key, or an unknown one."""
 
     status = 401
     slug = "unauthorized"
-    title = "An API key is needed"
+    title = "API key required"
 
 
-class UriTooLong(RequestError):
-    """414: the query string is longer than any real one."""
+class NotAcceptable(RequestError):
+    """406: the response can't have any of the media types in Accept."""
 
-    status = 414
-    slug = "uri-too-long"
-    title = "The URI is too long"
-
-
-class HeadersTooLarge(RequestError):
-    """431: too many headers, or too many bytes of them."""
-
-    status = 431
-    slug = "headers-too-large"
-    title = "The headers are too large"
-
-
-class UnsupportedMediaType(RequestError):
-    """415: the request's head says that its body is neither a form nor a picture."""
-
-    status = 415
-    slug = "unsupported-media-type"
-    title = "Unsupported media type"
-
-
-class UnsupportedImage(RequestError):
-    """415: the bytes are not a picture of a format that is read."""
-
-    status = 415
-    slug = "unsupported-image"
-    title = "Not a picture of a supported format"
-
-
-class CorruptImage(RequestError):
-    """400: the picture is truncated or does not decode."""
-
-    slug = "corrupt-image"
-    title = "The picture is damaged"
+    status = 406
+    slug = "not-acceptable"
+    title = "No acceptable media type"
 
 
 class UploadTooSlow(RequestError):
-    """408: the body was not there by its deadline, or stalled while somebody else wanted its place."""
+    """408: the body did not arrive by its deadline, or stalled while another request needed its slot."""
 
     status = 408
     slug = "upload-too-slow"
-    title = "The upload is too slow"
+    title = "Upload too slow"
 
 
 class PayloadTooLarge(RequestError):
@@ -134,34 +114,51 @@ class PayloadTooLarge(RequestError):
 
     status = 413
     slug = "payload-too-large"
-    title = "The body is too large"
+    title = "Request body too large"
 
 
 class ImageTooLarge(RequestError):
-    """413: the picture has more pixels than ALIGNSEG_MAX_PIXELS."""
+    """413: the image has more pixels than ALIGNSEG_MAX_PIXELS, or needs more tiles than ALIGNSEG_MAX_TILES."""
 
     status = 413
     slug = "image-too-large"
-    title = "The picture has too many pixels"
+    title = "Image too large"
 
 
-class NotAcceptable(RequestError):
-    """406: none of the media types in Accept can be made."""
+class UriTooLong(RequestError):
+    """414: the query string is too long."""
 
-    status = 406
-    slug = "not-acceptable"
-    title = "No acceptable media type"
+    status = 414
+    slug = "uri-too-long"
+    title = "URI too long"
+
+
+class UnsupportedMediaType(RequestError):
+    """415: by its Content-Type, the body is neither a form nor an image."""
+
+    status = 415
+    slug = "unsupported-media-type"
+    title = "Unsupported media type"
+
+
+class UnsupportedImage(RequestError):
+    """415: the body is not an image of a supported format."""
+
+    status = 415
+    slug = "unsupported-image"
+    title = "Unsupported image format"
 
 
 class Overloaded(RequestError):
-    """429: no room; `retry_after_s` says when it is worth coming back.
+    """429: the server is at capacity.
 
-    what: that there is too much of: count, bytes, pixels, time; or deadline, when the client's own can't be kept.
+    retry_after_s: when the request is likely to be accepted.
+    what: the limit that was reached: count, bytes, pixels or time; deadline if the client's own can't be met.
     """
 
     status = 429
     slug = "overloaded"
-    title = "The server is at capacity"
+    title = "Server at capacity"
 
     def __init__(self, message: str, retry_after_s: float, what: str = "count") -> None:
         super().__init__(message)
@@ -170,16 +167,32 @@ class Overloaded(RequestError):
 
     @property
     def reason(self) -> str:
-        """E.g. overloaded-time."""
+        """The metric label, e.g. overloaded-time."""
         return f"{self.slug}-{self.what}"
 
 
+class HeadersTooLarge(RequestError):
+    """431: too many headers, or too many bytes of them."""
+
+    status = 431
+    slug = "headers-too-large"
+    title = "Request headers too large"
+
+
+class InferenceFailed(RequestError):
+    """500: the engine failed on this image."""
+
+    status = 500
+    slug = "inference-failed"
+    title = "Inference failed"
+
+
 class NotReady(RequestError):
-    """503: the server is loading, draining or broken."""
+    """503: the server is loading, draining or broken. retry_after_s: when to try again."""
 
     status = 503
     slug = "not-ready"
-    title = "The server is not ready"
+    title = "Server not ready"
 
     def __init__(self, message: str, retry_after_s: float = 5.0) -> None:
         super().__init__(message)
@@ -187,16 +200,8 @@ class NotReady(RequestError):
 
 
 class DeadlineExceeded(RequestError):
-    """504: the request's deadline passed before its result was there."""
+    """504: the request's deadline passed before its result was ready."""
 
     status = 504
     slug = "deadline-exceeded"
-    title = "The deadline has passed"
-
-
-class InferenceFailed(RequestError):
-    """500: the engine failed on this picture."""
-
-    status = 500
-    slug = "inference-failed"
-    title = "Inference failed"
+    title = "Deadline exceeded"

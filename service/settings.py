@@ -1,12 +1,13 @@
-"""Every knob of the server, read from ALIGNSEG_* environment variables."""
+"""All settings of the server, read from ALIGNSEG_* environment variables, and their table for docs/operations.md."""
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import Field, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ALIGNSEG_"
@@ -18,61 +19,123 @@ EngineName = Literal[
 
 
 class Settings(BaseSettings):
-    """Frozen: what the process started with is what it runs with. Each name carries its unit.
-
-    model: folder with a model.json and the files it names.
-    engine: which runtime; auto takes the best one that is installed and has a device.
-    build: auto builds a missing TensorRT engine in the background, while another runtime serves.
-    admin_port: where health and metrics are served instead, if set; 0 lets the system choose.
-    api_keys, api_keys_file: who has none of them is answered 401; see keys.py. None set: everybody is let in.
-    cors_origins: web sites, separated by commas, whose pages may ask; empty: none but our own.
-    log: json, text, or auto: text on a terminal, else json.
-    model_poll_s: how often the model folder is looked at for a new model; 0: only on SIGHUP.
-    intra_op_threads: threads of one inference; 0 leaves it to the runtime (one a core).
-    codec_threads: threads that decode and encode.
-    max_in_flight: requests inside the house at once, uploads included; one more is answered 429.
-    max_bytes_in_flight: of all their bodies together; a body without Content-Length counts as the largest.
-    max_pixels_in_flight: of all pictures that are decoded at one time.
-    overload_latency_ms: how long accepted requests may take while others have to be turned away.
-    max_queue_delay_ms: how long the oldest waiting picture may wait for company; 0 never idles.
-    max_pixels: width times height of one picture, checked before it is decoded.
-    max_tiles: how many tiles ?tile=true may cut a picture into.
-    max_images: how many pictures one request may bring.
-    request_timeout_ms: from the head of a request to its answer; late work is not computed.
-    engine_hang_s: how long one call of the engine may take before liveness fails.
-    drain_timeout_s: how long SIGTERM waits for accepted work.
-    """
+    """Frozen: the values of the start hold until the process ends."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    model: Path = REPOSITORY / "weights" / "alignseg-lite"
-    engine: EngineName = "auto"
-    build: Literal["off", "auto"] = "off"
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
-    admin_port: int | None = Field(default=None, ge=0, le=65535)
-    api_keys: SecretStr = SecretStr("")
-    api_keys_file: Path | None = None
-    cors_origins: str = ""
-    log: LogFormat = "auto"
-    model_poll_s: float = Field(default=2.0, ge=0)
+    model: Path = Field(
+        default=REPOSITORY / "weights" / "alignseg-lite",
+        description="Model folder: model.json and the files it names. May be a symbolic link.",
+    )
+    engine: EngineName = Field(
+        default="auto",
+        description="Runtime. auto chooses the fastest one that is installed, has its device and passes its check.",
+    )
+    build_engine: Literal["off", "auto"] = Field(
+        default="off",
+        description="auto builds a missing TensorRT engine in the background, while another runtime serves.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on. 0.0.0.0 accepts connections from other machines.",
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose.")
+    admin_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port for /healthz and /metrics instead of the main one; 0 lets the system choose.",
+    )
+    api_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="API keys, separated by commas. With neither keys nor a keys file, no key is required.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File with one API key per line; text after # is a comment. Adds to ALIGNSEG_API_KEYS.",
+    )
+    cors_origins: str = Field(
+        default="", description="Origins whose web pages may call the API, separated by commas. None by default."
+    )
+    log: LogFormat = Field(default="auto", description="Log format. auto writes text to a terminal, else JSON.")
+    model_poll_s: float = Field(
+        default=2.0, ge=0, description="How often the model folder is checked for a new model. 0 checks on SIGHUP only."
+    )
 
-    intra_op_threads: int = Field(default=0, ge=0)
-    codec_threads: int = Field(default=min(8, os.cpu_count() or 1), ge=1)
+    intra_op_threads: int = Field(
+        default=0,
+        ge=0,
+        description="Threads of one inference on the CPU. 0 leaves it to the runtime: one for each core.",
+    )
+    codec_threads: int = Field(
+        default_factory=lambda: min(8, os.cpu_count() or 1),
+        ge=1,
+        description="Threads that decode images and render responses.",
+        json_schema_extra={"default": "one for each core, at most 8"},
+    )
 
-    max_in_flight: int = Field(default=64, ge=1)
-    max_bytes_in_flight: int = Field(default=256 * 1024 * 1024, ge=1)
-    max_pixels_in_flight: int = Field(default=80_000_000, ge=1)
-    overload_latency_ms: float = Field(default=60.0, gt=0)
-    max_queue_delay_ms: float = Field(default=0.0, ge=0)
-    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
-    max_pixels: int = Field(default=40_000_000, ge=1)
-    max_tiles: int = Field(default=192, ge=1)
-    max_images: int = Field(default=16, ge=1)
+    max_in_flight: int = Field(
+        default=64, ge=1, description="Active requests, uploads included. One more gets 429. Lower it to limit latency."
+    )
+    max_bytes_in_flight: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1,
+        description="Bodies of all active requests together. A body without Content-Length counts as the largest.",
+    )
+    max_pixels_in_flight: int = Field(
+        default=80_000_000,
+        ge=1,
+        description="Decoded images of all active requests together. Limits memory: 3 bytes a pixel.",
+    )
+    overload_latency_ms: float = Field(
+        default=60.0, gt=0, description="Target latency under overload: requests that would exceed it get 429."
+    )
+    max_queue_delay_ms: float = Field(
+        default=0.0,
+        ge=0,
+        description="How long an image may wait for others to fill its batch. 0 never leaves an engine idle.",
+    )
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1, description="Body of one request.")
+    max_pixels: int = Field(
+        default=40_000_000, ge=1, description="Width times height of one image, checked before it is decoded."
+    )
+    max_tiles: int = Field(default=192, ge=1, description="Tiles of one image with tile=true.")
+    max_images: int = Field(default=16, ge=1, description="Images of one request.")
 
-    request_timeout_ms: float = Field(default=30_000.0, gt=0)
-    engine_hang_s: float = Field(default=120.0, gt=0)
-    drain_timeout_s: float = Field(default=30.0, ge=0)
+    request_timeout_ms: float = Field(
+        default=30_000.0,
+        gt=0,
+        description="From the request's head to its response. Work past its deadline is not computed.",
+    )
+    engine_hang_s: float = Field(
+        default=120.0, gt=0, description="How long one call of the engine may take before /healthz/live fails."
+    )
+    drain_timeout_s: float = Field(
+        default=30.0,
+        ge=0,
+        description="How long SIGTERM waits for active requests. The orchestrator's grace period must be longer.",
+    )
+
+
+class Row(NamedTuple):
+    """One setting. value: its unit, its choices or its type."""
+
+    variable: str
+    default: str
+    value: str
+    description: str
+
+
+def table() -> Iterator[Row]:
+    """Every setting, in order, the same on every machine."""
+    for name, field in Settings.model_fields.items():
+        yield Row(variable(name), _default(field), _value(name, field), field.description or "")
+
+
+def markdown_table() -> str:
+    """`table` in Markdown, as docs/operations.md has it between <!-- settings --> and <!-- /settings -->."""
+    rows = [f"| `{row.variable}` | {row.default} | {row.value} | {row.description} |" for row in table()]
+    return "\n".join(["| variable | default | unit or value | meaning |", "|---|---|---|---|", *rows])
 
 
 def variable(setting: str) -> str:
@@ -80,18 +143,43 @@ def variable(setting: str) -> str:
     return PREFIX + setting.upper()
 
 
-_OTHERS = frozenset({"ALIGNSEG_API_KEY"})  # the client's
-_OF_KUBERNETES = ("_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_TCP_ADDR", "_TCP_PORT", "_TCP_PROTO")
+_UNITS: Final = ("bytes", "pixels", "tiles", "images", "threads", "port")
+_MIB: Final = 1024 * 1024
+_SUFFIXES: Final = {"_ms": "milliseconds", "_s": "seconds", "_in_flight": "requests"}
+_NOT_SETTINGS: Final = frozenset({"ALIGNSEG_API_KEY"})  # the client's
+_KUBERNETES_SUFFIXES: Final = ("_SERVICE_HOST", "_SERVICE_PORT", "_TCP", "_TCP_ADDR", "_TCP_PORT", "_TCP_PROTO")
+
+
+def _default(field: FieldInfo) -> str:
+    if isinstance(field.json_schema_extra, dict):
+        return str(field.json_schema_extra["default"])
+    value = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+    if isinstance(value, Path):
+        return f"`{value.relative_to(REPOSITORY).as_posix()}`"
+    if isinstance(value, int) and value >= _MIB and value % _MIB == 0:
+        return f"`{value}` ({value // _MIB} MiB)"
+    if isinstance(value, (int, float)):
+        return f"`{value:.15g}`"  # without a float's .0
+    return f"`{value}`" if value else "not set"
+
+
+def _value(name: str, field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
+    unit: str | None = next((word for word in _UNITS if word in name.split("_")), None)
+    unit = unit or next((word for suffix, word in _SUFFIXES.items() if name.endswith(suffix)), None)
+    is_path = field.annotation is Path or Path in get_args(field.annotation)
+    return unit or ("path" if is_path else "text")
 
 
 def misspelt(environment: Mapping[str, str]) -> list[str]:
     """A warning for each ALIGNSEG_* variable that is not a setting, with the nearest name."""
-    known = {variable(name) for name in Settings.model_fields} | _OTHERS
+    known = {variable(name) for name in Settings.model_fields} | _NOT_SETTINGS
+    names = [one.removeprefix(PREFIX) for one in sorted(known)]  # the common prefix would make all of them similar
     lines = []
     for name in sorted(environment):
-        # Kubernetes sets ALIGNSEG_SERVICE_HOST and the like for a Service that is called alignseg.
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not name.endswith(_OF_KUBERNETES):
-            names = [one.removeprefix(PREFIX) for one in sorted(known)]  # all begin alike: that makes none similar
+        # Kubernetes sets ALIGNSEG_SERVICE_HOST and the like for a Service named alignseg.
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not name.endswith(_KUBERNETES_SUFFIXES):
             near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), names, n=1)
             lines.append(f"Unknown setting {name}, ignored." + (f" Did you mean {PREFIX}{near[0]}?" if near else ""))
     return lines

@@ -1,47 +1,59 @@
-"""What the rooms of the service hand to each other: stdlib and numpy only."""
+"""Types and names that the service's packages share: standard library and NumPy only."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+# Names of the network's input and outputs in ONNX files, in engines and in the Open Inference Protocol.
+PICTURES: Final = "pictures"
+CLASS_MAP: Final = "class_map"
+LOGITS: Final = "logits"
+
 UInt8Array = npt.NDArray[np.uint8]
+Size = tuple[int, int]  # (height, width)
+
+
+def parse_size(text: str, form: str = "HEIGHTxWIDTH", *, name: str = "") -> tuple[int, int]:
+    """Two positive integers with an x between them, in the order of the text.
+
+    form, name: what is expected and the option it is for, for the error message. Raises ValueError.
+    """
+    match = re.fullmatch(r"0*([1-9]\d*)x0*([1-9]\d*)", text, re.ASCII)
+    if match is None:
+        option = f"{name}: " if name else ""
+        raise ValueError(f"{option}got {text!r}; expected {form}, such as 361x481")
+    return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """A picture laid into one shape bucket, with the way back to its own size.
+    """An image resized and padded to a bucket, with what is needed to undo that.
 
-    pixels: (H, W, 3) uint8 RGB, contiguous; H and W are the bucket's.
-    content: (height, width) of the picture inside the bucket, from the top left corner; the rest is padding.
-    original: (height, width) of the picture as the user sees it, after EXIF orientation.
+    pixels: (H, W, 3) uint8 RGB, C-contiguous; H and W are the bucket's.
+    content: (height, width) of the image inside the bucket, from the top left corner; the rest is padding.
+    original: (height, width) of the image as the user sees it, after EXIF orientation.
     """
 
     pixels: UInt8Array
-    content: tuple[int, int]
-    original: tuple[int, int]
+    content: Size
+    original: Size
 
     @property
-    def bucket(self) -> tuple[int, int]:
-        """(H, W) of the tensor; only pictures of one bucket share a batch."""
+    def bucket(self) -> Size:
+        """(H, W) of the tensor; only images of one bucket share a batch."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
-class ClassMap:
-    """ids: (height, width) uint8 class ids at the picture's own size."""
-
-    ids: UInt8Array
-
-
-@dataclass(frozen=True, slots=True)
 class Inference:
-    """What an engine says of a batch.
+    """An engine's output for one batch.
 
     ids: (N, H, W) uint8 class ids.
-    confidence: (N, H, W) uint8, the softmax probability of the chosen class times 255, rounded; None when not asked.
+    confidence: (N, H, W) uint8, the softmax probability of the chosen class times 255, rounded; None if not requested.
     """
 
     ids: UInt8Array
@@ -53,7 +65,7 @@ class Engine(Protocol):
 
     name: runtime and device as users know them, e.g. "onnxruntime-cpu".
     max_batch: the largest N that `infer` takes.
-    has_confidence: whether the model has the output; only then may `infer` be asked for it.
+    has_confidence: whether the model has the logits; only then may with_confidence be true.
     """
 
     name: str
@@ -61,10 +73,10 @@ class Engine(Protocol):
     has_confidence: bool
 
     def infer(self, batch: UInt8Array, with_confidence: bool = False) -> Inference:
-        """Segment N pictures of one size.
+        """Segment N images of one size.
 
         batch: (N, H, W, 3) uint8 RGB, C-contiguous, 1 <= N <= max_batch.
-        with_confidence: whether to compute that too; without, it must cost nothing.
+        with_confidence: compute the confidence too; when false, it must cost nothing.
         Raises EngineError when the runtime fails.
         """
         ...
@@ -75,7 +87,7 @@ class Engine(Protocol):
 
 
 class Classes(Protocol):
-    """What encoders need to know of a model's classes."""
+    """Names and colours of a model's classes."""
 
     @property
     def names(self) -> Sequence[str]:

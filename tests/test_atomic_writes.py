@@ -7,8 +7,8 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from alignseg_serve.segmentation import files as mask_files
 
+from alignseg_serve.segmentation import files as mask_files
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
 from model_export.onnx_export import exporter, parity

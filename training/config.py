@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from service.types import parse_size
 from training.data.datasets import DATASETS
 
 
@@ -90,12 +91,12 @@ class Config:
     @property
     def crop_size(self) -> tuple[int, int]:
         """(height, width)."""
-        return _pair(self.crop, "x", int, "crop", "HEIGHTxWIDTH, as 320x384")
+        return parse_size(self.crop, name="crop")
 
     @property
     def scale_range(self) -> tuple[float, float]:
         """(smallest, largest)."""
-        return _pair(self.scale, "-", float, "scale", "SMALLEST-LARGEST, as 0.5-2.0")
+        return _scale_range(self.scale)
 
     def save(self, path: Path) -> None:
         """Write the configuration as JSON."""
@@ -123,12 +124,12 @@ MAY_CHANGE = {"root", "workers", "eval_every"}
 """Options that may change when a run is resumed: the location of the data, and what does not affect the result."""
 
 
-def _pair(text: str, separator: str, number: type, name: str, expected: str) -> tuple[Any, Any]:
+def _scale_range(text: str) -> tuple[float, float]:
     try:
-        first, second = (number(part) for part in text.split(separator))
+        smallest, largest = (float(part) for part in text.split("-"))
     except ValueError:
-        raise ValueError(f"{name}: got {text!r}, expected {expected}") from None
-    return first, second
+        raise ValueError(f"scale: got {text!r}; expected SMALLEST-LARGEST, such as 0.5-2.0") from None
+    return smallest, largest
 
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -19,6 +19,7 @@ from service.engines.selection import open_engine
 from service.errors import AlignSegError
 from service.model_folder import manifest as manifests
 from service.settings import EngineName, Settings
+from service.types import parse_size
 from training.data.datasets import DATASETS, Dataset, DatasetError
 from training.evaluation.boundary_f1 import TOLERANCE, BoundaryScore
 from training.evaluation.inference_modes import OVERLAP, InferenceMode
@@ -145,16 +146,11 @@ def _root(arguments: argparse.Namespace) -> Path:
 
 def _inference_mode(arguments: argparse.Namespace) -> InferenceMode:
     """Raises ValueError that names the option."""
+    tile = parse_size(arguments.tile, "HxW", name="--tile") if arguments.tile else None
     try:
-        tile = tuple(int(side) for side in arguments.tile.split("x")) if arguments.tile else None
         scales = tuple(float(scale) for scale in arguments.scales.split(","))
     except ValueError:
-        raise ValueError(
-            f"--tile, --scales: got {arguments.tile}, {arguments.scales}; expected HxW, such as 872x872, and numbers, "
-            "such as 0.75,1,1.25"
-        ) from None
-    if tile is not None and len(tile) != 2:
-        raise ValueError(f"--tile: got {arguments.tile}; expected HxW, such as 872x872")
+        raise ValueError(f"--scales: got {arguments.scales!r}; expected numbers, such as 0.75,1,1.25") from None
     return InferenceMode(tile, arguments.overlap, scales, arguments.flip, arguments.average)
 
 

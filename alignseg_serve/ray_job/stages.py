@@ -14,7 +14,7 @@ from alignseg_serve.ray_job import MaskFormat, inputs, results
 from alignseg_serve.ray_job.storage import open_path
 from service.batching.fault_isolation import FaultIsolatingEngine
 from service.errors import AlignSegError, EngineError
-from service.imaging.letterbox import restore
+from service.imaging.letterbox import unletterbox
 from service.imaging.model_input import ImageLimits, SingleInput, open_image
 from service.model_folder.manifest import Manifest
 from service.rendering import images
@@ -151,4 +151,4 @@ def _array(data: bytes, shape: tuple[int, ...]) -> UInt8Array:
 def _unletterboxed(row: Row) -> UInt8Array:
     ids = _array(row["pixels"], tuple(row["bucket"]))
     (content, original) = (tuple(row[name]) for name in _SIZES[1:])
-    return restore(ids, PreparedImage(ids, content, original)).ids
+    return unletterbox(ids, PreparedImage(ids, content, original))

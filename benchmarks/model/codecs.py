@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.harness import report
 from service.imaging.decode import decode
-from service.imaging.letterbox import prepare, restore
+from service.imaging.letterbox import letterbox, unletterbox
 from service.imaging.model_input import ImageLimits, open_image
 from service.model_folder.manifest import ClassEntry, Manifest
 from service.rendering import formats, images, media_types
@@ -42,14 +42,14 @@ def scene() -> Segmentation:
     """A street, its class map, and a confidence that falls towards the edges of classes."""
     pixels, _ = render(DEMO_SEED, SIZE)
     _, labels = render(DEMO_SEED, BUCKET)
-    prepared = prepare(pixels, [BUCKET])
+    prepared = letterbox(pixels, [BUCKET])
     edges = np.gradient(labels.astype(np.float32))
     soft = Image.fromarray(np.hypot(*edges).clip(0, 1)).reduce(4).resize(BUCKET[::-1], Image.Resampling.BICUBIC)
     confidence = (255 - 130 * np.asarray(soft).clip(0, 1)).astype(np.uint8)
     rng = np.random.default_rng(0)
     classes = tuple(ClassEntry(name=f"class {i}", color=tuple(rng.integers(0, 256, 3).tolist())) for i in range(11))
     model = Manifest.model_construct(name="benchmark", version="1", classes=classes)
-    ids, sure = restore(labels, prepared).ids, restore(confidence, prepared).ids
+    ids, sure = unletterbox(labels, prepared), unletterbox(confidence, prepared)
     return Segmentation(model, pixels, ids, {}, time.perf_counter(), sure)
 
 
@@ -76,15 +76,15 @@ def responses(seg: Segmentation) -> dict[str, Work]:
 
 def steps(seg: Segmentation) -> dict[str, Work]:
     """Single steps: decoding, and the parts of responses."""
-    ids, palette, pixels = seg.ids, seg.model.palette, seg.picture
+    ids, palette, pixels = seg.ids, seg.model.palette, seg.image
     present = np.unique(ids).tolist()
-    jpeg, prepared = encoded(pixels, "JPEG", quality=90), prepare(pixels, [BUCKET])
+    jpeg, prepared = encoded(pixels, "JPEG", quality=90), letterbox(pixels, [BUCKET])
     small = np.ascontiguousarray(ids[:: SIZE[0] // BUCKET[0], :: SIZE[1] // BUCKET[1]])
     assert seg.confidence is not None  # noqa: S101
     confidence = seg.confidence
     return {
         "decode and letterbox a JPEG": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
-        "class map to the image's size": lambda: restore(small, prepared).ids,
+        "class map to the image's size": lambda: unletterbox(small, prepared),
         "class statistics": lambda: summarize(ids, seg.model),
         "class statistics with confidence": lambda: summarize(ids, seg.model, confidence),
         "RLE of all classes": lambda: encode_rle(ids, present),
@@ -100,18 +100,18 @@ def steps(seg: Segmentation) -> dict[str, Work]:
 
 def large(seg: Segmentation) -> dict[str, Work]:
     """Decoding and letterboxing an image of size LARGE, in one step and, as an alternative, in two."""
-    pixels = np.asarray(Image.fromarray(seg.picture).resize(LARGE[::-1], Image.Resampling.BICUBIC))
+    pixels = np.asarray(Image.fromarray(seg.image).resize(LARGE[::-1], Image.Resampling.BICUBIC))
     jpeg = encoded(pixels, "JPEG", quality=90)
     return {
         "decode and letterbox a JPEG": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
         "alternative: decode by itself": lambda: decode(jpeg, 10**9),
-        "alternative: letterbox by itself": lambda: prepare(pixels, [BUCKET]),
+        "alternative: letterbox by itself": lambda: letterbox(pixels, [BUCKET]),
     }
 
 
 def alternatives(seg: Segmentation) -> dict[str, Work]:
     """Earlier implementations, and ones that were tried and not taken."""
-    ids, palette, pixels = seg.ids, seg.model.palette, seg.picture
+    ids, palette, pixels = seg.ids, seg.model.palette, seg.image
     assert seg.confidence is not None  # noqa: S101
     confidence = seg.confidence
     tint = np.zeros((256, 3), dtype=np.uint8)
@@ -123,7 +123,7 @@ def alternatives(seg: Segmentation) -> dict[str, Work]:
     clear[0] = 255
     return {
         "decode a JPEG by itself": lambda: decode(jpeg, 10**9),
-        "letterbox by itself": lambda: prepare(pixels, [BUCKET]),
+        "letterbox by itself": lambda: letterbox(pixels, [BUCKET]),
         "class statistics by a mask a class": lambda: statistics_by_masks(ids),
         "overlay by NumPy's look-up": lambda: half[pixels] + tint[ids],
         "overlay JPEG 4:4:4": lambda: encoded(drawn, "JPEG", quality=85, subsampling="4:4:4"),

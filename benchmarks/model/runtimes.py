@@ -33,12 +33,12 @@ from benchmarks.harness import RESULTS, ROOT, report
 from model_export.checkpoints import checkpoint
 from model_export.onnx_export.serving_module import ServingModule
 from service.engines import reference_check
-from service.engines.onnxruntime.engine import CLASS_MAP, ROLE, OnnxRuntimeEngine
+from service.engines.onnxruntime.engine import ROLE, OnnxRuntimeEngine
 from service.engines.openvino import quantization
 from service.engines.openvino.engine import OpenVinoEngine, Precision, computes_bf16
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
-from service.types import Engine, Inference, UInt8Array
+from service.types import CLASS_MAP, LOGITS, Engine, Inference, UInt8Array
 from training.data.datasets import DATASETS
 from training.evaluation.measure import evaluate
 from training.evaluation.predictors import with_engine
@@ -96,7 +96,7 @@ def export_plain(network: torch.nn.Module, path: Path) -> None:
             dynamo=True,
             opset_version=18,
             input_names=["pictures"],
-            output_names=[CLASS_MAP, "logits"],
+            output_names=[CLASS_MAP, LOGITS],
             dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
             verbose=False,
         )

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from service.types import UInt8Array
+from service.types import PICTURES, UInt8Array
 
 IMAGES: Final = 40  # enough for the extreme values of street scenes
 # The convolutions that stay in float: those that output offsets or logits, read the image, or read the pooled regions.
@@ -52,7 +52,7 @@ def measure(model: ModelProto, images: Sequence[UInt8Array]) -> Ranges:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: it warns of initializers that the reduced graph does not use
     session = onnxruntime.InferenceSession(_with_extremes(model, names), options, providers=["CPUExecutionProvider"])
-    extremes = np.array([session.run(None, {"pictures": image[None]}) for image in images])
+    extremes = np.array([session.run(None, {PICTURES: image[None]}) for image in images])
     smallest, largest = extremes[:, : len(names)].min(axis=0), extremes[:, len(names) :].max(axis=0)
     ranges = {name: (float(low), float(high)) for name, low, high in zip(names, smallest, largest, strict=True)}
     return {node.name: ranges[node.input[0]] for node in chosen}

@@ -20,9 +20,7 @@ from model_export.onnx_export.merge_offset_generators import merge_generators
 from model_export.onnx_export.node_names import name_after_modules
 from model_export.onnx_export.serving_module import ServingModule
 from service.files import atomic_replace
-from service.types import UInt8Array
-
-INPUT, CLASS_MAP, LOGITS = "pictures", "class_map", "logits"
+from service.types import CLASS_MAP, LOGITS, PICTURES, UInt8Array
 
 
 def export(network: AlignSeg, path: Path, frames: Sequence[UInt8Array]) -> list[parity.Row]:
@@ -58,7 +56,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
             (torch.zeros(2, 97, 131, 3, dtype=torch.uint8),),  # any odd size: the graph does not depend on it
             dynamo=True,
             opset_version=custom_ops.OPSET,
-            input_names=[INPUT],
+            input_names=[PICTURES],
             output_names=[CLASS_MAP, LOGITS],
             dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
             optimize=False,
@@ -70,7 +68,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
         )
     _tidy(program.model)
     model = program.model_proto
-    name_after_modules(model, {INPUT: ("N", "H", "W")})
+    name_after_modules(model, {PICTURES: ("N", "H", "W")})
     custom_ops.attach_bodies(model, network.architecture.sampling)
     store_exact_halves(model)
     onnx.checker.check_model(model)

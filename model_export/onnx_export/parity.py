@@ -12,7 +12,7 @@ from onnx import ModelProto
 from PIL import Image
 
 from model_export.onnx_export.serving_module import ServingModule
-from service.types import UInt8Array
+from service.types import CLASS_MAP, LOGITS, PICTURES, UInt8Array
 
 # (N, H, W): a usual size, odd sizes, batches, and one whose map at 1/32 is smaller than AlignCM's 3x3 pooling.
 SHAPES = ((1, 360, 480), (2, 360, 480), (1, 363, 485), (3, 96, 130), (1, 33, 65), (1, 480, 360))
@@ -61,7 +61,7 @@ def onnx_runtime(model: ModelProto) -> Runtime:
         raise ParityError(f"ONNX Runtime {onnxruntime.__version__} can't load the exported model: {error}") from error
 
     def run(images: UInt8Array) -> Outputs:
-        class_map, logits = session.run(["class_map", "logits"], {"pictures": images})
+        class_map, logits = session.run([CLASS_MAP, LOGITS], {PICTURES: images})
         return class_map, logits
 
     return run

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model_export.onnx_export.exporter import INPUT
 from model_export.tensorrt_build.library import Library
 from service.files import atomic_replace
 from service.model_folder.engine_plan import PlanProfile
+from service.types import PICTURES
 
 
 def profiles(buckets: Sequence[tuple[int, int]], batches: Sequence[int]) -> tuple[PlanProfile, ...]:
@@ -43,7 +43,7 @@ def configure(
     for item in plan_profiles:
         profile = builder.create_optimization_profile()
         smallest, largest = ((n, *item.bucket, 3) for n in (item.min_batch, item.max_batch))
-        profile.set_shape(INPUT, smallest, largest, largest)
+        profile.set_shape(PICTURES, smallest, largest, largest)
         library.require(config.add_optimization_profile(profile) >= 0, f"add the optimisation profile {item}")
     if architectures:
         config.num_compute_capabilities = len(architectures)

@@ -7,8 +7,9 @@ import ml_dtypes
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
+from service.types import LOGITS
+
 Precision = Literal["fp32", "fp16", "bf16"]
-LOGITS: Final = "logits"
 _TYPES: Final = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _STORAGE: Final[dict[int, np.dtype[Any]]] = {
     TensorProto.FLOAT16: np.dtype(np.float16),

@@ -14,7 +14,7 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from model_export.onnx_export import calibration
-from service.types import UInt8Array
+from service.types import PICTURES, UInt8Array
 
 Array = npt.NDArray[np.float32]
 EightBit = Literal["int8", "fp8"]
@@ -48,7 +48,7 @@ def calibrate(model: ModelProto, images: Sequence[UInt8Array], kind: EightBit) -
         batch = names[first : first + _TENSORS_A_RUN]
         session = onnxruntime.InferenceSession(_with_outputs(model, batch), options, providers=["CPUExecutionProvider"])
         for image in images:
-            for name, values in zip(batch, session.run(batch, {"pictures": image[None]}), strict=True):
+            for name, values in zip(batch, session.run(batch, {PICTURES: image[None]}), strict=True):
                 largest[name] = max(largest[name], float(np.abs(values).max()))
     return largest
 

@@ -1,7 +1,6 @@
 """What an engine is built from: a model folder, an ONNX file or a checkpoint."""
 
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,14 +60,6 @@ def num_classes(model: ModelProto) -> int:
     dims = {weight.name.removesuffix(".half"): weight.dims for weight in graph.initializer}
     last = [node for node in graph.node if node.op_type == "Conv"][-1]
     return int(dims[last.input[1]][0])
-
-
-def size(text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH, as typed. Raises ValueError."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise ValueError(f"got {text!r}, expected HEIGHTxWIDTH, e.g. 360x480")
-    return int(match[1]), int(match[2])
 
 
 def _export(checkpoint_path: Path) -> Path:

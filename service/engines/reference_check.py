@@ -12,8 +12,8 @@ import numpy as np
 
 from service.errors import EngineUnavailable, ManifestError
 from service.imaging.decode import decode
-from service.imaging.letterbox import Size, prepare
-from service.types import Engine, UInt8Array
+from service.imaging.letterbox import letterbox
+from service.types import Engine, Size, UInt8Array
 from service.web import SCENE
 
 ROLE: Final = "self_test"  # the file's role in model.json
@@ -68,4 +68,4 @@ class ReferenceCheck(NamedTuple):
 
 def street_scene(bucket: Size) -> UInt8Array:
     """The drawn street scene in a bucket of (height, width): (1, H, W, 3) uint8 RGB."""
-    return prepare(decode(SCENE.read_bytes(), max_pixels=10**7), [bucket]).pixels[None]
+    return letterbox(decode(SCENE.read_bytes(), max_pixels=10**7), [bucket]).pixels[None]

@@ -121,7 +121,7 @@ def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path, device: Device
         machine = library.machine(device)
         plan, info = engine_plan.find(settings.model, machine, onnx_sha256, manifest.input.buckets)
     except EngineUnavailable:
-        if settings.build == "auto":
+        if settings.build_engine == "auto":
             background_build.start(settings.model, f"{onnx_sha256} {manifest.input.buckets}")
         raise
     yield (first := TensorRtEngine(plan, info, device))

@@ -1,1 +1,1 @@
-"""Thin routes: they translate HTTP to calls and back, and hold no logic."""
+"""The HTTP layer: routes, middleware, request parsing and error responses. No other package knows HTTP."""

@@ -1,4 +1,4 @@
-"""What a client may ask of an answer: the query parameters of POST /segment, their meaning and their limits."""
+"""The query parameters of POST /segment: names, values, and which response formats each applies to."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,146 +10,154 @@ from service.rendering.options import INCLUDE, MASKS, OVERLAY_ALPHA, RenderOptio
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
+_DEFAULTS: Final = RenderOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One query parameter.
 
-    goes_with: the media types that it has a meaning for. schema: JSON schema of its value, for OpenAPI.
-    parse: from its texts, one for each time it is given, to the value of its wish. Raises BadRequest.
+    applies_to: media types of the response for which it has an effect. schema: JSON schema of its value, for OpenAPI.
+    parse: converts its texts, one for each time the parameter is given, to the value of the RenderOptions field of the
+    same name. Raises BadRequest.
     """
 
     name: str
     description: str
-    goes_with: frozenset[str]
+    applies_to: frozenset[str]
     schema: Mapping[str, Any]
     parse: Callable[["Parameter", Sequence[str]], Any]
 
 
 def parse(query: Iterable[tuple[str, str]], media_type: str) -> RenderOptions:
-    """Read the query of a request whose answer is a `media_type`. ?a=x,y and ?a=x&a=y mean the same.
+    """Parse a query, for a response of this media type. ?a=x,y and ?a=x&a=y mean the same.
 
-    Raises BadRequest for what is unknown, malformed, or of no meaning to such an answer and not its default.
+    Raises BadRequest for a parameter that is unknown or invalid, or that has no effect on such a response.
     """
-    given: dict[str, list[str]] = {}
+    texts_by_name: dict[str, list[str]] = {}
     for name, text in query:
-        given.setdefault(name, []).append(text)
-    if unknown := sorted(given.keys() - PARAMETERS.keys()):
-        raise BadRequest(f"there is no parameter {', '.join(unknown)[:200]!r}; there are {', '.join(PARAMETERS)}.")
-    wishes = {}
-    for name, texts in given.items():
+        texts_by_name.setdefault(name, []).append(text)
+    if unknown := sorted(texts_by_name.keys() - PARAMETERS.keys()):
+        raise BadRequest(f"Unknown query parameter: {', '.join(unknown)[:200]}. Supported: {', '.join(PARAMETERS)}.")
+    values = {}
+    for name, texts in texts_by_name.items():
         if not any(text.strip() for text in texts):
-            continue  # an HTML form sends its empty fields too
+            continue  # HTML forms send their empty fields too
         parameter = PARAMETERS[name]
-        wishes[name] = parameter.parse(parameter, texts)
-        if media_type not in parameter.goes_with and wishes[name] != getattr(RenderOptions(), name):
-            able = ", ".join(sorted(parameter.goes_with))
-            raise BadRequest(f"{name} goes with {able}, but Accept asks for {media_type}. Leave one of them out.")
-    return RenderOptions(**wishes)
+        values[name] = parameter.parse(parameter, texts)
+        if media_type not in parameter.applies_to and values[name] != getattr(_DEFAULTS, name):
+            supported = ", ".join(sorted(parameter.applies_to))
+            raise BadRequest(
+                f"{name} has no effect on {media_type}, which Accept asks for. Remove {name}, or accept one of "
+                f"{supported}."
+            )
+    return RenderOptions(**values)
 
 
-def _listed(_parameter: Parameter, texts: Sequence[str]) -> tuple[str, ...]:
+def _list(_parameter: Parameter, texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
 
 
-def _names(parameter: Parameter, texts: Sequence[str]) -> frozenset[str]:
-    names = frozenset(_listed(parameter, texts))
-    known = parameter.schema["items"]["enum"]
-    if unknown := sorted(names - set(known)):
-        raise BadRequest(f"{parameter.name} has {', '.join(unknown)[:200]}; it can have {', '.join(known)}.")
+def _set_of_choices(parameter: Parameter, texts: Sequence[str]) -> frozenset[str]:
+    names = frozenset(_list(parameter, texts))
+    choices = parameter.schema["items"]["enum"]
+    if unknown := sorted(names - set(choices)):
+        raise BadRequest(
+            f"Unknown value of {parameter.name}: {', '.join(unknown)[:200]}. Supported: {', '.join(choices)}."
+        )
     return names
 
 
 def _single(parameter: Parameter, texts: Sequence[str], expected: str) -> str:
     if len(texts) != 1:
-        raise BadRequest(f"{parameter.name} is given {len(texts)} times; expected {expected}.")
+        raise BadRequest(f"{parameter.name} is given {len(texts)} times. Expected {expected}.")
     return texts[0].strip().lower()
 
 
 def _choice(parameter: Parameter, texts: Sequence[str]) -> str:
     choices = parameter.schema["enum"]
-    text = _single(parameter, texts, f"one of {', '.join(choices)}")
+    expected = f"one of {', '.join(choices)}"
+    text = _single(parameter, texts, expected)
     if text not in choices:
-        raise BadRequest(f"{parameter.name} is {text[:40]!r}; it can be {', '.join(choices)}.")
+        raise BadRequest(f"{parameter.name} is {text[:40]!r}. Expected {expected}.")
     return text
 
 
-def _flag(parameter: Parameter, texts: Sequence[str]) -> bool:
-    text = _single(parameter, texts, "one of true, false")
+def _boolean(parameter: Parameter, texts: Sequence[str]) -> bool:
+    text = _single(parameter, texts, "true or false")
     if text not in _TRUE | _FALSE:
-        raise BadRequest(f"{parameter.name} is {text[:40]!r}; it can be true or false.")
+        raise BadRequest(f"{parameter.name} is {text[:40]!r}. Expected true or false.")
     return text in _TRUE
 
 
-def _share(parameter: Parameter, texts: Sequence[str]) -> float:
+def _fraction(parameter: Parameter, texts: Sequence[str]) -> float:
     text = _single(parameter, texts, "one number from 0 to 1")
     try:
-        share = float(text)
+        fraction = float(text)
     except ValueError:
-        share = -1.0
-    if not 0.0 <= share <= 1.0:  # false for NaN too
-        raise BadRequest(f"{parameter.name} is {text[:40]!r}; expected a number from 0 to 1, such as 0.5.")
-    return share
+        fraction = -1.0
+    if not 0.0 <= fraction <= 1.0:  # True for NaN too
+        raise BadRequest(f"{parameter.name} is {text[:40]!r}. Expected a number from 0 to 1, such as 0.5.")
+    return fraction
 
 
-def _some_of(*choices: str) -> dict[str, Any]:
+def _array_of(*choices: str) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string", "enum": list(choices)}, "uniqueItems": True}
 
 
-_FLAG_SCHEMA: Final = {"type": "boolean", "default": False}
+_BOOLEAN_SCHEMA: Final = {"type": "boolean", "default": False}
 _ALL: Final = frozenset(media_types.ALL)
-_FIGURES: Final = frozenset({media_types.JSON, media_types.ZIP, media_types.MULTIPART})
+_WITH_JSON: Final = frozenset({media_types.JSON, media_types.ZIP, media_types.MULTIPART})
 
 PARAMETERS: Final[Mapping[str, Parameter]] = {
     parameter.name: parameter
     for parameter in (
         Parameter(
             "masks",
-            "How masks come in the JSON: as one indexed PNG, per class as COCO's compressed RLE, per class as GeoJSON "
-            "MultiPolygon in pixel corners, or not at all.",
-            _FIGURES,
+            "Format of the masks in the JSON: one indexed PNG, COCO compressed RLE per class, GeoJSON MultiPolygon in "
+            "pixel corners per class, or none.",
+            _WITH_JSON,
             {"type": "string", "enum": list(MASKS), "default": "png"},
             _choice,
         ),
         Parameter(
             "classes",
-            "Only these classes, by name or id, separated by commas; other pixels are 255, transparent or left as "
-            "they are. GET /classes lists what there is.",
+            "Return only these classes, by name or id, separated by commas. Other pixels are 255, transparent or "
+            "unchanged. GET /classes lists all classes.",
             _ALL,
             {"type": "array", "items": {"type": "string"}, "examples": [["road", "car"]]},
-            _listed,
+            _list,
         ),
         Parameter(
             "alpha",
-            "How much of the colours an overlay shows: 0 the picture alone, 1 the colours alone.",
-            _FIGURES | {media_types.JPEG, media_types.WEBP},
+            "Opacity of the class colours in overlays: 0 shows only the image, 1 only the colours.",
+            _WITH_JSON | {media_types.JPEG, media_types.WEBP},
             {"type": "number", "minimum": 0, "maximum": 1, "default": OVERLAY_ALPHA},
-            _share,
+            _fraction,
         ),
         Parameter(
             "confidence",
-            "Adds the probability of each pixel's class, as 8-bit grey PNG (255 is certain), and each class's mean.",
-            _FIGURES,
-            _FLAG_SCHEMA,
-            _flag,
+            "Adds the probability of each pixel's class as an 8-bit grey PNG (255 means 1.0), and the mean per class.",
+            _WITH_JSON,
+            _BOOLEAN_SCHEMA,
+            _boolean,
         ),
         Parameter(
             "tile",
-            "Looks at the picture through overlapping tiles at its native resolution instead of shrinking it: for "
-            "pictures much larger than the model's input. Takes as many inferences as tiles; "
-            "that they will not be done by the deadline is told after the first few.",
+            "Segments overlapping tiles at the image's native resolution instead of scaling the image down: for images "
+            "much larger than the model's input. Takes one inference per tile. If the first tiles show that the "
+            "deadline cannot be met, the request fails early.",
             _ALL,
-            _FLAG_SCHEMA,
-            _flag,
+            _BOOLEAN_SCHEMA,
+            _boolean,
         ),
         Parameter(
             "include",
-            "Pictures to add to the JSON, separated by commas. An overlay is an exact PNG here; "
-            "`Accept: image/jpeg` gets one for a tenth of the work.",
+            "Images to add to the JSON, separated by commas. An overlay in the JSON is a lossless PNG; "
+            "`Accept: image/jpeg` returns one for a tenth of the cost.",
             frozenset({media_types.JSON}),
-            _some_of(*INCLUDE),
-            _names,
+            _array_of(*INCLUDE),
+            _set_of_choices,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""Headers that tell browsers what our documents may do: nothing that they don't need; and the paths without a lock."""
+"""Security headers of every response, and the paths that need no API key."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,15 +9,14 @@ _COMMON: Final[Mapping[bytes, bytes]] = {
     b"referrer-policy": b"no-referrer",
     b"cross-origin-opener-policy": b"same-origin",
 }
-# The page: its own files, the pictures a person picks (blob:), no inline code, no other host.
-_OWN: Final = (
+# What the web page needs: its own files and the images that a user selects (blob:); no inline code, no other host.
+_CONTENT_SECURITY_POLICY: Final = (
     b"default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
     b"frame-ancestors 'none'"
 )
-_POLICY: Final = b"content-security-policy"
-# What each answer gets, unless it brings its own.
-HEADERS: Final = {**_COMMON, _POLICY: _OWN}
-# Asked by machines that have no key, and so often that no log wants to hear of each.
-PROBES: Final = frozenset(
+# Added to each response that does not set them itself.
+HEADERS: Final = {**_COMMON, b"content-security-policy": _CONTENT_SECURITY_POLICY}
+# Requested by machines that have no API key, and so often that they are not logged.
+PROBE_PATHS: Final = frozenset(
     {"/health", "/healthz/live", "/healthz/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
 )

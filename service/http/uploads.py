@@ -1,4 +1,4 @@
-"""The picture's bytes out of a request: a multipart field, or the body itself. Counted while they come in."""
+"""Reads the images of a request, from a multipart field or the body itself, and counts the bytes as they arrive."""
 
 from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Final
@@ -11,71 +11,83 @@ from service.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
 from service.http.query_params import PARAMETERS
 from service.settings import Settings
 
-Progress = Callable[[int], None]  # told of each part of a body how many bytes it has
+OnReceived = Callable[[int], None]  # called with the size of each chunk of a body
 FIELD: Final = "image"
-_OTHER_FILES: Final = 7  # in fields that nobody asked for
-HOW_TO: Final = "curl -F image=@photo.jpg, or curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'"
+_OTHER_FILES: Final = 7  # allowed in fields that are ignored
+EXAMPLES: Final = "curl -F image=@photo.jpg, or curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'"
 
 
 class _MemoryParser(MultiPartParser):
-    """Never spools to a disk, which may be full or read-only: the bytes are bounded by the caller.
+    """Never spools to disk, which may be full or read-only: the caller limits the number of bytes.
 
-    Takes whole bodies alone: of one that was cut off, Starlette's drops the last picture without a word.
+    Accepts only complete bodies: from a truncated one, Starlette's parser silently drops the last file.
     """
 
-    spool_max_size = 0  # SpooledTemporaryFile takes 0 for "without end"
-    _ended = False
+    spool_max_size = 0  # SpooledTemporaryFile takes 0 for "unlimited"
+    _complete = False
 
     def on_end(self) -> None:
-        """The closing boundary is there."""
-        self._ended = True
+        """Called at the closing boundary."""
+        self._complete = True
 
     async def parse(self) -> FormData:
         """Raises MultiPartException."""
-        self.stream = self._until_the_end(self.stream)
+        self.stream = self._until_complete(self.stream)
         return await super().parse()
 
-    async def _until_the_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async def _until_complete(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         async for chunk in stream:
             yield chunk
-        if not self._ended:
-            raise MultiPartException("it ends before its closing boundary.")
+        if not self._complete:
+            raise MultiPartException("The body ends before its closing boundary.")
 
 
-def refuse_by_header(request: Request, max_body_bytes: int, also: Collection[str] = ()) -> None:
-    """Judge the head of a request, before a byte of its body is read.
+def check_head(request: Request, max_body_bytes: int, extra_media_types: Collection[str] = ()) -> None:
+    """Reject a request by its head, before a byte of its body is read.
 
-    also: media types besides pictures' that the route takes. Raises PayloadTooLarge or UnsupportedMediaType.
+    extra_media_types: that the route accepts besides those of images and forms.
+    Raises PayloadTooLarge or UnsupportedMediaType.
     """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_body_bytes:
-        raise PayloadTooLarge(_too_many(f"{length} bytes are announced", max_body_bytes))
-    if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise _body_too_large(f"Content-Length is {length}", max_body_bytes)
+    if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
         raise UnsupportedMediaType(
-            f"Content-Encoding is {coding!r}; send the picture as it is, it is compressed already."
+            f"Content-Encoding is {encoding!r}. Send the image without it; image files are already compressed."
         )
-    kind, taken = media_type(request), {"multipart/form-data", "application/octet-stream", *also}
-    if kind and kind not in taken and not kind.startswith("image/"):
-        raise UnsupportedMediaType(f"Content-Type is {kind!r}; expected image/*, {', '.join(sorted(taken))}: {HOW_TO}.")
+    content_type, accepted = (
+        media_type(request),
+        {"multipart/form-data", "application/octet-stream", *extra_media_types},
+    )
+    if content_type and content_type not in accepted and not content_type.startswith("image/"):
+        raise UnsupportedMediaType(
+            f"Content-Type is {content_type!r}. Expected image/*, {', '.join(sorted(accepted))}. "
+            f"For example: {EXAMPLES}."
+        )
 
 
-async def read_pictures(request: Request, progress: Progress) -> list[bytes]:
-    """The bytes of each picture, whichever way they were sent: at least one, and a lone one is not empty.
+def declared_size(content_length: str, max_body_bytes: int) -> int:
+    """How many bytes the body may have: without a Content-Length as many as are accepted at all."""
+    return min(int(content_length), max_body_bytes) if content_length.isdecimal() else max_body_bytes
+
+
+async def read_images(request: Request, on_received: OnReceived) -> list[bytes]:
+    """The encoded bytes of each image, from a form or the body itself. At least one; a single one is not empty.
 
     Raises BadRequest or PayloadTooLarge.
     """
     if media_type(request) == "multipart/form-data":
-        pictures = await _read_fields(request, progress, _settings(request).max_images)
+        images = await _read_form(request, on_received, _settings(request).max_images)
     else:
-        pictures = [await read_body(request, progress)]
-    if pictures == [b""]:
-        raise BadRequest(f"the picture is empty, 0 bytes; expected one: {HOW_TO}.")
-    return pictures
+        images = [await read_body(request, on_received)]
+    if images == [b""]:
+        raise BadRequest(f"The image is empty (0 bytes). Send an image file, for example: {EXAMPLES}.")
+    return images
 
 
-async def read_body(request: Request, progress: Progress) -> bytes:
-    """The body as it is. Raises PayloadTooLarge."""
-    return b"".join([chunk async for chunk in _counted(request, progress)])
+async def read_body(request: Request, on_received: OnReceived) -> bytes:
+    """The whole body. Raises PayloadTooLarge."""
+    return b"".join([chunk async for chunk in _counted(request, on_received)])
 
 
 def media_type(request: Request) -> str:
@@ -88,46 +100,51 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
-async def _counted(request: Request, progress: Progress) -> AsyncGenerator[bytes, None]:
+async def _counted(request: Request, on_received: OnReceived) -> AsyncGenerator[bytes, None]:
     total, max_body_bytes = 0, _settings(request).max_body_bytes
     async for chunk in request.stream():
         total += len(chunk)
-        progress(len(chunk))
+        on_received(len(chunk))
         if total > max_body_bytes:
-            raise PayloadTooLarge(_too_many(f"more than {max_body_bytes} bytes came", max_body_bytes))
+            raise _body_too_large(f"At least {total} bytes received", max_body_bytes)
         yield chunk
 
 
-def _too_many(found: str, max_body_bytes: int) -> str:
-    return f"{found}, at most {max_body_bytes} are taken. Scale the picture down, or raise ALIGNSEG_MAX_BODY_BYTES."
+def _body_too_large(received: str, max_body_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"{received}, limit {max_body_bytes} bytes (ALIGNSEG_MAX_BODY_BYTES). Send a smaller image, or raise the limit."
+    )
 
 
-async def _read_fields(request: Request, progress: Progress, max_images: int) -> list[bytes]:
+async def _read_form(request: Request, on_received: OnReceived, max_images: int) -> list[bytes]:
     parser = _MemoryParser(
-        request.headers, _counted(request, progress), max_files=max_images + _OTHER_FILES, max_fields=32
+        request.headers, _counted(request, on_received), max_files=max_images + _OTHER_FILES, max_fields=32
     )
     try:
         form = await parser.parse()
-    except (MultiPartException, UnicodeError) as error:  # the latter of a charset that there is not
-        raise BadRequest(f"the multipart body does not parse: {error} Send it with {HOW_TO}.") from error
+    except (MultiPartException, UnicodeError) as error:  # UnicodeError: of an unknown charset
+        reason = str(error).rstrip(".")
+        raise BadRequest(f"Cannot parse the multipart body: {reason}. Send it as in: {EXAMPLES}.") from error
     try:
-        return [await upload.read() for upload in _files(form, max_images)]
+        return [await upload.read() for upload in _image_files(form, max_images)]
     finally:
         await form.close()
 
 
-def _files(form: FormData, max_images: int) -> list[UploadFile]:
+def _image_files(form: FormData, max_images: int) -> list[UploadFile]:
     if misplaced := sorted(PARAMETERS.keys() & set(form)):
+        name = misplaced[0]
         raise BadRequest(
-            f"the form has the field {misplaced[0]!r}; what is asked for goes into the URL: "
-            f"/segment?{misplaced[0]}={str(form[misplaced[0]])[:50]}"
+            f"The form has a field {name!r}. Send options in the URL instead: /segment?{name}={str(form[name])[:50]}"
         )
     values = form.getlist(FIELD)
     if not 1 <= len(values) <= max_images:
-        found = f"{len(values)} fields {FIELD!r} among {sorted(set(form))}"
-        many = f" to {max_images} (ALIGNSEG_MAX_IMAGES)" if max_images > 1 else ""
-        raise BadRequest(f"the form has {found}; expected 1{many}: {HOW_TO}.")
+        limit = f"1 to {max_images} (ALIGNSEG_MAX_IMAGES)" if max_images > 1 else "1"
+        raise BadRequest(
+            f"The form has {len(values)} fields named {FIELD!r}; its fields are {sorted(set(form))}. "
+            f"Expected {limit}, as in: {EXAMPLES}."
+        )
     files = [value for value in values if isinstance(value, UploadFile)]
     if len(files) != len(values):
-        raise BadRequest(f"the field {FIELD!r} holds text, not a file (is the @ missing?): {HOW_TO}.")
+        raise BadRequest(f"The field {FIELD!r} contains text. Expected a file (is the @ missing?), as in: {EXAMPLES}.")
     return files

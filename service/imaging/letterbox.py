@@ -1,6 +1,6 @@
-"""Lay a picture into a shape bucket, and bring the class map back to the picture's own size.
+"""Resize and pad an image into a bucket, and bring the class map back to the image's own size.
 
-Both ways use half-pixel centres: pixel i of n covers [i/n, (i+1)/n) of the picture, so edges don't move.
+Both directions use half-pixel centres: pixel i of n covers [i/n, (i+1)/n) of the image, so edges don't move.
 """
 
 from collections.abc import Sequence
@@ -10,19 +10,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from service.types import ClassMap, PreparedImage, UInt8Array
+from service.types import PreparedImage, Size, UInt8Array
 
-Size = tuple[int, int]  # (height, width)
-NEARLY: Final = 1.05  # a picture is not enlarged by less
+_MIN_ENLARGEMENT: Final = 1.05  # below it, enlarging only blurs
 
 
-def prepare(pixels: UInt8Array, buckets: Sequence[Size], original: Size | None = None) -> PreparedImage:
-    """Fit a picture into the bucket in which it keeps most of its pixels.
+def letterbox(pixels: UInt8Array, buckets: Sequence[Size], original: Size | None = None) -> PreparedImage:
+    """Resize an image, keeping its aspect ratio, and pad it to the bucket in which it keeps most of its pixels.
 
     pixels: (h, w, 3) uint8 RGB of any size. buckets: (H, W), best first.
-    original: the picture's size, where the decoder has shrunk it already; see `enough`.
-    The aspect is kept; small pictures are enlarged, since the network knows things at the bucket's scale. One that
-    nearly fills the bucket keeps its pixels: to interpolate all of them for a few more would only blur it.
+    original: the image's own size, where the decoder has already reduced it; see `min_decode_size`.
+    Small images are enlarged, since the network was trained on objects at the bucket's scale. An image that nearly
+    fills the bucket keeps its pixels: interpolating all of them for a few more would only blur it.
     """
     original = original or (pixels.shape[0], pixels.shape[1])
     bucket = choose_bucket(original, buckets)
@@ -30,50 +29,51 @@ def prepare(pixels: UInt8Array, buckets: Sequence[Size], original: Size | None =
     return PreparedImage(pad(_resize(pixels, content), bucket), content=content, original=original)
 
 
-def restore(ids: UInt8Array, prepared: PreparedImage) -> ClassMap:
-    """Cut the padding off and go back to the picture's size by nearest neighbour.
+def unletterbox(values: UInt8Array, prepared: PreparedImage) -> UInt8Array:
+    """Cut the padding off and resize to the image's own size by nearest neighbour.
 
-    ids: (H, W) uint8 class ids in the bucket, or any other value a pixel. Returns the map at `prepared.original`.
+    values: (H, W) uint8 at the bucket's size: class ids, confidence or any other value per pixel.
+    Returns (height, width) uint8 of `prepared.original`, C-contiguous.
     """
     height, width = prepared.content
-    inside = ids[:height, :width]
+    content = values[:height, :width]
     if prepared.content == prepared.original:
-        return ClassMap(np.ascontiguousarray(inside))
+        return np.ascontiguousarray(content)
     rows, columns = (_nearest(n, of) for n, of in zip(prepared.original, prepared.content, strict=True))
-    return ClassMap(inside.take(rows, axis=0).take(columns, axis=1))
+    return content.take(rows, axis=0).take(columns, axis=1)
 
 
-def enough(size: Size, buckets: Sequence[Size]) -> Size:
-    """How many pixels of a picture a decoder must give, so that what `prepare` makes of them looks the same.
+def min_decode_size(size: Size, buckets: Sequence[Size]) -> Size:
+    """The smallest (height, width) to decode an image at so that its letterboxed pixels look the same.
 
-    Twice what will be left: so the last halving at least is done by the better filter.
+    Twice what is left in the bucket: the last halving is then done by the better filter of `letterbox`.
     """
     height, width = fit(size, choose_bucket(size, buckets))
     return 2 * height, 2 * width
 
 
 def choose_bucket(size: Size, buckets: Sequence[Size]) -> Size:
-    """The bucket that keeps most pixels of a picture; among equals the one it fills best, then the first."""
+    """The bucket that keeps most pixels of an image; among equals the one it fills best, then the first."""
 
-    def merit(bucket: Size) -> tuple[int, float]:
+    def score(bucket: Size) -> tuple[int, float]:
         height, width = fit(size, bucket)
         kept = min(height * width, size[0] * size[1])
         return kept, height * width / (bucket[0] * bucket[1])
 
-    return max(buckets, key=merit)
+    return max(buckets, key=score)
 
 
 def fit(size: Size, bucket: Size) -> Size:
-    """The largest (height, width) of this aspect inside the bucket, each at least 1; `size` if that is nearly it."""
+    """The largest (height, width) of this aspect ratio inside the bucket, at least 1 each; `size` if it nearly fits."""
     scale = min(bucket[0] / size[0], bucket[1] / size[1])
-    if 1 <= scale < NEARLY:
+    if 1 <= scale < _MIN_ENLARGEMENT:
         return size
     height, width = (max(1, min(round(n * scale), limit)) for n, limit in zip(size, bucket, strict=True))
     return height, width
 
 
 def _nearest(length: int, of: int) -> npt.NDArray[np.intp]:
-    """Which of `of` pixels lies under the centre of each of `length`; integers, so that no rounding moves an edge."""
+    """Indices of the pixels, out of `of`, at the centres of `length` pixels; integers, so no rounding moves an edge."""
     return (2 * np.arange(length) + 1) * of // (2 * length)
 
 
@@ -81,14 +81,14 @@ def _resize(pixels: UInt8Array, size: Size) -> UInt8Array:
     if pixels.shape[:2] == size:
         return pixels
     height, width = size
-    # Pillow's BILINEAR widens its filter when it shrinks: this is the antialiased kind.
+    # Pillow's BILINEAR widens its filter when it reduces, so it is antialiased.
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def pad(pixels: UInt8Array, bucket: Size) -> UInt8Array:
-    """Lay pixels, (h, w, 3) uint8, into the top left of a bucket that holds them; C-contiguous.
+    """Pad (h, w, 3) uint8 on the right and at the bottom to (H, W, 3) of the bucket; C-contiguous.
 
-    The last row and column are repeated: against a flat margin the network would see an edge that the street lacks.
+    The last row and column are repeated: at a flat margin the network would see an edge that the scene lacks.
     """
     height, width = pixels.shape[:2]
     if (height, width) == bucket:

@@ -1,17 +1,17 @@
-"""What the engine gets to see of a picture, and how its answers become one map of the picture's own size."""
+"""One image as the tensors that the engine takes, and their class maps as one map of the image's own size."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.imaging.decode import accept, decode, decode_downscaled
-from service.imaging.letterbox import Size, enough, prepare, restore
+from service.imaging.decode import check_array, decode, decode_downscaled
+from service.imaging.letterbox import letterbox, min_decode_size, unletterbox
 from service.imaging.tiling import TiledInput
-from service.types import UInt8Array
+from service.types import Size, UInt8Array
 
 
 class ModelInput(Protocol):
-    """One picture as `count` tensors of one bucket."""
+    """One image as `count` tensors of one bucket."""
 
     count: int
 
@@ -20,67 +20,74 @@ class ModelInput(Protocol):
         ...
 
     def assemble(self, maps: Sequence[UInt8Array]) -> UInt8Array:
-        """(H, W) uint8 for each tensor, in order -> (height, width) uint8 at the picture's own size."""
+        """(H, W) uint8 for each tensor, in order -> (height, width) uint8 at the image's own size."""
         ...
 
 
 class SingleInput:
-    """The whole picture at once, resized and padded."""
+    """The whole image as one tensor, resized and padded."""
 
     count = 1
 
     def __init__(self, pixels: UInt8Array, buckets: Sequence[Size], original: Size | None = None) -> None:
-        self.prepared = prepare(pixels, buckets, original)
+        """See `letterbox`."""
+        self.prepared = letterbox(pixels, buckets, original)
 
     def tensor(self, _index: int) -> UInt8Array:
-        """See View."""
+        """See ModelInput."""
         return self.prepared.pixels
 
     def assemble(self, maps: Sequence[UInt8Array]) -> UInt8Array:
-        """See View."""
+        """See ModelInput."""
         (values,) = maps
-        return restore(values, self.prepared).ids
+        return unletterbox(values, self.prepared)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """max_pixels: of one picture. max_tiles: of one picture. take: told the pixels before memory is spent on them."""
+    """Limits of one image.
+
+    max_pixels: width times height. max_tiles: with tile=true.
+    reserve: called with the number of pixels before memory is allocated for them; may raise a RequestError.
+    """
 
     max_pixels: int
     max_tiles: int = 1
-    take: Callable[[int], None] = lambda pixels: None
+    reserve: Callable[[int], None] = lambda pixels: None
 
 
 def open_image(
-    picture: bytes | UInt8Array,
+    image: bytes | UInt8Array,
     buckets: Sequence[Size],
     limits: ImageLimits,
     *,
     tile: bool = False,
     with_pixels: bool = False,
 ) -> tuple[UInt8Array | None, ModelInput]:
-    """Read a picture and look at it.
+    """Decode an image and make the model's input from it.
 
-    picture: a file's bytes, or (h, w, 3) uint8 RGB. tile: through tiles, where it takes more than one.
-    Returns its pixels, (h, w, 3) uint8 RGB, if asked for, and the view. Raises RequestError.
+    image: a file's bytes, or (h, w, 3) uint8 RGB. tile: use tiles, if the image needs more than one.
+    Returns its pixels, (h, w, 3) uint8 RGB, or None without `with_pixels`, and the input. Raises RequestError.
     """
-    if isinstance(picture, bytes) and not tile:
-        return _open_shrunk(picture, buckets, limits, with_pixels)
-    if isinstance(picture, bytes):
-        pixels = decode(picture, limits.max_pixels, limits.take)
+    if isinstance(image, bytes) and not tile:
+        return _open_downscaled(image, buckets, limits, with_pixels)
+    if isinstance(image, bytes):
+        pixels = decode(image, limits.max_pixels, limits.reserve)
     else:
-        pixels = accept(picture, limits.max_pixels, limits.take)
+        pixels = check_array(image, limits.max_pixels, limits.reserve)
     tiled = TiledInput(pixels, buckets, limits.max_tiles) if tile else None
-    seen = tiled if tiled is not None and tiled.count > 1 else SingleInput(pixels, buckets)
-    return pixels if with_pixels else None, seen
+    model_input = tiled if tiled is not None and tiled.count > 1 else SingleInput(pixels, buckets)
+    return pixels if with_pixels else None, model_input
 
 
-def _open_shrunk(
+def _open_downscaled(
     data: bytes, buckets: Sequence[Size], limits: ImageLimits, with_pixels: bool
 ) -> tuple[UInt8Array | None, ModelInput]:
-    """The network sees the same whether or not anybody else wants to: masks never depend on the answer's form."""
-    pixels, original = decode_downscaled(data, limits.max_pixels, limits.take, lambda size: enough(size, buckets))
-    seen = SingleInput(pixels, buckets, original)
+    """The model's input does not depend on `with_pixels`, so masks do not depend on the response's format."""
+    pixels, original = decode_downscaled(
+        data, limits.max_pixels, limits.reserve, lambda size: min_decode_size(size, buckets)
+    )
+    model_input = SingleInput(pixels, buckets, original)
     if with_pixels and pixels.shape[:2] != original:
-        pixels = decode(data, limits.max_pixels)  # again: a shrunk picture is had for less than shrinking costs
-    return pixels if with_pixels else None, seen
+        pixels = decode(data, limits.max_pixels)  # a second time: cheaper than resizing the full-size pixels
+    return pixels if with_pixels else None, model_input

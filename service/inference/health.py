@@ -44,8 +44,8 @@ class Health:
             return reason
         if self._admission.closed_because is not None:
             return self._admission.closed_because
-        if (busy_s := self._busy_s()) > self._settings.request_timeout_ms / 1e3:
-            return f"one engine call has taken {busy_s:.0f} s, longer than ALIGNSEG_REQUEST_TIMEOUT_MS"
+        if (busy_s := self._busy_s()) > (limit_s := self._settings.request_timeout_ms / 1e3):
+            return f"one engine call has taken {busy_s:.1f} s, limit {limit_s:g} s (ALIGNSEG_REQUEST_TIMEOUT_MS)"
         return await self._probe() if self.model.batcher.last_error is not None else None
 
     def _busy_s(self) -> float:

@@ -1,1 +1,1 @@
-"""weights/<model>/ as data: model.json, engines/*.json. The contract with model_export."""
+"""The files that describe a model folder: model.json and engines/*.json. The contract with model_export."""

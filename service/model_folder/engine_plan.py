@@ -1,7 +1,7 @@
-"""What is told of a built engine, in a file beside it, and whether it fits this machine.
+"""The description of a built TensorRT engine (a plan), and whether it fits this machine.
 
-weights/<model>/engines/<gpu>-<runtime>-<version of it>-<precision>.plan and the same name with .json, written by
-model_export/build_engine.py. A plan runs on the GPU and the TensorRT that it was built for, and nowhere else.
+weights/<model>/engines/<gpu>-<runtime>-<version>-<precision>.plan and the same name with .json, both written by
+model_export/build_engine.py. A plan runs only on the GPU and the TensorRT version that it was built for.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,27 +13,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import EngineUnavailable
 from service.model_folder.manifest import FileEntry, sha256
+from service.types import Size
 
 FOLDER: Final = "engines"
 Runtime = Literal["tensorrt", "tensorrt_rtx"]
-Bucket = tuple[int, int]  # height, width
 
 
 class PlanProfile(BaseModel):
-    """An optimisation profile: pictures of `bucket`, (height, width), in batches of min_batch to max_batch."""
+    """An optimisation profile: images of `bucket`, (height, width), in batches of min_batch to max_batch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bucket: Bucket
+    bucket: Size
     min_batch: int = Field(ge=1)
     max_batch: int = Field(ge=1)
 
 
 class PlanInfo(BaseModel):
-    """The file beside a plan.
+    """The JSON file beside a plan.
 
-    gpu: its name, and compute_capabilities such as "9.0" that the plan runs on; TensorRT for RTX may name several.
-    onnx_sha256: of the model it was built from. layers: how many the network had that TensorRT fused.
+    gpu: name of the GPU it was built on.
+    compute_capabilities: those that the plan runs on, such as "9.0"; with TensorRT for RTX there may be several.
+    onnx_sha256: of the model it was built from. layers: number of layers of the network, before fusion.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +56,7 @@ class PlanInfo(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where an engine is to run: the GPU and the TensorRT that is installed."""
+    """The GPU and the installed TensorRT of this machine."""
 
     gpu: str
     compute_capability: str
@@ -67,45 +68,46 @@ Fits = Callable[[PlanInfo], str | None]
 
 
 def find(
-    folder: Path, machine: Machine, onnx_sha256: str, buckets: Sequence[Bucket], also: Fits = lambda info: None
+    folder: Path, machine: Machine, onnx_sha256: str, buckets: Sequence[Size], also: Fits = lambda info: None
 ) -> tuple[Path, PlanInfo]:
-    """The newest plan in `folder`/engines that fits, with what is told of it.
+    """The newest plan in `folder`/engines that fits, with its description.
 
-    onnx_sha256, buckets: of the model that is to be served. also: a further reason against a plan, or None. Raises
-    EngineUnavailable, saying why each plan that is there does not fit, and how to build one.
+    onnx_sha256, buckets: of the model to serve. also: returns a further reason against a plan, or None.
+    Raises EngineUnavailable, which says why each plan does not fit and how to build one.
     """
-    refused = []
+    reasons = []
     for path in sorted((folder / FOLDER).glob("*.json"), key=lambda p: -p.stat().st_mtime):
         plan = path.with_suffix(".plan")
         reason, info = _read(path, plan, folder)
         reason = reason or (misfit(info, machine, onnx_sha256, buckets) or also(info) if info else None)
         if reason is None and info is not None:
             return plan, info
-        refused.append(f"{plan.name} {reason}")
-    told = "; ".join(refused) or f"{folder / FOLDER} holds no engine"
-    raise EngineUnavailable(f"{told}. {rebuild(folder)}")
+        reasons.append(f"{plan.name} {reason}")
+    misfits = "; ".join(reasons) or f"{folder / FOLDER} contains no engine"
+    raise EngineUnavailable(f"{misfits}. {rebuild(folder)}")
 
 
-def misfit(info: PlanInfo, machine: Machine, onnx_sha256: str, buckets: Sequence[Bucket]) -> str | None:
-    """Why a plan can't serve the model here, or None."""
-    if info.runtime != machine.runtime or info.runtime_version != machine.runtime_version:
-        return f"is of {info.runtime} {info.runtime_version}, here is {machine.runtime} {machine.runtime_version}"
+def misfit(info: PlanInfo, machine: Machine, onnx_sha256: str, buckets: Sequence[Size]) -> str | None:
+    """Why a plan can't serve the model on this machine, or None."""
+    built_for, installed = (f"{one.runtime} {one.runtime_version}" for one in (info, machine))
+    if built_for != installed:
+        return f"was built for {built_for}, installed is {installed}"
     if machine.compute_capability not in info.compute_capabilities:
-        made = ", ".join(info.compute_capabilities)
-        return f"is for {info.gpu} (compute capability {made}), here is {machine.gpu} ({machine.compute_capability})"
+        built_for = f"{info.gpu} (compute capability {', '.join(info.compute_capabilities)})"
+        return f"was built for {built_for}, this GPU is {machine.gpu} ({machine.compute_capability})"
     if info.runtime == "tensorrt" and info.gpu != machine.gpu:
-        return f"is for {info.gpu}, here is {machine.gpu}"
+        return f"was built for {info.gpu}, this GPU is {machine.gpu}"
     if info.onnx_sha256 != onnx_sha256:
-        return "was built from another ONNX than the model folder holds"
+        return "was built from another ONNX file than the model folder's"
     missing = set(buckets) - {profile.bucket for profile in info.profiles}
     if missing:
-        told = ", ".join(f"{height}x{width}" for height, width in sorted(missing))
-        return f"has no profile for pictures of {told}, which the model folder asks for"
+        sizes = ", ".join(f"{height}x{width}" for height, width in sorted(missing))
+        return f"has no profile for the model folder's buckets {sizes}"
     return None
 
 
 def rebuild(folder: Path) -> str:
-    """The sentence that says how."""
+    """The sentence that says how to build an engine."""
     return f"Build one here with: python model_export/build_engine.py {folder}"
 
 
@@ -113,9 +115,9 @@ def _read(path: Path, plan: Path, folder: Path) -> tuple[str | None, PlanInfo | 
     try:
         info = PlanInfo.model_validate_json(path.read_bytes())
     except ValidationError:
-        return "has a description that this version can't read", None
+        return "has a description that this version cannot read", None
     if folder / info.plan.path != plan or not plan.is_file():
         return "is missing", None
     if plan.stat().st_size != info.plan.bytes or sha256(plan) != info.plan.sha256:
-        return "is not the file that was built", None
+        return "is not the file that was built (size or sha256 differs)", None
     return None, info

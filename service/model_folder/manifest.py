@@ -1,4 +1,4 @@
-"""weights/<model>/model.json: all the service knows of a model, and all that export hands over."""
+"""weights/<model>/model.json: everything that the service knows of a model, written by export."""
 
 import hashlib
 from functools import cached_property
@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import ManifestError
-from service.types import UInt8Array
+from service.types import Size, UInt8Array
 
 FILE_NAME = "model.json"
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -29,15 +29,15 @@ class ClassEntry(_Strict):
 class InputProfile(_Strict):
     """The sizes a model is served at.
 
-    buckets: (height, width) tensors that pictures are laid into, best first; each picture takes the bucket
-        in which it keeps most of its pixels.
+    buckets: (height, width) of the input tensors, best first; each image is resized and padded to the bucket in which
+        it keeps most of its pixels.
     """
 
-    buckets: tuple[tuple[int, int], ...] = Field(min_length=1)
+    buckets: tuple[Size, ...] = Field(min_length=1)
 
 
 class Preprocessing(_Strict):
-    """What the graph does to its uint8 RGB input. Told for the reader: the graph carries it out, not the service."""
+    """What the graph does to its uint8 RGB input. For information: the graph does it, not the service."""
 
     channel_order: Literal["RGB", "BGR"]
     mean: tuple[float, float, float]
@@ -53,7 +53,7 @@ class FileEntry(_Strict):
 
     @classmethod
     def of(cls, path: Path, folder: Path) -> Self:
-        """Describe `path` as it lies in `folder`."""
+        """Describe the file `path` inside `folder`."""
         return cls(path=str(path.relative_to(folder)), sha256=sha256(path), bytes=path.stat().st_size)
 
 
@@ -70,9 +70,9 @@ class Architecture(_Strict):
 class Manifest(_Strict):
     """A model folder's contents, validated.
 
-    files: "onnx", "checkpoint", "self_test" and, if calibrated, "int8", by role.
-    metrics: figures measured on the shipped files, e.g. {"camvid_val_miou": 0.6}.
-    built_with: versions of what made the files.
+    files: by role: "onnx", "checkpoint", "self_test" and, if calibrated, "int8".
+    metrics: measured on the shipped files, e.g. {"camvid_val_miou": 0.6}.
+    built_with: versions of the software that made the files.
     """
 
     format: Literal[1] = 1
@@ -93,9 +93,9 @@ class Manifest(_Strict):
     @model_validator(mode="after")
     def _classes_agree(self) -> Self:
         if len(self.classes) != self.architecture.num_classes:
-            raise ValueError(f"{len(self.classes)} classes are named, the network has {self.architecture.num_classes}")
+            raise ValueError(f"got {len(self.classes)} classes, expected the network's {self.architecture.num_classes}")
         if len({c.name for c in self.classes}) != len(self.classes):
-            raise ValueError("class names must differ from each other")
+            raise ValueError("class names must be unique")
         return self
 
     @cached_property
@@ -112,17 +112,19 @@ class Manifest(_Strict):
 def load(folder: Path) -> Manifest:
     """Read and validate `folder`/model.json.
 
-    Raises ManifestError when the file is missing or does not fit.
+    Raises ManifestError when the file is missing or invalid.
     """
     path = folder / FILE_NAME
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise ManifestError(
-            f"no model at {folder}: {path} does not exist. Point ALIGNSEG_MODEL at a folder made by `alignseg export`."
+            f"No model at {folder}: {path} does not exist. Set ALIGNSEG_MODEL to a folder made by `alignseg export`."
         ) from None
     except OSError as error:
-        raise ManifestError(f"{path} can't be read: {error}. ALIGNSEG_MODEL must be a model folder.") from None
+        raise ManifestError(
+            f"{path} cannot be read: {error}. Set ALIGNSEG_MODEL to a folder made by `alignseg export`."
+        ) from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'model'}: {e['msg']}" for e in error.errors())
         raise ManifestError(
@@ -131,23 +133,28 @@ def load(folder: Path) -> Manifest:
 
 
 def verified_file(folder: Path, manifest: Manifest, role: str) -> Path:
-    """The path of the file with this role, after its sha256 was checked.
+    """The path of the file with this role, after checking its sha256.
 
-    Raises ManifestError when it is not named, missing, or not the file that was exported.
+    Raises ManifestError when model.json does not name it, or it is missing, or not the file that was exported.
     """
     entry = manifest.files.get(role)
     if entry is None:
-        raise ManifestError(f"{folder / FILE_NAME} names no file for {role!r}; it has {sorted(manifest.files)}.")
+        raise ManifestError(
+            f"{folder / FILE_NAME} has no file with role {role!r}, only {sorted(manifest.files)}. "
+            "Export the model again."
+        )
     path = folder / entry.path
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ManifestError(f"{folder / FILE_NAME}: {entry.path!r} points outside the model folder.")
-    if not path.is_file():
-        raise ManifestError(f"{path} is missing. Fetch the model folder again, or run `alignseg export`.")
-    found = sha256(path)
-    if found != entry.sha256:
         raise ManifestError(
-            f"{path} is not the file that was exported: sha256 {found}, expected {entry.sha256}. "
-            "Fetch the model folder again, or run `alignseg export`."
+            f"{folder / FILE_NAME}: file {entry.path!r} is outside the model folder. Export the model again."
+        )
+    if not path.is_file():
+        raise ManifestError(f"{path} is missing. Download the model folder again, or run `alignseg export`.")
+    actual = sha256(path)
+    if actual != entry.sha256:
+        raise ManifestError(
+            f"{path} is not the file that was exported: sha256 {actual}, expected {entry.sha256}. "
+            "Download the model folder again, or run `alignseg export`."
         )
     return path
 

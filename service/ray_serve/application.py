@@ -27,7 +27,7 @@ from service.ray_serve import cluster
 from service.ray_serve.engine_replica import EngineReplica
 from service.ray_serve.messages import Description, tag
 from service.ray_serve.remote_batcher import RemoteBatcher
-from service.server.server import AdminPort
+from service.server.admin_port import AdminPort
 from service.settings import Settings
 from service.telemetry import logs
 
@@ -164,7 +164,7 @@ def _app_builder(settings: Settings) -> Callable[[], FastAPI]:
 
     def build_app() -> FastAPI:
         _configure_logs(settings)
-        app = create_app(settings, reach=_remote_model)
+        app = create_app(settings, remote_model=_remote_model)
         app.add_middleware(WithoutRequestId)
         return app
 

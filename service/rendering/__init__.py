@@ -1,1 +1,1 @@
-"""Class map to JSON, PNG, overlays, RLE, polygons and archives."""
+"""Class map -> response body: JSON, PNG, overlay, RLE, polygons, ZIP or multipart."""

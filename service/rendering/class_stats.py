@@ -1,4 +1,4 @@
-"""Figures of each class in a picture, from the runs of equal ids along its rows: a hundred times fewer than pixels."""
+"""Area, box and confidence of each class, from runs of equal ids along rows: a hundred times fewer than pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ClassSummary:
-    """One class as it lies in one picture.
+    """One class in one image.
 
-    fraction: share of the picture's pixels, 0..1. box: [x, y, width, height] of the smallest box around all of them.
-    confidence: mean probability of its pixels, 0..1; None when not known.
+    fraction: share of the image's pixels, 0..1. box: [x, y, width, height] of the smallest box around all of them.
+    confidence: mean probability of its pixels, 0..1; None if not requested.
     """
 
     id: int
@@ -31,9 +31,9 @@ class ClassSummary:
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Runs of equal ids that end with their row, sorted by id, those of one id in reading order.
+    """Runs of equal ids within rows, sorted by id, those of one id in reading order.
 
-    y, left, right: (R,) where they lie, left <= x < right. first: (P,) the first run of each id present.
+    y, left, right: (R,) row and columns, left <= x < right. first: (P,) index of the first run of each id present.
     """
 
     ids: UInt8Array
@@ -44,10 +44,10 @@ class _Runs:
 
 
 def summarize(ids: UInt8Array, classes: Classes, confidence: UInt8Array | None = None) -> list[ClassSummary]:
-    """Figures of each class that is present, by id.
+    """Statistics of each class that is present, in order of the ids.
 
     ids: (H, W) uint8. confidence: (H, W) uint8, 255 times the probability.
-    Raises InferenceFailed when an id has no class.
+    Raises InferenceFailed when an id is not a class of the model.
     """
     runs = _find_runs(ids)
     present = runs.ids[runs.first]
@@ -61,28 +61,30 @@ def summarize(ids: UInt8Array, classes: Classes, confidence: UInt8Array | None =
             id=int(i),
             name=classes.names[int(i)],
             color=_color(classes, int(i)),
-            pixels=int(number),
-            fraction=round(float(number / ids.size), 6),
+            pixels=int(count),
+            fraction=round(float(count / ids.size), 6),
             box=box,
             confidence=mean,
         )
-        for i, number, box, mean in zip(present, pixels, _boxes(runs), means, strict=True)
+        for i, count, box, mean in zip(present, pixels, _boxes(runs), means, strict=True)
     ]
 
 
 def check_ids(highest: int, num_classes: int) -> None:
-    """Raises InferenceFailed when the highest id of a map has no class."""
+    """Raises InferenceFailed when the highest id of a class map is not a class of the model."""
     if highest >= num_classes:
-        raise InferenceFailed(f"the engine gave class id {highest}, the model has {num_classes} classes. Report this.")
+        raise InferenceFailed(
+            f"Engine returned class id {highest}, the model has {num_classes} classes. Report this as a bug."
+        )
 
 
 def _find_runs(ids: UInt8Array) -> _Runs:
     width = ids.shape[1]
     flat = ids.ravel()
-    begins = np.empty(flat.size, dtype=np.bool_)
-    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
-    begins[::width] = True
-    starts = np.flatnonzero(begins)
+    starts_run = np.empty(flat.size, dtype=np.bool_)
+    np.not_equal(flat[1:], flat[:-1], out=starts_run[1:])
+    starts_run[::width] = True
+    starts = np.flatnonzero(starts_run)
     ends = np.append(starts[1:], flat.size)
     order = np.argsort(flat[starts], kind="stable")
     starts, ends = starts[order], ends[order]
@@ -104,7 +106,7 @@ def _means(runs: _Runs, pixels: Ints, confidence: UInt8Array) -> list[float]:
     sums = np.empty_like(starts)
     sums[in_order] = np.add.reduceat(confidence.ravel(), starts[in_order], dtype=np.int64)
     totals = np.add.reduceat(sums, runs.first)
-    return [round(float(total / number / 255), 4) for total, number in zip(totals, pixels, strict=True)]
+    return [round(float(total / count / 255), 4) for total, count in zip(totals, pixels, strict=True)]
 
 
 def _color(classes: Classes, class_id: int) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""The forms an answer can take: one function a media type, from a segmentation to the bytes of a body."""
+"""Response formats: for each media type, a function from a segmentation to the bytes of the response body."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -14,34 +14,33 @@ _OVERLAID: Final = frozenset({media_types.JPEG, media_types.WEBP, media_types.ZI
 Renderer = Callable[[Segmentation, RenderOptions], bytes]
 
 
-def render_png(seg: Segmentation, wishes: RenderOptions) -> bytes:
-    """The indexed PNG itself: each pixel's index is its class id."""
-    return mask_png(_shown(seg, wishes), wishes)
+def render_png(seg: Segmentation, options: RenderOptions) -> bytes:
+    """An indexed PNG: each pixel's index is its class id."""
+    return mask_png(_selected(seg, options), options)
 
 
-def render_npy(seg: Segmentation, wishes: RenderOptions) -> bytes:
-    """The ids themselves, (H, W) uint8."""
-    return images.npy(_shown(seg, wishes).ids)
+def render_npy(seg: Segmentation, options: RenderOptions) -> bytes:
+    """A NumPy file of the ids, (H, W) uint8."""
+    return images.npy(_selected(seg, options).ids)
 
 
 def _overlay(draw: Callable[[UInt8Array, UInt8Array, UInt8Array, float], bytes]) -> Renderer:
-    def render(seg: Segmentation, wishes: RenderOptions) -> bytes:
-        return draw(seg.picture, _shown(seg, wishes).ids, seg.model.palette, wishes.alpha)
+    def render(seg: Segmentation, options: RenderOptions) -> bytes:
+        return draw(seg.image, _selected(seg, options).ids, seg.model.palette, options.alpha)
 
     return render
 
 
-def _shown(seg: Segmentation, wishes: RenderOptions) -> Segmentation:
-    return seg.restricted_to(find_classes(wishes.classes, seg.model)) if wishes.classes else seg
+def _selected(seg: Segmentation, options: RenderOptions) -> Segmentation:
+    return seg.restricted_to(find_classes(options.classes, seg.model)) if options.classes else seg
 
 
-def render(media_type: str, wishes: RenderOptions, seg: Segmentation) -> bytes:
-    """The body of an answer. Raises InferenceFailed when an id of the engine's has no class, NotAcceptable."""
-    if (
-        media_type != media_types.PNG or wishes.classes
-    ):  # whose palette is held against them anyway, if none is left out
+def render(media_type: str, options: RenderOptions, seg: Segmentation) -> bytes:
+    """The response body. Raises InferenceFailed when the engine returned an id without a class, and NotAcceptable."""
+    # A PNG of all classes checks its ids itself, against its palette.
+    if media_type != media_types.PNG or options.classes:
         check_ids(int(seg.ids.max()), len(seg.model.classes))
-    return RENDERERS[media_type](seg, wishes)
+    return RENDERERS[media_type](seg, options)
 
 
 RENDERERS: Final[Mapping[str, Renderer]] = {
@@ -55,11 +54,11 @@ RENDERERS: Final[Mapping[str, Renderer]] = {
 }
 
 
-def shows_picture(media_type: str, wishes: RenderOptions) -> bool:
-    """Whether the answer has an overlay: only then are the picture's own pixels needed."""
-    return media_type in _OVERLAID or "overlay" in wishes.include
+def needs_pixels(media_type: str, options: RenderOptions) -> bool:
+    """Whether the response has an overlay, which is drawn on the image's own pixels."""
+    return media_type in _OVERLAID or "overlay" in options.include
 
 
 def content_type(media_type: str) -> str:
-    """The header's value for a body of this media type."""
+    """The Content-Type header of a body of this media type."""
     return f"{media_type}; boundary={archive.BOUNDARY}" if media_type == media_types.MULTIPART else media_type

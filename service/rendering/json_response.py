@@ -1,4 +1,4 @@
-"""The answer in JSON: figures and masks of each class."""
+"""The JSON response: statistics and masks of each class."""
 
 from base64 import b64encode
 from typing import Any
@@ -13,55 +13,55 @@ from service.rendering.rle import encode_rle
 from service.rendering.segmentation import UNSELECTED, Segmentation, find_classes
 
 
-def render_json(seg: Segmentation, wishes: RenderOptions) -> bytes:
-    """Everything asked for in one object. PNGs travel as base64."""
-    answer, shown, classes = describe(seg, wishes)
-    if wishes.masks == "png":
-        answer["mask"] = _base64(mask_png(shown, wishes))
+def render_json(seg: Segmentation, options: RenderOptions) -> bytes:
+    """Everything that was requested in one object. PNGs are in base64."""
+    response, selected, classes = describe(seg, options)
+    if options.masks == "png":
+        response["mask"] = _base64(mask_png(selected, options))
     if seg.confidence is not None:
-        answer["confidence"] = _base64(images.confidence_png(seg.confidence))
-    answer |= _pictures(shown, wishes, classes)
-    return dumped(answer, seg)
+        response["confidence"] = _base64(images.confidence_png(seg.confidence))
+    response |= _images(selected, options, classes)
+    return to_json(response, seg)
 
 
-def describe(seg: Segmentation, wishes: RenderOptions) -> tuple[dict[str, Any], Segmentation, list[ClassSummary]]:
-    """What is not a picture, the segmentation with the classes asked for alone, and their figures.
+def describe(seg: Segmentation, options: RenderOptions) -> tuple[dict[str, Any], Segmentation, list[ClassSummary]]:
+    """The response without its images, the segmentation with only the requested classes, and their statistics.
 
-    RLE and polygons are in the first, with their classes.
+    RLE and polygons are part of the first.
     """
     height, width = seg.ids.shape
     classes = summarize(seg.ids, seg.model, seg.confidence)
-    answer: dict[str, Any] = {"model": seg.model.name, "version": seg.model.version, "width": width, "height": height}
-    shown = seg
-    if wishes.classes:
-        kept = find_classes(wishes.classes, seg.model)
-        shown, classes = seg.restricted_to(kept), [c for c in classes if c.id in kept]
-        answer["unselected_id"] = UNSELECTED
-    if wishes.tile:
-        answer["tiles"] = seg.tiles
-    answer["classes"] = _entries(shown, wishes, classes)
-    return answer, shown, classes
+    response: dict[str, Any] = {"model": seg.model.name, "version": seg.model.version, "width": width, "height": height}
+    selected = seg
+    if options.classes:
+        kept = find_classes(options.classes, seg.model)
+        selected, classes = seg.restricted_to(kept), [c for c in classes if c.id in kept]
+        response["unselected_id"] = UNSELECTED
+    if options.tile:
+        response["tiles"] = seg.tiles
+    response["classes"] = _entries(selected, options, classes)
+    return response, selected, classes
 
 
-def mask_png(shown: Segmentation, wishes: RenderOptions) -> bytes:
-    """The indexed PNG of a segmentation, restricted as `wishes` say."""
-    model = shown.model
-    return images.indexed_png(shown.ids, model.palette, names=model.names, with_unselected=bool(wishes.classes))
+def mask_png(selected: Segmentation, options: RenderOptions) -> bytes:
+    """The indexed PNG of a segmentation that was restricted to options.classes."""
+    model = selected.model
+    return images.indexed_png(selected.ids, model.palette, names=model.names, with_unselected=bool(options.classes))
 
 
-def dumped(answer: dict[str, Any], seg: Segmentation) -> bytes:
-    """The answer with the time it took, as bytes."""
-    return orjson.dumps({**answer, "timing_ms": seg.timing_until_now()})
+def to_json(response: dict[str, Any], seg: Segmentation) -> bytes:
+    """Serialize, with the time each stage took."""
+    return orjson.dumps({**response, "timing_ms": seg.timing_until_now()})
 
 
-def _entries(shown: Segmentation, wishes: RenderOptions, classes: list[ClassSummary]) -> list[dict[str, Any]]:
+def _entries(selected: Segmentation, options: RenderOptions, classes: list[ClassSummary]) -> list[dict[str, Any]]:
     present = [c.id for c in classes]
-    forms: dict[int, Any] = {}
-    if wishes.masks == "rle":
-        forms = {i: {"rle": rle} for i, rle in encode_rle(shown.ids, present).items()}
-    elif wishes.masks == "polygons":
-        forms = {i: {"polygons": geometry} for i, geometry in trace(shown.ids, present).items()}
-    return [_entry(c) | forms.get(c.id, {}) for c in classes]
+    masks: dict[int, Any] = {}
+    if options.masks == "rle":
+        masks = {i: {"rle": rle} for i, rle in encode_rle(selected.ids, present).items()}
+    elif options.masks == "polygons":
+        masks = {i: {"polygons": geometry} for i, geometry in trace(selected.ids, present).items()}
+    return [_entry(c) | masks.get(c.id, {}) for c in classes]
 
 
 def _entry(c: ClassSummary) -> dict[str, Any]:
@@ -69,18 +69,18 @@ def _entry(c: ClassSummary) -> dict[str, Any]:
     return entry if c.confidence is None else {**entry, "confidence": c.confidence}
 
 
-def _pictures(shown: Segmentation, wishes: RenderOptions, classes: list[ClassSummary]) -> dict[str, Any]:
-    ids, palette = shown.ids, shown.model.palette
-    pictures: dict[str, Any] = {}
-    if "overlay" in wishes.include:
-        pictures["overlay"] = _base64(images.overlay_png(shown.picture, ids, palette, wishes.alpha))
-    if "class_masks" in wishes.include:
-        pictures["class_masks"] = {c.name: _base64(images.class_mask_png(ids, c.id)) for c in classes}
-    if "class_overlays" in wishes.include:
-        pictures["class_overlays"] = {
-            c.name: _base64(images.class_overlay_png(ids, c.id, palette, wishes.alpha)) for c in classes
+def _images(selected: Segmentation, options: RenderOptions, classes: list[ClassSummary]) -> dict[str, Any]:
+    ids, palette = selected.ids, selected.model.palette
+    encoded: dict[str, Any] = {}
+    if "overlay" in options.include:
+        encoded["overlay"] = _base64(images.overlay_png(selected.image, ids, palette, options.alpha))
+    if "class_masks" in options.include:
+        encoded["class_masks"] = {c.name: _base64(images.class_mask_png(ids, c.id)) for c in classes}
+    if "class_overlays" in options.include:
+        encoded["class_overlays"] = {
+            c.name: _base64(images.class_overlay_png(ids, c.id, palette, options.alpha)) for c in classes
         }
-    return pictures
+    return encoded
 
 
 def _base64(png: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The media types of answers, the default first."""
+"""Media types of responses, the default first."""
 
 from typing import Final
 

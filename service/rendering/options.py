@@ -1,4 +1,4 @@
-"""What one response contains: its masks, its overlays, its classes."""
+"""What one response contains: masks, overlays, classes."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +10,10 @@ OVERLAY_ALPHA: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class RenderOptions:
-    """Query parameters, parsed; see PARAMETERS. classes: as asked for, empty for all."""
+    """The parsed query parameters of one request; http/query_params.py describes each.
+
+    classes: names or ids as requested; empty for all.
+    """
 
     include: frozenset[str] = frozenset()
     masks: str = "png"

@@ -1,12 +1,11 @@
-"""Class map -> polygons with holes, exact: their edges run along pixel edges, so that filling them gives the map back.
+"""Class map -> polygons with holes. Exact: edges run along pixel edges, so filling the polygons gives the map back.
 
 Coordinates are [x, y] of pixel corners: pixel (row, column) covers [column, column + 1] x [row, row + 1]. Geometries
 are GeoJSON's (RFC 7946): rings are closed, outer rings have positive area by the shoelace formula on these numbers,
-holes negative. Pixels that touch at a corner alone are two polygons, as the standard demands of valid ones.
+holes negative. Pixels that touch only at a corner are two polygons, as the standard requires.
 
-Nothing is followed pixel by pixel: only corners are looked at. In each row of corners, the first is joined to the
-second, the third to the fourth, ...; in each column likewise; walking along both kinds of edges in turn gives the
-rings.
+Only corners are processed, not every border pixel. In each row of corners, the first is joined to the second, the
+third to the fourth, and so on; in each column likewise. Following row edges and column edges in turn gives the rings.
 """
 
 from bisect import bisect_right
@@ -35,7 +34,7 @@ class MultiPolygon(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class _Corners:
-    """Points where four pixels meet and no class's border runs straight on.
+    """Points where four pixels meet and the border of a class turns.
 
     y, x: (K,) of the point, in reading order. around: (K, 4) uint8, ids above left and right, below left and right.
     """
@@ -66,17 +65,17 @@ def _find_corners(ids: UInt8Array) -> _Corners:
 
 
 class _Tracer:
-    """Walks along the border of one class.
+    """Follows the border of one class.
 
-    Where two pixels of the class touch at a corner alone, that point is there twice, a corner for each pixel.
-    Corners are numbers in reading order: along the row, 2k is joined to 2k + 1.
+    Where two pixels of the class touch only at a corner, that point is listed twice, a corner for each pixel.
+    Corners are numbered in reading order: along the row, 2k is joined to 2k + 1.
     """
 
     def __init__(self, ids: UInt8Array, corners: _Corners, class_id: int) -> None:
         inside = corners.around == class_id
-        number = inside.sum(axis=1)
-        touching = (number == 2) & (inside[:, 0] == inside[:, 3])
-        times = np.where(touching, 2, number % 2)
+        count = inside.sum(axis=1)
+        touching = (count == 2) & (inside[:, 0] == inside[:, 3])
+        times = np.where(touching, 2, count % 2)
         y, x = np.repeat(corners.y, times), np.repeat(corners.x, times)
         self._ids, self._class_id = ids, class_id
         self._points: list[Point] = np.stack((x, y), axis=1).tolist()
@@ -94,45 +93,47 @@ class _Tracer:
 
     def polygons(self) -> list[list[Ring]]:
         """Each an outer ring and its holes."""
-        found: list[list[Ring]] = []
+        polygons: list[list[Ring]] = []
         for first in range(0, len(self._points), 2):
             if self._polygon_of[first] >= 0:
                 continue
-            # The first corner in reading order is the top left one of its walk: what lies below right is within.
+            # The first corner in reading order is the top left of its ring: the pixel below right is inside.
             outer = self._opens[first]
-            polygon = len(found) if outer else self._polygon_around(first)
-            rings = self._rings(self._walk(first, polygon))
+            polygon = len(polygons) if outer else self._polygon_around(first)
+            rings = self._rings(self._loop(first, polygon))
             if outer:
-                found.append(sorted(rings, key=_area, reverse=True) if len(rings) > 1 else rings)  # the outer one first
+                polygons.append(
+                    sorted(rings, key=_area, reverse=True) if len(rings) > 1 else rings
+                )  # the outer one first
             else:
-                found[polygon] += [ring[::-1] for ring in rings]
-        return found
+                polygons[polygon] += [ring[::-1] for ring in rings]
+        return polygons
 
-    def _walk(self, first: int, polygon: int) -> list[int]:
-        """All corners from `first` around, along row and column in turn; marks them as the polygon's."""
-        walk, corner = [], first
+    def _loop(self, first: int, polygon: int) -> list[int]:
+        """All corners from `first` around, by row and column edges in turn; assigns them to the polygon."""
+        loop, corner = [], first
         while self._polygon_of[corner] < 0:
             other = corner ^ 1
             self._polygon_of[corner] = self._polygon_of[other] = polygon
-            walk += [corner, other]
+            loop += [corner, other]
             corner = self._mates[other]
-        return walk
+        return loop
 
-    def _rings(self, walk: list[int]) -> list[Ring]:
-        """The walk, cut where it comes by the same point again: a valid ring does not touch itself."""
+    def _rings(self, loop: list[int]) -> list[Ring]:
+        """The loop, split where it passes a point again: a valid ring does not touch itself."""
         rings: list[Ring] = []
-        way: Ring = []
+        ring: Ring = []
         passed: dict[tuple[int, int], int] = {}
-        for corner in walk:
+        for corner in loop:
             point = self._points[corner]
             if self._touching[corner]:
-                since = passed.setdefault((point[0], point[1]), len(way))
-                if since < len(way):
-                    rings.append([*way[since:], point])
+                since = passed.setdefault((point[0], point[1]), len(ring))
+                if since < len(ring):
+                    rings.append([*ring[since:], point])
                     passed = {p: i for p, i in passed.items() if i <= since}
-                    del way[since:]
-            way.append(point)
-        return [*rings, [*way, way[0]]]
+                    del ring[since:]
+            ring.append(point)
+        return [*rings, [*ring, ring[0]]]
 
     def _polygon_around(self, corner: int) -> int:
         """The polygon of the hole whose top left corner this is: that of the pixel above, so of its run's left edge."""

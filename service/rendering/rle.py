@@ -1,4 +1,4 @@
-"""COCO's compressed run-length encoding, byte for byte what pycocotools makes.
+"""COCO's compressed run-length encoding, byte for byte that of pycocotools.
 
 Source: rleEncode and rleToString in common/maskApi.c of https://github.com/cocodataset/cocoapi
 """
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from service.types import UInt8Array
 
-_GROUPS: Final = 13  # of 5 bits: enough for any 64-bit number
+_GROUPS: Final = 13  # of 5 bits: sufficient for any 64-bit number
 
 
 class Rle(TypedDict):
@@ -22,7 +22,7 @@ class Rle(TypedDict):
 
 
 def encode_rle(ids: UInt8Array, class_ids: Iterable[int]) -> dict[int, Rle]:
-    """The mask of each class, from one pass over the map.
+    """The mask of each class, from one pass over the class map.
 
     ids: (H, W) uint8. Returns by class id; a class that is absent has one run of zeros.
     """

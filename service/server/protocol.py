@@ -1,6 +1,4 @@
-"""What has to happen below ASGI: an end to heads and silence that uvicorn would wait for without end, refusals that
-cost next to nothing, and HTTP/1.1 for who offers more.
-"""
+"""HTTP/1.1 below ASGI: time and size limits that uvicorn lacks, rejections before parsing, no protocol upgrades."""
 
 import asyncio
 import re
@@ -8,83 +6,80 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from service.server import open_file_limit
-from service.server.flood import Flood
-from service.server.idle_connections import Idle
-from service.server.slow_readers import Unsent
+from service.server.connections import IdleConnections, SlowReaders
+from service.server.process import raise_open_file_limit
 from service.server.strict_http import StrictProtocol
 
-MAX_HEAD_BYTES: Final = 64 * 1024  # while it comes in; what is complete is judged in routes/guard.py
+MAX_HEAD_BYTES: Final = 64 * 1024  # while it arrives; http/middleware/early_rejection.py limits complete heads
 HEAD_TIMEOUT_S: Final = 10.0
-# Longer than load balancers keep an idle connection (60 s, mostly): whoever closes first must not be the server, or a
-# request that is just being sent meets a closed door.
+# Longer than load balancers keep an idle connection (mostly 60 s): if the server closed first, a request that is being
+# sent at that moment would be lost.
 KEEP_ALIVE_S: Final = 75
 MAX_CONNECTIONS: Final = 4096
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-_IGNORED: Final = b"\r\nignored:"  # as long, so that nobody's count of bytes changes
-Refuse = Callable[[bytes], tuple[bytes, int] | None]  # first bytes -> an answer, and the size of what it answers
+_IGNORED: Final = b"\r\nignored:"  # of the same length, so that byte counts stay right
+Reject = Callable[[bytes], tuple[bytes, int] | None]  # first bytes of a message -> a response, and the message's size
 
 
 class GuardedHttpProtocol(StrictProtocol):
-    """With an end to everything.
+    """StrictProtocol with a limit on the time and size of everything a client may leave unfinished.
 
-    refuse: asked with the first bytes of each message. What it returns is the answer, and the message is thrown away.
-    flood, unsent, idle: one for all connections. most_connections: beyond, an idle one is ended for each new one.
+    reject: called with the first bytes of each message. If it returns a response, that is sent and the message is
+    discarded unparsed.
+    slow_readers, idle_connections: shared by all connections of a port. max_connections: above it an idle connection
+    is closed for each new one.
     """
 
     def __init__(
         self,
         *args: Any,
-        reject: Refuse | None = None,
-        flood: Flood | None = None,
-        unsent: Unsent | None = None,
-        idle: Idle | None = None,
-        most_connections: int = MAX_CONNECTIONS,
+        reject: Reject | None = None,
+        slow_readers: SlowReaders | None = None,
+        idle_connections: IdleConnections | None = None,
+        max_connections: int = MAX_CONNECTIONS,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        self._unsent = unsent or Unsent()
-        self._refuse = reject
-        self._flood = flood or Flood()
-        self._idle = idle or Idle()
-        self._most_connections = most_connections
-        self._unwanted = 0  # bytes to come of a message that has its answer
-        self._refused_at = float("-inf")
+        self._reject = reject
+        self._slow_readers = slow_readers or SlowReaders()
+        self._idle_connections = idle_connections or IdleConnections()
+        self._max_connections = max_connections
+        self._bytes_to_discard = 0  # still to come of a message that was rejected
+        self._rejected_at = float("-inf")
         self._head_bytes = 0
-        self._patience: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a head, but not for ever."""
+        """Wait for a head, for a limited time."""
         super().connection_made(transport)
-        if len(self.connections) > self._most_connections and not self._idle.make_room():
+        if len(self.connections) > self._max_connections and not self._idle_connections.abort_oldest():
             transport.abort()
         else:
-            self._idle.waits(self.transport)
-            self._wait_for_head()
+            self._idle_connections.add(self.transport)
+            self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
-        self._idle.works(self.transport)
-        self._stop_waiting()
+        """Stop the timer."""
+        self._idle_connections.discard(self.transport)
+        self._stop_head_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Refuse, or hand on; count bytes until the head is complete."""
-        if self._has_ended:
+        """Reject a message by its first bytes, or parse it."""
+        if self._ignores_input:
             return
-        if self._unwanted:
-            data = self._throw_away(data)
-        elif self._refuse is not None and self._is_free() and (refused := self._refuse(data)) is not None:
-            answer, size = refused
-            self.transport.write(answer)
-            self._unwanted, self._refused_at = size - len(data), self.loop.time()
-            self._flood.refused(self.loop)
-            self._idle.waits(self.transport)
+        if self._bytes_to_discard:
+            data = self._discard_bytes(data)
+        elif self._reject is not None and self._is_free() and (rejection := self._reject(data)) is not None:
+            response, size = rejection
+            self.transport.write(response)
+            self._bytes_to_discard, self._rejected_at = size - len(data), self.loop.time()
+            self._idle_connections.add(self.transport)
             return
         if data:
             super().data_received(data if self._in_body else _without_upgrade(data))
-            self._bound_head(len(data))
-            self._bound_silence()
+            self._limit_head(len(data))
+            self._limit_silence()
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -92,21 +87,21 @@ class GuardedHttpProtocol(StrictProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """The head is there. Raises ValueError, through the parser, for one that HTTP forbids."""
-        self._idle.works(self.transport)
-        self._stop_waiting()
+        """The head is complete. Raises ValueError, through the parser, if HTTP forbids such a head."""
+        self._idle_connections.discard(self.transport)
+        self._stop_head_timer()
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """Go on, but not for ever with a client that does not take its answer."""
+        """Start the next message; watch whether the client reads this response."""
         super().on_response_complete()
-        if self._is_idle():  # else the next message has begun
-            self._idle.waits(self.transport)
-        self._unsent.watch(self.transport, self.loop)
+        if self._is_idle():  # otherwise the next message has begun
+            self._idle_connections.add(self.transport)
+        self._slow_readers.watch(self.transport, self.loop)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Not for a connection whose latest message was refused just now: that set no timer of its own."""
-        if self._refused_lately():
+        """Keep a connection with a recent rejection: it does not restart uvicorn's timer as other responses do."""
+        if self._rejected_recently():
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -114,76 +109,81 @@ class GuardedHttpProtocol(StrictProtocol):
             super().timeout_keep_alive_handler()
 
     def _is_free(self) -> bool:
-        """Whether a message may begin and be answered at once."""
+        """Whether a message may begin here and be answered at once."""
         return not self._in_message and self._is_idle() and not self.flow.write_paused
 
-    def _throw_away(self, data: bytes) -> bytes:
-        rest = data[self._unwanted :]
-        self._unwanted = max(0, self._unwanted - len(data))
+    def _discard_bytes(self, data: bytes) -> bytes:
+        """Drop the rest of a rejected message. Returns what follows it."""
+        rest = data[self._bytes_to_discard :]
+        self._bytes_to_discard = max(0, self._bytes_to_discard - len(data))
         return rest
 
-    def _bound_head(self, size: int) -> None:
+    def _limit_head(self, size: int) -> None:
         if not self._in_head:
             return
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.end_with_400(f"the head has more than {MAX_HEAD_BYTES} bytes; expected fewer. Send less of it.")
-        elif self._patience is None:
-            self._wait_for_head()
+            self.reject_with_400(f"The request head exceeds {MAX_HEAD_BYTES} bytes. Send fewer or shorter headers.")
+        elif self._head_timer is None:
+            self._start_head_timer()
 
-    def _bound_silence(self) -> None:
-        """Any byte ends uvicorn's wait for a request, and not each begins one: some belong to a body nobody reads."""
+    def _limit_silence(self) -> None:
+        """Limit the time until the next head, also after bytes that stop uvicorn's timer without beginning a message.
+
+        Such bytes may belong to the body of a request that was answered without reading it.
+        """
         if self.transport.is_closing() or self._in_head or not self._is_idle():
             return
         if self._in_message:
-            self._stop_waiting()  # an answered upload may take its time, as long as it goes on
-        if self._patience is None and self.timeout_keep_alive_task is None:
-            self._wait_for_head()
+            self._stop_head_timer()  # the upload of an answered request may take its time, as long as it goes on
+        if self._head_timer is None and self.timeout_keep_alive_task is None:
+            self._start_head_timer()
 
-    def _wait_for_head(self) -> None:
-        self._patience = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._on_head_timeout)
 
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-    def _refused_lately(self) -> bool:
-        return self.loop.time() - self._refused_at < self.timeout_keep_alive
+    def _rejected_recently(self) -> bool:
+        return self.loop.time() - self._rejected_at < self.timeout_keep_alive
 
-    def _give_up(self) -> None:
-        self._patience = None
-        if self._refused_lately():
-            self._wait_for_head()
+    def _on_head_timeout(self) -> None:
+        self._head_timer = None
+        if self._rejected_recently():
+            self._start_head_timer()
         elif not self.transport.is_closing():
             self.transport.close()
 
 
 def _without_upgrade(data: bytes) -> bytes:
-    """The start of a message, without the wish for another protocol: a server may pass that over (RFC 9110, 7.8).
+    """The start of a message with its Upgrade header renamed: a server may ignore it (RFC 9110, section 7.8).
 
-    Java's client and `curl --http2` offer HTTP/2 with every request. httptools would take the body for that already,
-    and uvicorn answer as if none had come.
+    Java's client and `curl --http2` offer HTTP/2 with every request. httptools would take the body for HTTP/2 already,
+    and uvicorn would answer as if there were no body.
     """
     end = data.find(b"\r\n\r\n")
-    found = _UPGRADE.search(data, 0, len(data) if end < 0 else end)
-    return data if found is None else b"".join((data[: found.start()], _IGNORED, data[found.end() :]))
+    match = _UPGRADE.search(data, 0, len(data) if end < 0 else end)
+    return data if match is None else b"".join((data[: match.start()], _IGNORED, data[match.end() :]))
 
 
-def options(reject: Refuse | None = None, count: Callable[[str], object] = lambda reason: None) -> dict[str, Any]:
-    """Arguments of uvicorn.Config that all our ports share. Our own log has a line a request, so uvicorn's is off.
+def uvicorn_options(
+    reject: Reject | None = None, on_connection_error: Callable[[str], object] = lambda reason: None
+) -> dict[str, Any]:
+    """Arguments of uvicorn.Config for each of our ports. Our own log has a line per request, so uvicorn's is off.
 
     reject: see GuardedHttpProtocol.
-    count: called for faults outside any request: "malformed-http", "response-not-read".
+    on_connection_error: called with "malformed-http" or "response-not-read", errors outside any request.
     """
     http = partial(
         GuardedHttpProtocol,
         reject=reject,
-        flood=Flood(),
-        idle=Idle(),
-        most_connections=open_file_limit.allow(MAX_CONNECTIONS),
-        unsent=Unsent(partial(count, "response-not-read")),
-        on_malformed=partial(count, "malformed-http"),
+        idle_connections=IdleConnections(),
+        max_connections=raise_open_file_limit(MAX_CONNECTIONS),
+        slow_readers=SlowReaders(partial(on_connection_error, "response-not-read")),
+        on_malformed=partial(on_connection_error, "malformed-http"),
     )
     return {
         "http": http,

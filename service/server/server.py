@@ -1,61 +1,57 @@
-"""uvicorn with a graceful end: SIGTERM stops admission, accepted work is answered, then the process exits with 0."""
+"""uvicorn with a graceful shutdown: SIGTERM stops admission, accepted requests are answered, the exit code is 0."""
 
 import asyncio
 import logging
 import signal
 import socket
-import sys
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.admission.controller import AdmissionController
-from service.app import create_admin_app
 from service.inference.pipeline import Pipeline
 from service.server import fast_reject
-from service.server.process import freeze_gc_and_trim, limit_malloc_arenas
-from service.server.protocol import options
+from service.server.admin_port import FLUSH_TIMEOUT_S, AdminPort
+from service.server.process import freeze_gc_and_trim, limit_malloc_arenas, shorten_switch_interval
+from service.server.protocol import uvicorn_options
 from service.settings import Settings
 from service.telemetry import logs
 
 log = logging.getLogger("alignseg.server")
-LAST_BYTES_S = 5  # for answers that are made but not yet sent; by then the drain itself is over
-STARTUP_FAILED = 3  # what uvicorn's own command exits with
-# uvloop (libuv since 1.45) accepts one connection per listening descriptor and turn of the loop. In a flood of new
-# connections a turn takes milliseconds, and clients would wait seconds to be told that there is no room.
-ACCEPTS_A_TURN = 8
-# How long a thread asks for Python's lock before its holder must hand it over. Python's own 5 ms are longer than a
-# picture takes on its whole way: an engine that has its result would wait for a turn of the event loop to end.
-LOCK_S = 0.0003
+STARTUP_FAILED: Final = 3  # the exit code of uvicorn's own command
+# uvloop (libuv since 1.45) accepts one connection per listening descriptor and iteration of the loop. Under a flood of
+# new connections an iteration takes milliseconds, and clients would wait seconds for a 429.
+LISTENING_DESCRIPTORS: Final = 8
 
 
 class Server(uvicorn.Server):
-    """Keeps its sockets open while it drains, so that load balancers and late clients read a 503 instead of a reset."""
+    """Keeps its sockets open while it drains, so that load balancers and late clients get a 503 instead of a reset."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        door = fast_reject.for_app(app)
-        common = options(None if door is None else door.reject, app.state.metrics.record_connection_error)
-        super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=LAST_BYTES_S, **common))
+        rejection = fast_reject.for_app(app)
+        reject = None if rejection is None else rejection.reject
+        options = uvicorn_options(reject, app.state.metrics.record_connection_error)
+        super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=FLUSH_TIMEOUT_S, **options))
         self.exit_code = 0
         self._app = app
         self._settings = settings
         self._admin: AdminPort | None = None
         self._draining_since: float | None = None
-        self._drain_told = False
+        self._drain_logged = False
 
     def run_until_stopped(self) -> int:
-        """Serve; returns the process's exit code."""
+        """Serve until a signal; returns the process's exit code."""
         try:
             sockets = _bind(self._settings.host, self._settings.port)
         except OSError as error:
-            log.error("can't listen on %s port %d: %s", self._settings.host, self._settings.port, error)
+            log.error("cannot listen on %s port %d: %s", self._settings.host, self._settings.port, error)
             return STARTUP_FAILED
         limit_malloc_arenas()
-        sys.setswitchinterval(LOCK_S)
+        shorten_switch_interval()
         self.run(sockets)
         return self.exit_code if self.started else STARTUP_FAILED
 
@@ -64,7 +60,7 @@ class Server(uvicorn.Server):
         if self._settings.admin_port is not None:
             self._admin = AdminPort(self._app, self._settings)
         if threading.current_thread() is threading.main_thread():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._look_for_a_model)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._check_for_new_model)
         await super().startup(sockets)
         freeze_gc_and_trim()
         for host, port, *_ in {sock.getsockname() for sock in sockets or ()}:
@@ -73,13 +69,13 @@ class Server(uvicorn.Server):
             await self._admin.open()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the ports; health is told until the last answer is out."""
+        """Close the ports; the admin port last, so that health is served until the last response is sent."""
         await super().shutdown(sockets)
         if self._admin is not None:
             await self._admin.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain. Second: leave now."""
+        """First signal: drain. Second signal: exit now."""
         pipeline = self._pipeline
         if pipeline is None or self._draining_since is not None:
             self.should_exit = self.force_exit = True
@@ -88,11 +84,11 @@ class Server(uvicorn.Server):
         pipeline.stop_admitting()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: is there a reason to leave?"""
+        """Called ten times a second. Returns whether to exit."""
         logs.flush()
         pipeline = self._pipeline
         if pipeline is not None and pipeline.health.lost:
-            log.error("the engine is lost: ending the process, so that it can be started anew")
+            log.error("the engine is lost: ending the process, so that it can be restarted")
             pipeline.stop_admitting("the engine is lost")
             self.exit_code, self.should_exit = 1, True
         if pipeline is not None and self._draining_since is not None:
@@ -102,65 +98,42 @@ class Server(uvicorn.Server):
             await self._admin.on_tick(counter)
         return await super().on_tick(counter)
 
-    def _drain(self, admission: AdmissionController, for_s: float) -> bool:
-        """Whether nobody is left to be waited for, or it took too long. Told here: a signal's handler must not log."""
-        most_s = self._settings.drain_timeout_s
-        if not self._drain_told:
-            self._drain_told = True
-            until = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() + most_s - for_s))
-            log.info("draining: requests in flight: %d; waiting for them until %s", admission.in_flight, until)
+    def _drain(self, admission: AdmissionController, draining_s: float) -> bool:
+        """Returns whether all requests are answered or the time is up. Logs here: a signal handler must not log."""
+        timeout_s = self._settings.drain_timeout_s
+        if not self._drain_logged:
+            self._drain_logged = True
+            until = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() + timeout_s - draining_s))
+            log.info("draining: %s in flight, at most until %s", _requests(admission.in_flight), until)
         admission.preempt_stalled()
-        left = admission.in_flight
-        if left and for_s <= most_s:
+        if admission.in_flight and draining_s <= timeout_s:
             return False
-        if left:
+        if admission.in_flight:
             self.exit_code = 1
-            log.warning("drained for %.1f s (ALIGNSEG_DRAIN_TIMEOUT_S); requests that are cut off: %d", for_s, left)
+            cut_off = _requests(admission.in_flight)
+            log.warning("drain timed out after %.1f s (ALIGNSEG_DRAIN_TIMEOUT_S): %s cut off", draining_s, cut_off)
         else:
-            log.info("drained in %.1f s: all requests have their answers", for_s)
+            log.info("drained in %.1f s: all requests are answered", draining_s)
         return True
 
-    def _look_for_a_model(self) -> None:
-        watch = getattr(self._app.state, "watch", None)
-        if watch is not None:
-            watch.check_now()
+    def _check_for_new_model(self) -> None:
+        watcher = getattr(self._app.state, "model_watcher", None)
+        if watcher is not None:
+            watcher.check_now()
 
     @property
     def _pipeline(self) -> Pipeline | None:
         return getattr(self._app.state, "pipeline", None)
 
 
+def _requests(count: int) -> str:
+    return "1 request" if count == 1 else f"{count} requests"
+
+
 def _bind(host: str, port: int) -> list[socket.socket]:
-    """One address, bound but closed until the model is warm, under several descriptors: see ACCEPTS_A_TURN."""
+    """One address, bound but not listening until the model is warm, under LISTENING_DESCRIPTORS descriptors."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(address)
-    return [bound, *(bound.dup() for _ in range(ACCEPTS_A_TURN - 1))]
-
-
-class AdminPort:
-    """A second port in the same event loop, for health and metrics."""
-
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
-        common: dict[str, Any] = {"lifespan": "off", "timeout_graceful_shutdown": LAST_BYTES_S}
-        common |= options(count=app.state.metrics.record_connection_error)
-        port = settings.admin_port or 0
-        self._server = uvicorn.Server(uvicorn.Config(create_admin_app(app), host=settings.host, port=port, **common))
-
-    async def open(self) -> None:
-        """Listen."""
-        config = self._server.config
-        config.load()
-        self._server.lifespan = config.lifespan_class(config)
-        log.info("health and metrics have a port of their own:")
-        await self._server.startup()
-        await self.on_tick(0)
-
-    async def on_tick(self, counter: int) -> None:
-        """Ten times a second, from 0: makes the Date header."""
-        await self._server.on_tick(counter)
-
-    async def close(self) -> None:
-        """Listen no more."""
-        await self._server.shutdown()
+    return [bound, *(bound.dup() for _ in range(LISTENING_DESCRIPTORS - 1))]

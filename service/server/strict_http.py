@@ -1,4 +1,4 @@
-"""What is no HTTP: answered as a problem like every other (RFC 9457), in its turn, and counted."""
+"""Malformed HTTP: answered with an RFC 9457 problem document like every other error, in order, and counted."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -9,21 +9,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.http.security_headers import HEADERS
 
-NO_HTTP: Final = "this is no well-formed HTTP/1.1. Send what curl sends; https needs a proxy in front."
+NOT_HTTP: Final = "The message is not valid HTTP/1.1. Use an HTTP client such as curl; for HTTPS, put a proxy in front."
 _HOST: Final = re.compile(rb"[\w.~!$&'()*+,;=:%\[\]-]*", re.ASCII)  # a name or an address, and a port
 
 
 class StrictProtocol(HttpToolsProtocol):
-    """uvicorn's, with a kind word for what is malformed, and with HTTP's own rule on Host, which uvicorn does not hold.
+    """uvicorn's protocol with problem documents for malformed messages, and with RFC 9112's rules on Host.
 
-    on_malformed: called for each such message.
+    on_malformed: called for each malformed message.
     """
 
     def __init__(self, *args: Any, on_malformed: Callable[[], object] = lambda: None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._on_malformed = on_malformed
-        self._wrong = NO_HTTP
-        self._last_words: bytes | None = None  # for what is malformed, told once all before it have their answers
+        self._parse_error = NOT_HTTP
+        self._pending_400: bytes | None = None  # sent once all messages before the malformed one are answered
         self._in_head = False
         self._in_message = False
 
@@ -33,77 +33,78 @@ class StrictProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Spaces around a value are none of it (RFC 9112, section 5.1); the parser leaves those behind it."""
+        """Strip the spaces after a value, which are not part of it (RFC 9112, section 5.1); the parser keeps them."""
         super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """The head is there. Raises ValueError, through the parser, for one that HTTP forbids."""
+        """The head is complete. Raises ValueError, through the parser, if HTTP forbids such a head."""
         version = self.parser.get_http_version()
         self._in_message = self._in_head = False  # for whatever is raised here
-        if (wrong := wrong_host(self.headers, version)) is not None:
-            self._wrong = wrong
-            raise ValueError(wrong)
-        self.expect_100_continue &= version != "1.0"  # which knows of no such answer (RFC 9110, section 10.1.1)
+        if (error := host_error(self.headers, version)) is not None:
+            self._parse_error = error
+            raise ValueError(error)
+        self.expect_100_continue &= version != "1.0"  # HTTP/1.0 has no 100 response (RFC 9110, section 10.1.1)
         super().on_headers_complete()
         self._in_message = True
 
     def on_message_complete(self) -> None:
-        """The body is there."""
+        """The body is complete."""
         self._in_message = False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with the next message, or tell why there is none."""
+        """Start the next message, or send the 400 that waited for this response."""
         was_last = not self.pipeline
         super().on_response_complete()
-        if was_last and self._last_words is not None:
-            self._say(self._last_words)
+        if was_last and self._pending_400 is not None:
+            self._write_and_close(self._pending_400)
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn says to a message that does not parse."""
-        self.end_with_400(self._wrong)
+        """Called by uvicorn when a message does not parse."""
+        self.reject_with_400(self._parse_error)
 
-    def end_with_400(self, detail: str) -> None:
-        """Hear no more; answer this message once those before it have their answers, and close."""
-        if self._last_words is not None:
+    def reject_with_400(self, detail: str) -> None:
+        """Ignore further input; answer this message after those before it, then close the connection."""
+        if self._pending_400 is not None:
             return
         self._on_malformed()
-        self._last_words = _bad_request(detail)
-        before = bool(self.pipeline) if self._in_body else not self._is_idle()
-        if self._in_body and before:
-            self.pipeline.popleft()  # this one: it waits for its turn
+        self._pending_400 = _bad_request(detail)
+        others_unanswered = bool(self.pipeline) if self._in_body else not self._is_idle()
+        if self._in_body and others_unanswered:
+            self.pipeline.popleft()  # this message: its 400 takes the place of its response
         elif self._in_body and self.cycle.response_started:
-            self.transport.close()  # its answer has begun already
+            self.transport.close()  # too late for a 400
         self._in_message = self._in_head = False
-        if not before:
-            self._say(self._last_words)
+        if not others_unanswered:
+            self._write_and_close(self._pending_400)
 
     @property
-    def _has_ended(self) -> bool:
-        """Whether all that comes is to be passed over."""
-        return self._last_words is not None
+    def _ignores_input(self) -> bool:
+        """Whether a malformed message has ended the conversation."""
+        return self._pending_400 is not None
 
     @property
     def _in_body(self) -> bool:
         return self._in_message and not self._in_head
 
     def _is_idle(self) -> bool:
-        """Whether all messages that came have their answers."""
+        """Whether all messages received so far are answered."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _say(self, last_words: bytes) -> None:
+    def _write_and_close(self, response: bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(last_words)
+            self.transport.write(response)
             self.transport.close()
 
 
-def wrong_host(headers: Iterable[tuple[bytes, bytes]], http_version: str) -> str | None:
-    """Why a server must answer such a head with 400 (RFC 9112, section 3.2), if it must."""
+def host_error(headers: Iterable[tuple[bytes, bytes]], http_version: str) -> str | None:
+    """Why a head must be rejected with 400 for its Host header (RFC 9112, section 3.2); None if it is valid."""
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) > 1 or (not hosts and http_version == "1.1"):
-        return f"the head has {len(hosts)} Host headers; HTTP/1.1 wants one. Send what curl sends."
+        return f"The request has {len(hosts)} Host headers. Expected exactly one in HTTP/1.1."
     if hosts and not _HOST.fullmatch(hosts[0]):
-        return f"Host is {hosts[0][:100].decode('latin-1')!r}; expected a name or an address, and perhaps a port."
+        host = hosts[0][:100].decode("latin-1")
+        return f"Host is {host!r}. Expected a name or an address, optionally with a port."
     return None
 
 

@@ -1,144 +1,154 @@
-// The page: takes a picture by any road, asks the server, shows what it said.
+// The page: an image is chosen, sent to the server, and its classes are shown. A failed request leaves the result before
+// it in place.
 
 import { fetchClasses, Problem, segment } from "./api.js";
-import { Legend, percent, readable } from "./legend.js";
-import { idsOf } from "./mask_png.js";
-import { Stage } from "./stage.js";
+import { listenForDownloads } from "./downloads.js";
+import { listenForImages } from "./image_input.js";
+import { displayName, Legend, percent } from "./legend.js";
+import { readPng } from "./png_reader.js";
+import { ProblemCard } from "./problem_card.js";
 import { showTiming } from "./timing.js";
+import { Viewer } from "./viewer.js";
 
 const find = (selector) => document.querySelector(selector);
-const [welcome, problem, result, status, opacity] = ["#welcome", "#problem", "#result", "#status", "#opacity"].map(find);
+const [welcome, result, status, opacity] = ["#welcome", "#result", "#status", "#opacity"].map(find);
+const switches = { tile: find("#tile"), confidence: find("#confidence") }; // by query parameter of POST /segment
 
-const legend = new Legend(find("#legend"), find("#absent"), () => stage.paint((id) => legend.visible(id)));
-const stage = new Stage(find("#stage"), (id, by) => {
-  legend.point(id);
-  if (id !== null && by === "keys") status.textContent = readable(known[id].name);
+const problemCard = new ProblemCard(find("#problem"));
+const legend = new Legend(find("#legend"), find("#absent"), paint);
+const viewer = new Viewer(find("#viewer"), (id, source) => {
+  legend.highlight(id);
+  if (id !== null && source === "keys") status.textContent = displayName(model.classes[id].name);
 });
 
-let model = { name: null, version: null }; // the one that answers
-let known = []; // every class of it, by id
-let chosenOpacity = opacity.value; // a picture that can't be shown has another, for as long as it is there
-let current = null; // {name, picture, url, abort, mask}: the picture that is shown or asked about
+let model = { name: null, version: null, classes: [] }; // of the latest response
+let chosenOpacity = opacity.value; // kept while an image that the browser cannot display is shown at 100 %
+let pending = null; // {image, name, options, url, abort}: the request under way
+let current = null; // the result shown: the same, with {body, elapsedMs, pngs, view}
 
-/** Segment a picture and show it. The one before, if it is still on its way, is given up. */
-async function run(picture, name) {
-  current?.abort.abort();
-  if (current) URL.revokeObjectURL(current.url);
-  const mine = (current = { name, picture, url: URL.createObjectURL(picture), abort: new AbortController() });
-  show(result);
+/** Segment an image and show it. A request under way is aborted. */
+async function run(image, name) {
+  pending?.abort.abort();
+  release(pending);
+  const url = image === current?.image ? current.url : URL.createObjectURL(image);
+  const request = (pending = { image, name, url, options: chosenOptions(), abort: new AbortController() });
+  problemCard.hide();
+  welcome.hidden = true;
+  result.hidden = false;
   result.setAttribute("aria-busy", "true");
   status.textContent = `Segmenting ${name} …`;
   try {
-    const [shown, answer] = await Promise.all([stage.open(mine.url), segment(picture, mine.abort.signal)]);
-    await learn(answer);
-    mine.mask = Uint8Array.from(atob(answer.mask), (character) => character.charCodeAt(0));
-    const map = await idsOf(mine.mask);
-    if (mine === current) present(answer, map, shown);
+    const finished = await complete(request);
+    if (pending === request) present(finished);
   } catch (error) {
-    if (mine === current && error.name !== "AbortError") explain(error);
+    if (pending === request) fail(error, request);
   }
 }
 
-/** The model's name and classes; asked for anew when another model has answered than the one that we know. */
-async function learn(answer) {
-  if (answer && answer.model === model.name && answer.version === model.version) return;
-  const told = await fetchClasses();
-  model = { name: told.model, version: told.version };
-  known = told.classes;
-  find("#model").textContent = `${model.name} ${model.version} · ${known.length} classes`;
+/** Send a request and decode its response. */
+async function complete(request) {
+  const { image, url, options, abort } = request;
+  const [displayable, response] = await Promise.all([viewer.preview(url), segment(image, options, abort.signal)]);
+  const { body } = response;
+  const pngs = { mask: fromBase64(body.mask), confidence: body.confidence && fromBase64(body.confidence) };
+  const confidence = pngs.confidence ? (await readPng(pngs.confidence)).values : null;
+  const view = { url, displayable, map: await readPng(pngs.mask), confidence, classes: await classesFor(body) };
+  return { ...request, ...response, pngs, view };
 }
 
-function present(answer, map, shown) {
-  stage.lay(map, known);
-  legend.show(answer.classes, known);
-  setOpacity(shown ? chosenOpacity : 100);
-  stage.paint((id) => legend.visible(id));
-  showTiming(find("#timing"), answer.timing_ms);
+/** The classes of the model that sent `body`. They are fetched again after the server has changed its model. */
+async function classesFor(body) {
+  if (body.model !== model.name || body.version !== model.version) await loadModel();
+  return model.classes;
+}
+
+async function loadModel() {
+  const { model: name, version, classes } = await fetchClasses();
+  model = { name, version, classes };
+  find("#model").textContent = `${name} ${version} · ${classes.length} classes`;
+}
+
+function present(finished) {
+  const previous = current;
+  [current, pending] = [finished, null];
+  if (previous?.url !== current.url) release(previous);
+  const { body, elapsedMs } = current;
+  legend.show(body.classes, current.view.classes);
+  showTiming(find("#timing"), body.timing_ms, elapsedMs, body.tiles);
+  find("#save-confidence").hidden = !current.view.confidence;
+  showView();
+  if (document.activeElement === document.body) find("#viewer").focus({ preventScroll: true }); // its button was hidden
+  const largest = [...body.classes].sort((a, b) => b.fraction - a.fraction).slice(0, 3);
+  const shares = largest.map((entry) => `${displayName(entry.name)}, ${percent(entry.fraction)}`);
+  status.textContent = `Done. Largest classes: ${shares.join("; ")}.`;
+}
+
+/** Report an error, and show the result from before the failed request again. */
+function fail(error, request) {
+  pending = null;
+  release(request);
+  if (current) {
+    for (const [name, box] of Object.entries(switches)) box.checked = name in current.options;
+    showView();
+  }
+  result.hidden = !current;
+  welcome.hidden = Boolean(current);
+  status.textContent = "";
+  problemCard.show(error, () => (request ? run(request.image, request.name) : runDemo()), Boolean(current));
+}
+
+/** Draw the current result, whatever the viewer showed before. */
+function showView() {
+  const { view, name } = current;
+  viewer.show(view);
+  const note = find("#unsupported");
+  note.hidden = view.displayable;
+  note.textContent = `This browser cannot display ${name}, so only the class map is shown. All downloads work.`;
+  setOpacity(view.displayable ? chosenOpacity : 100);
+  paint();
   result.removeAttribute("aria-busy");
-  if (document.activeElement === document.body) find("#stage").focus({ preventScroll: true }); // the button is gone
-  const top = [...answer.classes].sort((a, b) => b.fraction - a.fraction).slice(0, 3);
-  status.textContent = `Done. Most of it is ${top.map((c) => `${readable(c.name)}, ${percent(c.fraction)}`).join("; ")}.`;
 }
 
-function explain(error) {
-  const told = error instanceof Problem ? error : new Problem({ title: "The page failed", detail: String(error) });
-  problem.querySelector("h2").textContent = told.title;
-  problem.querySelector(".detail").textContent = told.detail.charAt(0).toUpperCase() + told.detail.slice(1);
-  problem.querySelector(".reference").textContent = told.requestId ? `Request ${told.requestId}` : "";
-  stage.stopWaiting();
-  show(problem);
-  const again = problem.querySelector("[data-retry]");
-  again.hidden = told.isThePictures;
-  holdBack(again, told.retryAfterS ?? 0);
-}
-
-/** A full server says when it is worth coming back. */
-function holdBack(button, seconds) {
-  button.disabled = seconds > 0;
-  button.textContent = seconds > 0 ? `Try again in ${Math.ceil(seconds)} s` : "Try again";
-  if (seconds > 0) setTimeout(() => holdBack(button, seconds - 1), 1000 * Math.min(1, seconds));
-}
-
-function show(section) {
-  for (const other of [welcome, problem, result]) other.hidden = other !== section;
+function paint() {
+  viewer.paint((id) => legend.isVisible(id));
 }
 
 function setOpacity(percentage) {
   opacity.value = percentage;
   opacity.nextElementSibling.textContent = `${percentage} %`;
-  stage.opacity = percentage / 100;
+  viewer.opacity = percentage / 100;
+}
+
+/** {tile: true, confidence: true}, of these the ones that are switched on. */
+function chosenOptions() {
+  return Object.fromEntries(Object.entries(switches).filter(([, box]) => box.checked).map(([name]) => [name, true]));
+}
+
+/** Free an image's memory, unless the current result still shows it. */
+function release(request) {
+  if (request && request.url !== current?.url) URL.revokeObjectURL(request.url);
 }
 
 async function runDemo() {
-  const scene = await fetch("page/scene.jpg").catch(() => null);
-  if (scene?.ok) await run(await scene.blob(), "scene.jpg");
-  else explain(new Problem({ title: "The demo scene did not load", detail: "The server may be restarting. Try again." }));
+  const response = await fetch("page/scene.jpg").catch(() => null);
+  if (response?.ok) await run(await response.blob(), "scene.jpg");
+  else fail(new Problem({ title: "The demo image did not load", detail: "The server may be restarting. Try again." }), null);
 }
 
-function runFirst(files) {
-  if (files.length) run(files[0], files[0].name || "pasted.png");
+function fromBase64(text) {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }
 
-function save(blob, suffix) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = current.name.replace(/\.\w+$/, "") + suffix;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers read it after the click
-}
-
-function takePictures() {
-  const file = find("#file");
-  file.addEventListener("change", () => {
-    runFirst(file.files);
-    file.value = ""; // the same file again is a change, too
-  });
-  document.addEventListener("paste", (event) => runFirst(event.clipboardData.files));
-  for (const button of document.querySelectorAll("[data-pick]")) button.addEventListener("click", () => file.click());
-  for (const button of document.querySelectorAll("[data-demo]")) button.addEventListener("click", runDemo);
-  find("[data-retry]").addEventListener("click", () => (current ? run(current.picture, current.name) : runDemo()));
-}
-
-/** The whole window takes a drop: missing a target must not navigate away. */
-function takeDrops() {
-  const veil = find("#veil");
-  let depth = 0; // enter and leave come for every element on the way
-  const move = (by) => (veil.hidden = (depth = by ? depth + by : 0) <= 0);
-  document.addEventListener("dragenter", () => move(1));
-  document.addEventListener("dragleave", () => move(-1));
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    move(0);
-    runFirst(event.dataTransfer.files);
+listenForImages((file) => run(file, file.name || "pasted.png"));
+listenForDownloads(() => current, viewer, (error, retry) => problemCard.show(error, retry, true));
+for (const button of document.querySelectorAll("[data-demo]")) button.addEventListener("click", runDemo);
+for (const box of Object.values(switches)) {
+  box.addEventListener("change", () => {
+    const { image, name } = pending ?? current;
+    run(image, name);
   });
 }
-
-takePictures();
-takeDrops();
 opacity.addEventListener("input", () => setOpacity((chosenOpacity = opacity.value)));
-find("#all").addEventListener("click", () => legend.setAll(true));
-find("#none").addEventListener("click", () => legend.setAll(false));
-find("#save-mask").addEventListener("click", () => save(new Blob([current.mask], { type: "image/png" }), "-mask.png"));
-find("#save-overlay").addEventListener("click", async () => save(await stage.toPng(), "-overlay.png"));
-learn().catch(() => {}); // asked again with the first picture
+find("#show-all").addEventListener("click", () => legend.setAll(true));
+find("#show-none").addEventListener("click", () => legend.setAll(false));
+loadModel().catch(() => {}); // fetched again with the first response

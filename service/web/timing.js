@@ -1,35 +1,41 @@
-// Where the time went: a bar and a list, in the order in which it happened.
+// Shows how long each stage took: a bar and a list, in order of time.
 
-import { make } from "./legend.js";
+import { createElement } from "./legend.js";
 
-const MEANING = {
-  network: "upload, download and the rest",
-  decode: "bytes to pixels",
+const DESCRIPTIONS = {
+  transfer: "upload, download and everything else outside the server’s stages",
+  decode: "image file to pixels",
   queue: "waiting for the engine",
-  infer: "the network",
+  infer: "running the model",
   encode: "class map to PNG",
 };
 
-/** @param {Record<string, number>} milliseconds by stage, as POST /segment tells them, and the network */
-export function showTiming(root, milliseconds) {
-  const stages = ["network", ...Object.keys(milliseconds).filter((stage) => stage !== "network")];
-  const total = stages.reduce((sum, stage) => sum + milliseconds[stage], 0);
-  root.querySelector(".total").textContent = told(total);
-  root.querySelector(".bar").replaceChildren(...stages.map((stage) => segment(stage, milliseconds[stage] / total)));
-  root.querySelector("dl").replaceChildren(...stages.flatMap((stage) => entry(stage, milliseconds[stage])));
+/**
+ * @param {Record<string, number>} stagesMs milliseconds by stage: timing_ms of POST /segment
+ * @param {number} elapsedMs from the request's start to the end of its response
+ * @param {number} [tiles] into how many tiles the image was cut, if it was
+ */
+export function showTiming(root, stagesMs, elapsedMs, tiles) {
+  const measuredMs = Object.values(stagesMs).reduce((sum, ms) => sum + ms, 0);
+  const stages = Object.entries({ transfer: Math.max(0, elapsedMs - measuredMs), ...stagesMs });
+  const totalMs = stages.reduce((sum, [, ms]) => sum + ms, 0);
+  root.querySelector(".total").textContent = formatMs(totalMs) + (tiles ? ` · ${tiles} ${tiles === 1 ? "tile" : "tiles"}` : "");
+  root.querySelector(".bar").replaceChildren(...stages.map(([stage, ms]) => barPart(stage, ms / totalMs)));
+  root.querySelector("dl").replaceChildren(...stages.flatMap(([stage, ms]) => listEntry(stage, ms)));
 }
 
-function segment(stage, share) {
-  const part = make("span", { className: stage, title: stage });
+function barPart(stage, share) {
+  const part = createElement("span", { className: stage, title: stage });
   part.style.flexGrow = share;
   return part;
 }
 
-function entry(stage, ms) {
-  const term = make("dt", { title: MEANING[stage] ?? "" }, make("span", { className: `swatch ${stage}` }), stage);
-  return [term, make("dd", { textContent: told(ms) })];
+function listEntry(stage, ms) {
+  const swatch = createElement("span", { className: `swatch ${stage}` });
+  const term = createElement("dt", { title: DESCRIPTIONS[stage] ?? "" }, swatch, stage);
+  return [term, createElement("dd", { textContent: formatMs(ms) })];
 }
 
-function told(ms) {
+function formatMs(ms) {
   return ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`;
 }

@@ -1,128 +1,140 @@
-// The picture with the class map over it, and the class under the pointer, the finger or the arrow keys.
+// Draws the class map over the image, and names the class under the pointer, the finger or the arrow keys.
 
-import { readable } from "./legend.js";
+import { displayName, percent } from "./legend.js";
 
-const STEP = 1 / 40; // of the picture's longer side an arrow key moves by
+const STEP = 1 / 40; // an arrow key moves by this share of the image's longer side
 
-export class Stage {
-  /** @param {(id: number | null, by: "pointer" | "finger" | "keys") => void} onProbe what lies under the pointer now */
-  constructor(root, onProbe) {
-    [this.root, this.onProbe] = [root, onProbe];
-    for (const part of ["img", "canvas", ".cross", ".tip", ".busy"]) {
+/**
+ * What the viewer shows of one segmented image. map and confidence are at the image's own size.
+ * @typedef {{url: string, displayable: boolean, map: {width: number, height: number, values: Uint8Array},
+ *   confidence: Uint8Array | null, classes: {id: number, name: string, color: number[]}[]}} View
+ */
+
+export class Viewer {
+  /** @param {(id: number | null, source: "pointer" | "touch" | "keys") => void} onPoint the class now pointed at */
+  constructor(root, onPoint) {
+    [this.root, this.onPoint] = [root, onPoint];
+    for (const part of ["img", "canvas", ".crosshair", ".tooltip", ".progress"]) {
       this[part.replace(".", "")] = root.querySelector(part);
     }
-    [this.map, this.at] = [null, null];
-    root.addEventListener("pointermove", (event) => this.#point(event));
-    root.addEventListener("pointerdown", (event) => this.#point(event));
-    root.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.#leave());
-    root.addEventListener("keydown", (event) => this.#press(event));
-    root.addEventListener("blur", () => this.#leave());
+    [this.view, this.position] = [null, null];
+    root.addEventListener("pointermove", (event) => this.#onPointer(event));
+    root.addEventListener("pointerdown", (event) => this.#onPointer(event));
+    root.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.#clearPoint());
+    root.addEventListener("keydown", (event) => this.#onKey(event));
+    root.addEventListener("blur", () => this.#clearPoint());
   }
 
-  /** Show a picture without classes, while they are made. False where the browser can't read its format. */
-  async open(url) {
-    this.#leave();
-    this.map = null;
+  /**
+   * Show an image without classes, with a progress bar, until show() is called.
+   * @returns {Promise<boolean>} false where the browser cannot display the image's format
+   */
+  async preview(url) {
+    this.#clearPoint();
+    this.view = null;
     this.canvas.hidden = true;
-    this.busy.hidden = false;
+    this.progress.hidden = false;
     this.img.src = url;
-    const readable = await this.img.decode().then(() => true, () => false);
-    this.img.hidden = !readable;
-    if (readable) this.#fit(this.img.naturalWidth, this.img.naturalHeight);
-    return readable;
+    const displayable = await this.img.decode().then(() => true, () => false);
+    if (this.img.src !== url) return displayable; // another image has replaced it in the meantime
+    this.img.hidden = !displayable;
+    if (displayable) this.#setAspect(this.img.naturalWidth, this.img.naturalHeight);
+    return displayable;
   }
 
-  /** @param {{width: number, height: number, ids: Uint8Array}} map at the picture's own size */
-  lay(map, classes) {
-    [this.map, this.classes] = [map, classes];
-    [this.canvas.width, this.canvas.height] = [map.width, map.height];
-    this.painted = new ImageData(map.width, map.height); // made once: a large picture's takes longer than its pixels
-    this.#fit(map.width, map.height);
-    this.busy.hidden = true;
+  /** @param {View} view may be of another image than the preview */
+  show(view) {
+    this.view = view;
+    if (this.img.src !== view.url) this.img.src = view.url;
+    this.img.hidden = !view.displayable;
+    const { width, height } = view.map;
+    [this.canvas.width, this.canvas.height] = [width, height];
+    this.pixels = new ImageData(width, height); // reused by paint(): allocating a large one takes longer than filling it
+    this.#setAspect(width, height);
+    this.progress.hidden = true;
     this.canvas.hidden = false;
   }
 
-  stopWaiting() {
-    this.busy.hidden = true;
-  }
-
-  /** @param {(id: number) => boolean} visible */
-  paint(visible) {
-    const { ids } = this.map;
-    const colours = tableOf(this.classes, visible);
-    const pixels = new Uint32Array(this.painted.data.buffer);
-    for (let i = 0; i < ids.length; i++) pixels[i] = colours[ids[i]];
-    this.canvas.getContext("2d").putImageData(this.painted, 0, 0);
+  /** @param {(id: number) => boolean} isVisible */
+  paint(isVisible) {
+    const { map, classes } = this.view;
+    const colors = colorTable(classes, isVisible);
+    const pixels = new Uint32Array(this.pixels.data.buffer);
+    for (let i = 0; i < map.values.length; i++) pixels[i] = colors[map.values[i]];
+    this.canvas.getContext("2d").putImageData(this.pixels, 0, 0);
   }
 
   set opacity(share) {
     this.canvas.style.opacity = share;
   }
 
-  /** What is seen, as a PNG at the picture's own size. */
+  /** The image with the overlay as shown, as a PNG at the image's own size. */
   async toPng() {
-    const out = new OffscreenCanvas(this.map.width, this.map.height);
+    const { map, displayable } = this.view;
+    const out = new OffscreenCanvas(map.width, map.height);
     const context = out.getContext("2d");
-    if (!this.img.hidden) context.drawImage(this.img, 0, 0, out.width, out.height);
+    if (displayable) context.drawImage(this.img, 0, 0, out.width, out.height);
     context.globalAlpha = Number(this.canvas.style.opacity);
     context.drawImage(this.canvas, 0, 0);
     return out.convertToBlob({ type: "image/png" });
   }
 
-  #fit(width, height) {
+  #setAspect(width, height) {
     this.root.style.setProperty("--aspect", width / height);
   }
 
-  #point(event) {
+  #onPointer(event) {
     const box = this.root.getBoundingClientRect();
-    const by = event.pointerType === "touch" ? "finger" : "pointer";
-    this.#probe((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, by);
+    const source = event.pointerType === "touch" ? "touch" : "pointer";
+    this.#pointAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height, source);
   }
 
-  #press(event) {
+  #onKey(event) {
     const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [];
-    if (event.key === "Escape") this.#leave();
-    if (dx === undefined || !this.map) return;
+    if (event.key === "Escape") this.#clearPoint();
+    if (dx === undefined || !this.view) return;
     event.preventDefault();
-    const { width, height } = this.map;
+    const { width, height } = this.view.map;
     const pixels = event.shiftKey ? 1 : Math.max(1, Math.round(Math.max(width, height) * STEP));
-    const [x, y] = this.at ?? [0.5, 0.5];
-    this.#probe(x + (dx * pixels) / width, y + (dy * pixels) / height, "keys");
+    const [x, y] = this.position ?? [0.5, 0.5];
+    this.#pointAt(x + (dx * pixels) / width, y + (dy * pixels) / height, "keys");
   }
 
-  /** x, y: 0..1 of the picture. */
-  #probe(x, y, by) {
-    if (!this.map) return;
-    const { width, height, ids } = this.map;
-    this.at = [x, y] = [x, y].map((share) => Math.min(Math.max(share, 0), 1 - 1e-6));
-    const id = ids[Math.floor(y * height) * width + Math.floor(x * width)];
-    this.#tell(x, y, this.classes[id], by === "finger" ? 0.2 : 0.8);
-    this.cross.hidden = by !== "keys";
-    this.onProbe(id, by);
+  /** x, y: from 0 to 1 of the image's width and height. */
+  #pointAt(x, y, source) {
+    if (!this.view) return;
+    const { map, classes, confidence } = this.view;
+    this.position = [x, y] = [x, y].map((share) => Math.min(Math.max(share, 0), 1 - 1e-6));
+    const index = Math.floor(y * map.height) * map.width + Math.floor(x * map.width);
+    const entry = classes[map.values[index]];
+    const suffix = confidence ? ` ${percent(confidence[index] / 255)}` : "";
+    // Above the point where there is space; a finger covers what is below it, so there much earlier.
+    this.#showTooltip(x, y, entry.color, displayName(entry.name) + suffix, y > (source === "touch" ? 0.2 : 0.8));
+    this.crosshair.hidden = source !== "keys";
+    this.onPoint(entry.id, source);
   }
 
-  /** lowest: from which y on the name stands above its point; under a finger nobody would see it. */
-  #tell(x, y, entry, lowest) {
-    this.tip.hidden = false;
-    this.tip.querySelector(".swatch").style.backgroundColor = `rgb(${entry.color})`;
-    this.tip.querySelector(".name").textContent = readable(entry.name);
-    for (const mark of [this.tip, this.cross]) {
+  #showTooltip(x, y, color, text, above) {
+    this.tooltip.hidden = false;
+    this.tooltip.querySelector(".swatch").style.backgroundColor = `rgb(${color})`;
+    this.tooltip.querySelector(".name").textContent = text;
+    for (const mark of [this.tooltip, this.crosshair]) {
       [mark.style.left, mark.style.top] = [`${x * 100}%`, `${y * 100}%`];
     }
-    this.tip.classList.toggle("to-the-left", x > 0.6);
-    this.tip.classList.toggle("above", y > lowest);
+    this.tooltip.classList.toggle("to-the-left", x > 0.6);
+    this.tooltip.classList.toggle("above", above);
   }
 
-  #leave() {
-    this.at = null;
-    this.tip.hidden = this.cross.hidden = true;
-    this.onProbe(null, "pointer");
+  #clearPoint() {
+    this.position = null;
+    this.tooltip.hidden = this.crosshair.hidden = true;
+    this.onPoint(null, "pointer");
   }
 }
 
-/** Pixels as canvases hold them, by class id: RGBA in memory order, so that one store paints a pixel. */
-function tableOf(classes, visible) {
+/** RGBA by class id, in the byte order of canvases, so that one 32-bit store paints a pixel. */
+function colorTable(classes, isVisible) {
   const bytes = new Uint8Array(4 * 256);
-  for (const { id, color } of classes) bytes.set([...color, visible(id) ? 255 : 0], 4 * id);
+  for (const { id, color } of classes) bytes.set([...color, isVisible(id) ? 255 : 0], 4 * id);
   return new Uint32Array(bytes.buffer);
 }

@@ -1,9 +1,9 @@
-"""What KubeRay's RayService takes, as a JSON schema of the part that deploy/ray uses; all else is refused.
+"""JSON schema of the part of KubeRay's RayService that deploy/ray uses; all other fields are rejected.
 
-No package carries KubeRay's custom resource definition. Names, types, enumerations and what is required were taken
-over by hand from it (helm-chart/kuberay-operator/crds/ray.io_rayservices.yaml of ray-project/kuberay, commit 02a80a6).
-A field that is not here was not looked up: do so before adding it. Pods are Kubernetes' own PodTemplateSpec, and are
-held against Kubernetes' schema instead.
+No package carries KubeRay's custom resource definition. Names, types, enumerations and required fields were copied
+by hand from it (helm-chart/kuberay-operator/crds/ray.io_rayservices.yaml of ray-project/kuberay, commit 02a80a6).
+Look up a further field there before adding it. Pods are Kubernetes' PodTemplateSpec and are checked against
+Kubernetes' schema instead.
 """
 
 from typing import Any, Final
@@ -39,7 +39,7 @@ _CLUSTER: Final = _object(
     headGroupSpec=_HEAD,
     workerGroupSpecs={"type": "array", "items": _WORKERS},
 )
-# The definition takes any text as `type`; the operator refuses others than these.
+# The definition allows any text as `type`; the operator accepts only these.
 _UPGRADE: Final = _object(type={"enum": ["NewCluster", "NewClusterWithIncrementalUpgrade", "None"]})
 RAY_SERVICE: Final = _object(
     "apiVersion", "kind", "metadata", "spec",

@@ -1,4 +1,4 @@
-"""The manifests against the schemas of Kubernetes and the Prometheus operator, and what the server really has."""
+"""The manifests against the schemas of Kubernetes and the Prometheus operator, and against the running server."""
 
 from pathlib import Path
 from typing import Any
@@ -9,40 +9,40 @@ import yaml
 from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
 from pydantic import ValidationError
 
-from service.server.server import LAST_BYTES_S
+from service.server.admin_port import FLUSH_TIMEOUT_S
 from service.settings import Settings, misspelt
 from tests.support.fake_engine import FakeEngine, serving
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
-FOREIGN = {"ServiceMonitor", "Kustomization"}  # of other projects: their schemas are not Kubernetes' own
+FOREIGN = {"ServiceMonitor", "Kustomization"}  # schemas of other projects
 MANIFESTS: dict[str, Any] = {path.stem: yaml.safe_load(path.read_text()) for path in FOLDER.glob("*.yaml")}
 POD = MANIFESTS["deployment"]["spec"]["template"]
 (SERVER,) = POD["spec"]["containers"]
 
 
-@pytest.mark.parametrize("name", [name for name, found in MANIFESTS.items() if found["kind"] not in FOREIGN])
-def test_kubernetes_takes_it(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name, manifest in MANIFESTS.items() if manifest["kind"] not in FOREIGN])
+def test_manifests_fit_the_schema_of_kubernetes(name: str) -> None:
     kubernetes_validate.validate(MANIFESTS[name], kubernetes_validate.latest_version(), strict=True)
 
 
-def test_the_schema_refuses_what_is_wrong() -> None:
+def test_the_schema_rejects_a_misspelt_field() -> None:
     wrong = {**MANIFESTS["pdb"], "spec": {"maxUnavailabel": 1}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_prometheus_operator_takes_its_own_and_refuses_what_is_wrong() -> None:
-    strictly: dict[str, Any] = {"extra": "forbid", "by_name": False, "by_alias": True}
+def test_the_servicemonitor_fits_its_schema_and_wrong_ones_do_not() -> None:
+    strict: dict[str, Any] = {"extra": "forbid", "by_name": False, "by_alias": True}
     monitor = MANIFESTS["servicemonitor"]
-    ServiceMonitor.model_validate(monitor, **strictly)
+    ServiceMonitor.model_validate(monitor, **strict)
     (endpoint,) = monitor["spec"]["endpoints"]
     for wrong in ({"intervall": "15s"}, {"port": 8000}, {"interval": "15 s"}):
         spec = {**monitor["spec"], "endpoints": [{**endpoint, **wrong}]}
         with pytest.raises(ValidationError):
-            ServiceMonitor.model_validate({**monitor, "spec": spec}, **strictly)
+            ServiceMonitor.model_validate({**monitor, "spec": spec}, **strict)
 
 
-def test_everything_points_at_the_pods() -> None:
+def test_selectors_and_ports_match_the_pods() -> None:
     labels = POD["metadata"]["labels"]
     assert MANIFESTS["service"]["spec"]["selector"] == labels
     for name in ("deployment", "pdb", "servicemonitor"):
@@ -52,20 +52,20 @@ def test_everything_points_at_the_pods() -> None:
     (port,) = MANIFESTS["service"]["spec"]["ports"]
     assert port["targetPort"] == SERVER["ports"][0]["name"]
     assert MANIFESTS["servicemonitor"]["spec"]["endpoints"][0]["port"] == port["name"]
-    there = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
-    assert set(MANIFESTS["kustomization"]["resources"]) == there
+    files = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
+    assert set(MANIFESTS["kustomization"]["resources"]) == files
 
 
-def test_a_pod_ends_after_its_last_answer() -> None:
+def test_a_pod_stops_only_after_its_last_response() -> None:
     environment = {entry["name"]: entry["value"] for entry in SERVER["env"]}
     assert misspelt(environment) == []
     settings = Settings(**{name.removeprefix("ALIGNSEG_").lower(): value for name, value in environment.items()})  # type: ignore[arg-type]
     assert settings.drain_timeout_s > settings.request_timeout_ms / 1e3
-    before = SERVER["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert POD["spec"]["terminationGracePeriodSeconds"] > before + settings.drain_timeout_s + LAST_BYTES_S
+    pre_stop = SERVER["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert POD["spec"]["terminationGracePeriodSeconds"] > pre_stop + settings.drain_timeout_s + FLUSH_TIMEOUT_S
 
 
-def test_every_container_is_hardened_and_has_its_limits() -> None:
+def test_every_container_is_hardened_and_limited() -> None:
     assert POD["spec"]["securityContext"]["runAsNonRoot"] is True
     for container in (SERVER, *POD["spec"]["initContainers"]):
         context = container["securityContext"]
@@ -74,7 +74,7 @@ def test_every_container_is_hardened_and_has_its_limits() -> None:
     assert SERVER["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
-async def test_probes_and_metrics_are_there() -> None:
+async def test_probes_and_the_scaling_metric_exist() -> None:
     (metric,) = MANIFESTS["hpa"]["spec"]["metrics"]
     async with serving(FakeEngine()) as (client, _):
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):

@@ -13,7 +13,7 @@ import yaml
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor
 from pydantic import ValidationError
 
-from service.server.server import LAST_BYTES_S
+from service.server.admin_port import FLUSH_TIMEOUT_S
 from service.settings import Settings
 from tests.deploy.kuberay import RAY_SERVICE as RAY_SERVICE_SCHEMA
 
@@ -114,7 +114,7 @@ def test_a_replica_ends_after_its_last_response() -> None:
         assert deployment["graceful_shutdown_timeout_s"] >= settings.drain_timeout_s
     for group in (CODECS, GPUS):
         grace = group["template"]["spec"]["terminationGracePeriodSeconds"]
-        assert grace > settings.drain_timeout_s + LAST_BYTES_S
+        assert grace > settings.drain_timeout_s + FLUSH_TIMEOUT_S
 
 
 def test_podmonitor_selects_every_ingress_pod() -> None:

@@ -1,4 +1,4 @@
-"""docker/healthcheck.py: what it answers, and when it ends the server."""
+"""docker/healthcheck.py: its exit code, and when it stops the server."""
 
 import importlib.util
 import signal
@@ -20,19 +20,19 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("live", "ready", "code", "ended"),
+    ("live", "ready", "code", "stops"),
     [(200, 200, 0, False), (200, 503, 1, False), (503, 503, 1, True), (None, None, 1, False)],
 )
-def test_only_a_lost_server_is_ended(
-    check: Any, monkeypatch: pytest.MonkeyPatch, live: int | None, ready: int | None, code: int, ended: bool
+def test_only_a_server_that_cannot_recover_is_stopped(
+    check: Any, monkeypatch: pytest.MonkeyPatch, live: int | None, ready: int | None, code: int, stops: bool
 ) -> None:
     killed: list[tuple[int, int]] = []
     monkeypatch.setattr(check.os, "kill", lambda pid, number: killed.append((pid, number)))
     monkeypatch.setattr(check, "status", {"/healthz/live": live, "/healthz/ready": ready}.get)
     assert check.main() == code
-    assert killed == ([(1, signal.SIGTERM)] if ended else [])
+    assert killed == ([(1, signal.SIGTERM)] if stops else [])
 
 
-def test_no_server(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_server_there_is_no_status(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "BASE", "http://127.0.0.1:1")
     assert check.status("/healthz/live") is None

@@ -49,6 +49,18 @@ def test_an_image_is_segmented(server: str) -> None:
     assert set(result.timing_ms) >= {"decode", "infer"}
 
 
+def test_mask_and_overlay_are_saved(server: str, tmp_path: Path) -> None:
+    with Client(server) as client:
+        with_overlay, without = client.segment(IMAGE, overlay=True), client.segment(IMAGE)
+    with_overlay.save_mask(tmp_path / "mask.png")
+    with_overlay.save_overlay(tmp_path / "overlay.png")
+    assert (tmp_path / "mask.png").read_bytes() == with_overlay.mask_png
+    assert (tmp_path / "overlay.png").read_bytes() == with_overlay.overlay_png
+    with pytest.raises(ValueError, match="overlay=True"):
+        without.save_overlay(tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
 def test_confidence_tiles_and_classes(server: str) -> None:
     with Client(server) as client:
         result = client.segment(IMAGE, confidence=True, tile=True, classes=["sky", "3"])
@@ -66,7 +78,7 @@ async def test_the_async_client(server: str) -> None:
 
 
 def test_bytes_that_are_not_an_image_are_rejected(server: str) -> None:
-    with Client(server) as client, pytest.raises(InvalidImageError, match="Not a picture"):
+    with Client(server) as client, pytest.raises(InvalidImageError, match="Unsupported image format"):
         client.segment(b"hello")
 
 
@@ -106,7 +118,7 @@ def test_the_command(server: str, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, output = segment(folder, out, server, "--overlay")
     assert code == 1
-    assert "bad.png: Not a picture" in output
+    assert "bad.png: Unsupported image format" in output
     assert "3 masks written" in output
     assert sorted(p.name for p in out.rglob("*.png")) == [
         "a.overlay.png", "a.png", "b.overlay.png", "b.png", "c.overlay.png", "c.png",

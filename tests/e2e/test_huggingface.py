@@ -1,4 +1,4 @@
-"""huggingface_hub's own InferenceClient, unchanged."""
+"""The server with huggingface_hub's own InferenceClient, unmodified."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -21,27 +21,27 @@ def server() -> Generator[str, None, None]:
 
 
 @pytest.mark.parametrize("kind", ["bytes", "path"])
-def test_label_score_mask(server: str, kind: str, tmp_path: Path) -> None:
+def test_each_class_has_a_label_a_score_and_a_mask(server: str, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "street.png"
     path.write_bytes(encoded(PIXELS))
-    found = InferenceClient(server).image_segmentation(path.read_bytes() if kind == "bytes" else path)
-    assert [entry.label for entry in found] == list(COLORS)
-    assert [entry.score for entry in found] == [0.7843] * 4  # 200 of 255
-    for i, entry in enumerate(found):
+    entries = InferenceClient(server).image_segmentation(path.read_bytes() if kind == "bytes" else path)
+    assert [entry.label for entry in entries] == list(COLORS)
+    assert [entry.score for entry in entries] == [0.7843] * 4  # 200 of 255
+    for i, entry in enumerate(entries):
         mask = np.asarray(entry.mask)
         assert (mask.shape, mask.dtype) == ((64, 96), np.uint8)
         assert mask[30, 12 + 24 * i] == 255
         assert abs(np.count_nonzero(mask) / mask.size - 0.25) < 0.05
 
 
-def test_with_parameters(server: str) -> None:
+def test_parameters_are_accepted_and_threshold_applies(server: str) -> None:
     client = InferenceClient(model=server)
-    picture = encoded(PIXELS)
-    assert len(client.image_segmentation(picture, threshold=0.5, subtask="semantic", mask_threshold=0.5)) == 4
-    assert client.image_segmentation(picture, threshold=0.9) == []
+    image = encoded(PIXELS)
+    assert len(client.image_segmentation(image, threshold=0.5, subtask="semantic", mask_threshold=0.5)) == 4
+    assert client.image_segmentation(image, threshold=0.9) == []
 
 
-def test_a_model_that_tells_no_confidence() -> None:
+def test_a_model_without_confidence_gives_null_scores() -> None:
     engine = FakeEngine()
     engine.has_confidence = False
     with live(engine) as url:
@@ -51,14 +51,14 @@ def test_a_model_that_tells_no_confidence() -> None:
             client.image_segmentation(encoded(PIXELS), threshold=0.5)
 
 
-def test_refused(server: str) -> None:
+def test_invalid_requests_are_rejected(server: str) -> None:
     client = InferenceClient(server)
-    for picture, parameters, status in (
+    for image, parameters, status in (
         (b"hello", {}, 415),
         (b"hello", {"threshold": 0.5}, 415),
         (encoded(PIXELS), {"subtask": "panoptic"}, 400),
         (encoded(PIXELS), {"threshold": 7.0}, 400),
     ):
-        with pytest.raises(HfHubHTTPError) as caught:
-            client.image_segmentation(picture, **parameters)  # type: ignore[arg-type]
-        assert caught.value.response.status_code == status
+        with pytest.raises(HfHubHTTPError) as raised:
+            client.image_segmentation(image, **parameters)  # type: ignore[arg-type]
+        assert raised.value.response.status_code == status

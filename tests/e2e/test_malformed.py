@@ -1,4 +1,4 @@
-"""What is no HTTP, sent to a real server over a real socket."""
+"""Malformed HTTP, sent to a real server over a real socket."""
 
 import re
 import socket
@@ -16,7 +16,7 @@ BODY = SCENE.read_bytes()
 POST = b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 CHUNKED = b"POST /segment HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 GET = b"GET /classes HTTP/1.1\r\nHost: x\r\n\r\n"
-COUNTED = re.compile(r'^alignseg_requests_rejected_total\{reason="malformed-http"\} (\d+)', re.MULTILINE)
+MALFORMED_COUNT = re.compile(r'^alignseg_requests_rejected_total\{reason="malformed-http"\} (\d+)', re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def server() -> Generator[Process, None, None]:
     assert not [line for line in process.log if "Traceback" in line]
 
 
-def exchanged(process: Process, *parts: bytes) -> bytes:
-    """All that the server says until it closes."""
+def send_and_receive(process: Process, *parts: bytes) -> bytes:
+    """Send the parts and return everything the server sends until it closes."""
     with socket.create_connection(("127.0.0.1", process.port), timeout=10) as connection:
         for part in parts:
             connection.sendall(part)
@@ -38,9 +38,9 @@ def exchanged(process: Process, *parts: bytes) -> bytes:
     return received
 
 
-def counted(process: Process) -> int:
-    found = COUNTED.search(httpx.get(f"{process.url}/metrics").text)
-    return int(found[1]) if found else 0
+def malformed_count(process: Process) -> int:
+    match = MALFORMED_COUNT.search(httpx.get(f"{process.url}/metrics").text)
+    return int(match[1]) if match else 0
 
 
 def head_with(*lines: bytes, version: bytes = b"1.1") -> bytes:
@@ -48,25 +48,25 @@ def head_with(*lines: bytes, version: bytes = b"1.1") -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "detail"),
     [(head_with(), "0 Host headers"), (head_with(b"Host: a", b"host: a"), "2 Host headers"),
      (head_with(b"Host: a", b"Host: b", version=b"1.0"), "2 Host headers"),
      (head_with(b"Host: a/b"), "Host is 'a/b'"), (head_with(b"Host: a b"), "Host is 'a b'"),
      (POST.replace(b"Host: x\r\n", b""), "0 Host headers"),
-     (b"GET / HTTP/9.9\r\n\r\n", "no well-formed"), (b"\x16\x03\x01\x02\x00\x01", "no well-formed"),
-     (head_with(b"Host: x", b"Content-Length: 1", b"Content-Length: 2"), "no well-formed"),
-     (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "no well-formed"),
-     (CHUNKED + b"zz\r\n", "no well-formed"), (CHUNKED + b"3\r\nabcde\r\n", "no well-formed")],
+     (b"GET / HTTP/9.9\r\n\r\n", "not valid HTTP/1.1"), (b"\x16\x03\x01\x02\x00\x01", "not valid HTTP/1.1"),
+     (head_with(b"Host: x", b"Content-Length: 1", b"Content-Length: 2"), "not valid HTTP/1.1"),
+     (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "not valid HTTP/1.1"),
+     (CHUNKED + b"zz\r\n", "not valid HTTP/1.1"), (CHUNKED + b"3\r\nabcde\r\n", "not valid HTTP/1.1")],
 )  # fmt: skip
-def test_is_told_so_and_counted(server: Process, message: bytes, told: str) -> None:
-    before = counted(server)
-    answer = exchanged(server, message)
-    head, _, body = answer.partition(b"\r\n\r\n")
+def test_malformed_http_is_a_400_problem_and_counted(server: Process, message: bytes, detail: str) -> None:
+    before = malformed_count(server)
+    response = send_and_receive(server, message)
+    head, _, body = response.partition(b"\r\n\r\n")
     problem = orjson.loads(body)
     assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"content-type: application/problem+json" in head
-    assert told in problem["detail"]
-    assert counted(server) == before + 1
+    assert detail in problem["detail"]
+    assert malformed_count(server) == before + 1
 
 
 @pytest.mark.parametrize(
@@ -77,42 +77,42 @@ def test_is_told_so_and_counted(server: Process, message: bytes, told: str) -> N
      POST.replace(b"Host: x", b"Host: x\r\nConnection: close\r\nX-Request-Timeout-Ms: 5000 "),
      POST.replace(b"1.1", b"1.0").replace(b"Host: x", b"Expect: 100-continue")],
 )  # fmt: skip
-def test_what_is_unusual_but_allowed(server: Process, message: bytes) -> None:
-    assert exchanged(server, message).startswith(b"HTTP/1.1 200 OK\r\n")
+def test_unusual_but_valid_requests_are_served(server: Process, message: bytes) -> None:
+    assert send_and_receive(server, message).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 @pytest.mark.parametrize(
     "after", [b"nonsense\r\n\r\n", head_with(), CHUNKED + b"zz\r\n", GET + head_with(), b"GET / HTTP/1.1\r\nX"]
 )
 @pytest.mark.parametrize("at_once", [True, False])
-def test_those_before_it_are_answered_first(server: Process, after: bytes, at_once: bool) -> None:
-    answer = exchanged(server, *([POST + after + b"\x00"] if at_once else [POST, after + b"\x00"]))
-    statuses = re.findall(rb"HTTP/1.1 (\d+) ", answer)
+def test_requests_before_a_malformed_one_are_answered_first(server: Process, after: bytes, at_once: bool) -> None:
+    response = send_and_receive(server, *([POST + after + b"\x00"] if at_once else [POST, after + b"\x00"]))
+    statuses = re.findall(rb"HTTP/1.1 (\d+) ", response)
     assert statuses == [b"200"] * (1 + after.startswith(GET)) + [b"400"]
-    assert answer.count(b"connection: close") == 1
+    assert response.count(b"connection: close") == 1
 
 
-def test_what_follows_it_is_not_heard(server: Process) -> None:
-    assert re.findall(rb"HTTP/1.1 (\d+) ", exchanged(server, head_with() + GET, GET)) == [b"400"]
+def test_requests_after_a_malformed_one_are_ignored(server: Process) -> None:
+    assert re.findall(rb"HTTP/1.1 (\d+) ", send_and_receive(server, head_with() + GET, GET)) == [b"400"]
 
 
-def test_an_answer_that_has_been_given_is_not_followed_by_another(server: Process) -> None:
-    refused = CHUNKED.replace(b"Host: x", b"Host: x\r\nContent-Type: text/plain")
+def test_a_malformed_body_after_its_response_only_closes_the_connection(server: Process) -> None:
+    unsupported = CHUNKED.replace(b"Host: x", b"Host: x\r\nContent-Type: text/plain")
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-        connection.sendall(refused)
-        answer = connection.makefile("rb")
-        head = b"".join(iter(answer.readline, b"\r\n"))
+        connection.sendall(unsupported)
+        response = connection.makefile("rb")
+        head = b"".join(iter(response.readline, b"\r\n"))
         assert head.startswith(b"HTTP/1.1 415 ")
-        orjson.loads(answer.read(int(re.findall(rb"content-length: (\d+)", head)[0])))
+        orjson.loads(response.read(int(re.findall(rb"content-length: (\d+)", head)[0])))
         connection.sendall(b"zz\r\n")
-        assert answer.read() == b""
+        assert response.read() == b""
 
 
-def test_a_full_house_is_no_excuse() -> None:
+def test_malformed_http_is_a_400_at_capacity_too() -> None:
     with running(stand_in(1000, warm_ms=1), max_in_flight=1) as process, ExitStack() as stack:
         busy = stack.enter_context(socket.create_connection(("127.0.0.1", process.port), timeout=10))
         busy.sendall(POST)
-        httpx.get(f"{process.url}/metrics")  # by now it is in
-        assert exchanged(process, POST.replace(b"Host: x\r\n", b"")).startswith(b"HTTP/1.1 400 ")
+        httpx.get(f"{process.url}/metrics")  # by now it is admitted
+        assert send_and_receive(process, POST.replace(b"Host: x\r\n", b"")).startswith(b"HTTP/1.1 400 ")
         assert httpx.post(f"{process.url}/segment", content=BODY).status_code == 429
         assert busy.recv(65536).startswith(b"HTTP/1.1 200 ")

@@ -1,4 +1,4 @@
-"""Every form of answer from the real server: a process of its own, a real ONNX model, real HTTP."""
+"""Every response format of the real server: a separate process, a real ONNX model, real HTTP."""
 
 import base64
 import email
@@ -16,45 +16,46 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from service.http.openapi.segment import SegmentAnswer, SeveralAnswers
+from service.http.openapi.segment import MultiImageResponse, SegmentResponse
 from service.rendering import media_types
 from service.rendering.options import INCLUDE, MASKS
-from tests.e2e.test_server import Process, colours, serving
+from tests.e2e.test_server import three_colors
 from tests.support import tiny_model
 from tests.support.fake_engine import encoded, opened
 from tests.support.live_server import live
+from tests.support.server_process import Process, running, serve
 
 # pycocotools was built before numpy 2 asked for the copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-PIXELS = colours(96, 128)
+PIXELS = three_colors(96, 128)
 IDS = PIXELS.argmax(axis=2)
-PICTURE = encoded(PIXELS)
+IMAGE = encoded(PIXELS)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Process, None, None]:
     folder: Path = tmp_path_factory.mktemp("models") / "tiny"
     tiny_model.write(folder)
-    with serving(folder, intra_op_threads=1) as process:
+    with running(serve(folder), intra_op_threads=1) as process:
         yield process
         assert process.stop() == 0, "".join(process.log)
 
 
 def ask(server: Process, accept: str = media_types.JSON, **query: str) -> httpx.Response:
     url = f"{server.url}/segment"
-    response = httpx.post(url, files={"image": PICTURE}, params=query, headers={"Accept": accept})
+    response = httpx.post(url, files={"image": IMAGE}, params=query, headers={"Accept": accept})
     assert response.status_code == 200, response.text
     return response
 
 
-def test_pictures_and_arrays(server: Process) -> None:
+def test_images_and_arrays(server: Process) -> None:
     for accept, kind in ((media_types.PNG, "PNG"), (media_types.JPEG, "JPEG"), (media_types.WEBP, "WEBP")):
         image = opened(ask(server, accept).content)
         assert (image.format, image.size) == (kind, (128, 96))
     np.testing.assert_array_equal(np.load(io.BytesIO(ask(server, media_types.NPY).content)), IDS)
 
 
-def test_masks_in_json(server: Process) -> None:
+def test_rle_and_polygons_cover_the_classes(server: Process) -> None:
     for c in ask(server, masks="rle").json()["classes"]:
         np.testing.assert_array_equal(coco.decode(c["rle"]), c["id"] == IDS)
     for c in ask(server, masks="polygons").json()["classes"]:
@@ -63,8 +64,8 @@ def test_masks_in_json(server: Process) -> None:
         assert twice == 2 * (c["id"] == IDS).sum()
 
 
-def test_confidence(server: Process) -> None:
-    """Certain of full colours, less so of two that are near each other."""
+def test_confidence_is_the_softmax_probability(server: Process) -> None:
+    """High for pure colours, lower for two colours that are close."""
     pixels = PIXELS.copy()
     pixels[:, :64] = 101, 100, 0
     body = httpx.post(f"{server.url}/segment?confidence=true", content=encoded(pixels)).json()
@@ -77,7 +78,7 @@ def test_confidence(server: Process) -> None:
     assert named["green"] > 0.99
 
 
-def test_archives(server: Process) -> None:
+def test_zip_and_multipart_have_the_files(server: Process) -> None:
     with zipfile.ZipFile(io.BytesIO(ask(server, media_types.ZIP).content)) as archive:
         assert set(archive.namelist()) >= {"answer.json", "mask.png", "overlay.jpg", "classes/002-blue.png"}
         np.testing.assert_array_equal(np.asarray(opened(archive.read("mask.png"))), IDS)
@@ -87,7 +88,7 @@ def test_archives(server: Process) -> None:
     assert [part.get_filename() for part in message.iter_parts()][:2] == ["answer.json", "mask.png"]  # type: ignore[attr-defined]
 
 
-def test_tiles(server: Process) -> None:
+def test_tiles_keep_fine_detail(server: Process) -> None:
     pixels = np.zeros((150, 200, 3), dtype=np.uint8)
     pixels[::2, ::2, 1] = pixels[1::2, :, 2] = 255
     response = httpx.post(
@@ -96,11 +97,11 @@ def test_tiles(server: Process) -> None:
     np.testing.assert_array_equal(np.asarray(opened(response.content)), pixels.argmax(axis=2))
 
 
-def test_several_pictures(server: Process) -> None:
-    files = [("image", PICTURE), ("image", b"no picture"), ("image", encoded(PIXELS[:, :64]))]
+def test_several_images_fail_separately(server: Process) -> None:
+    files = [("image", IMAGE), ("image", b"no image"), ("image", encoded(PIXELS[:, :64]))]
     body = httpx.post(f"{server.url}/segment", files=files).json()
-    answers = SeveralAnswers.model_validate(body).results
-    assert [isinstance(answer, SegmentAnswer) for answer in answers] == [True, False, True]
+    results = MultiImageResponse.model_validate(body).results
+    assert [isinstance(result, SegmentResponse) for result in results] == [True, False, True]
     assert body["results"][1]["problem"]["status"] == 415
 
 
@@ -110,9 +111,9 @@ def fake() -> Generator[httpx.Client, None, None]:
         yield client
 
 
-def texts(*good: str) -> st.SearchStrategy[list[str]]:
-    """Mostly what is allowed, some of what is not."""
-    return st.lists(st.sampled_from([*good, *good, "", "none", "1e9", "-1", "é,\x00"]), max_size=2)
+def texts(*valid: str) -> st.SearchStrategy[list[str]]:
+    """Mostly valid values, some invalid ones."""
+    return st.lists(st.sampled_from([*valid, *valid, "", "none", "1e9", "-1", "é,\x00"]), max_size=2)
 
 
 QUERY = st.fixed_dictionaries(
@@ -132,7 +133,7 @@ SIZE = st.tuples(st.integers(1, 70), st.integers(1, 70)) | st.sampled_from([(1, 
 
 @given(QUERY, st.sampled_from([*media_types.ALL, "*/*", "image/*;q=0.5"]), SIZE, st.integers(1, 2))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_combination_is_a_bug(
+def test_no_combination_of_parameters_is_a_server_error(
     fake: httpx.Client, query: dict[str, list[str]], accept: str, size: tuple[int, int], times: int
 ) -> None:
     pixels = np.arange(size[0] * size[1], dtype=np.uint32).astype(np.uint8).reshape(size)

@@ -1,16 +1,12 @@
-"""The real server: `alignseg serve` in a process of its own, a real ONNX model, real HTTP."""
+"""The real server: `alignseg serve` in a separate process, a real ONNX model, real HTTP."""
 
 import asyncio
-import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,55 +15,7 @@ import pytest
 
 from tests.support import tiny_model
 from tests.support.fake_engine import encoded, opened
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-class Process:
-    """`alignseg serve` on a port that the system chose."""
-
-    def __init__(self, model: Path, **settings: object) -> None:
-        environment = {**os.environ, **{f"ALIGNSEG_{k.upper()}": str(v) for k, v in settings.items()}}
-        command = [sys.executable, "-m", "alignseg_serve", "serve", "--model", str(model), "--port", "0"]
-        self.process = subprocess.Popen(  # noqa: S603
-            command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True
-        )
-        self.log: list[str] = []
-        self._running = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        assert self._running.wait(30), "".join(self.log)
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line)
-            if match := re.search(r"running on (http://127\.0\.0\.1:\d+)", line):
-                self.url = match[1]
-                self._running.set()
-        self._running.set()
-
-    def stop(self, sig: int = signal.SIGTERM) -> int:
-        self.process.send_signal(sig)
-        return self.wait()
-
-    def wait(self) -> int:
-        code = self.process.wait(30)
-        self._reader.join(5)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code
-
-
-@contextmanager
-def serving(model: Path, **settings: object) -> Generator[Process, None, None]:
-    process = Process(model, **settings)
-    try:
-        yield process
-    finally:
-        if process.process.poll() is None:
-            process.process.kill()
-            process.wait()
+from tests.support.server_process import REPOSITORY, Process, running, serve
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +27,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(model: Path) -> Generator[Process, None, None]:
-    with serving(model, max_body_bytes=2_000_000) as process:
+    with running(serve(model), max_body_bytes=2_000_000) as process:
         yield process
         assert process.stop() == 0, "".join(process.log)
 
 
-def colours(height: int = 96, width: int = 128) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def three_colors(height: int = 96, width: int = 128) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Red to the left, green to the right, blue below."""
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     pixels[:, : width // 2, 0] = 255
@@ -93,8 +41,8 @@ def colours(height: int = 96, width: int = 128) -> np.ndarray[tuple[int, ...], n
     return pixels
 
 
-def test_a_picture_in_a_mask_out(server: Process) -> None:
-    pixels = colours()
+def test_every_file_format_gives_a_mask(server: Process) -> None:
+    pixels = three_colors()
     for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF"):
         data = encoded(pixels, kind)
         mask = httpx.post(f"{server.url}/segment", files={"image": data}, headers={"Accept": "image/png"})
@@ -105,19 +53,19 @@ def test_a_picture_in_a_mask_out(server: Process) -> None:
 
 
 @pytest.mark.parametrize("http", ["--http1.0", "--http1.1", "--http2"])
-def test_curl(server: Process, http: str, tmp_path: Path) -> None:
-    (tmp_path / "photo.png").write_bytes(encoded(colours()))
+def test_curl_with_every_http_version(server: Process, http: str, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(encoded(three_colors()))
     command = ["curl", "-sS", http, "-F", f"image=@{tmp_path}/photo.png", f"{server.url}/segment"]
     assert b'"name":"red"' in subprocess.run(command, check=True, capture_output=True).stdout  # noqa: S603
 
 
-def test_health(server: Process) -> None:
+def test_health_classes_and_docs_are_served(server: Process) -> None:
     for path in ("/healthz/live", "/healthz/ready", "/health", "/classes", "/docs"):
         assert httpx.get(server.url + path).status_code == 200
 
 
-@pytest.mark.parametrize("announced", [True, False])
-def test_a_body_without_end_is_refused_in_the_middle(server: Process, announced: bool) -> None:
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_oversized_body_is_rejected_before_its_end(server: Process, declared: bool) -> None:
     chunks, sent = 400, []
 
     def body() -> Generator[bytes, None, None]:
@@ -125,63 +73,62 @@ def test_a_body_without_end_is_refused_in_the_middle(server: Process, announced:
             sent.append(i)
             yield bytes(500_000)
 
-    headers = {"Content-Length": str(chunks * 500_000)} if announced else {}
+    headers = {"Content-Length": str(chunks * 500_000)} if declared else {}
     response = httpx.post(f"{server.url}/segment", content=body(), headers=headers, timeout=30)
     assert response.status_code == 413
     assert response.json()["type"] == "urn:alignseg:problem:payload-too-large"
     assert len(sent) < chunks
 
 
-def test_clients_that_hang_up_cost_nothing(server: Process) -> None:
-    data = encoded(np.tile(colours(), (6, 6, 1)))
+def test_disconnected_clients_leave_nothing_behind(server: Process) -> None:
+    data = encoded(np.tile(three_colors(), (6, 6, 1)))
     head = f"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
-    port = int(server.url.rsplit(":", 1)[1])
     rng = np.random.default_rng(5)
-    for _ in range(200):  # three times as many as there are places
-        with socket.create_connection(("127.0.0.1", port)) as connection:
+    for _ in range(200):  # three times the admission limit
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
             whole = head.encode() + data
             connection.sendall(whole if rng.random() < 0.5 else whole[: int(rng.integers(len(whole)))])
             time.sleep(float(rng.choice([0, 0.005])))
     deadline = time.monotonic() + 20
-    while (answer := httpx.post(f"{server.url}/segment", content=data)).status_code != 200:
-        assert time.monotonic() < deadline, answer.text
+    while (response := httpx.post(f"{server.url}/segment", content=data)).status_code != 200:
+        assert time.monotonic() < deadline, response.text
         time.sleep(0.05)
     assert "Traceback" not in "".join(server.log)
 
 
-async def test_sigterm_in_full_flight_answers_all_that_was_accepted(model: Path) -> None:
-    data = encoded(np.tile(colours(), (20, 20, 1)))  # 1920x2560: enough work to be caught in
-    with serving(model, codec_threads=1) as process:
+async def test_sigterm_answers_all_accepted_requests(model: Path) -> None:
+    data = encoded(np.tile(three_colors(), (20, 20, 1)))  # 1920x2560: enough work to be caught in
+    with running(serve(model), codec_threads=1) as process:
         async with httpx.AsyncClient(base_url=process.url, timeout=60) as client:
-            flying = [asyncio.create_task(client.post("/segment", content=data)) for _ in range(12)]
-            await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+            in_flight = [asyncio.create_task(client.post("/segment", content=data)) for _ in range(12)]
+            await asyncio.wait(in_flight, return_when=asyncio.FIRST_COMPLETED)
             process.process.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.05)
             late = await client.post("/segment", content=data)
             ready = await client.get("/healthz/ready")
-            answers = await asyncio.gather(*flying)
+            responses = await asyncio.gather(*in_flight)
         code = await asyncio.to_thread(process.wait)
-    assert [a.status_code for a in answers] == [200] * len(answers)
+    assert [response.status_code for response in responses] == [200] * len(responses)
     assert (late.status_code, ready.status_code) == (503, 503)
     assert code == 0, "".join(process.log)
     assert "Traceback" not in "".join(process.log)
 
 
 def test_ctrl_c_exits_with_0(model: Path) -> None:
-    with serving(model) as process:
+    with running(serve(model)) as process:
         assert process.stop(signal.SIGINT) == 0
 
 
-def test_a_model_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_model_is_an_error_without_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "alignseg_serve", "serve", "--model", str(tmp_path / "none"), "--port", "0"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
-WHAT_SERVING_IMPORTS = """
+IMPORTS_OF_SERVING = """
 import sys
-from service import manifest
+from service.model_folder import manifest
 from service.app import create_app
 from service.engines.selection import open_engine
 from service.settings import Settings
@@ -194,6 +141,6 @@ print({"torch", "onnx", "model_export", "training"} & set(sys.modules))
 
 
 def test_serving_imports_neither_torch_nor_onnx(model: Path) -> None:
-    command = [sys.executable, "-c", WHAT_SERVING_IMPORTS, str(model)]
+    command = [sys.executable, "-c", IMPORTS_OF_SERVING, str(model)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout.strip() == "set()"

@@ -1,4 +1,4 @@
-"""Something that goes on beside a test."""
+"""A thread that repeats a step while a test runs."""
 
 import threading
 from collections.abc import Callable, Generator
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def meanwhile(step: Callable[[], object], every_s: float) -> Generator[None, None, None]:
-    """While inside, `step` is called in a thread again and again, with this pause before each call."""
+    """While the block runs, `step` is called repeatedly in a thread, with a pause of `every_s` before each call."""
     ended = threading.Event()
 
-    def go_on() -> None:
+    def repeat() -> None:
         while not ended.wait(every_s):
             step()
 
-    thread = threading.Thread(target=go_on)
+    thread = threading.Thread(target=repeat)
     thread.start()
     try:
         yield

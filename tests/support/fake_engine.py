@@ -1,4 +1,4 @@
-"""A model without a network: deterministic, instant, and able to fail in every way the real ones do."""
+"""A model without a network: deterministic, immediate, and able to fail in the ways that real ones do."""
 
 import io
 import threading
@@ -24,7 +24,7 @@ class FakeEngine:
     """The id of a pixel is its red value modulo the number of classes, its confidence the green value.
 
     before: called with each batch in the engine's thread; may raise or block.
-    batches: shapes of the batches that were asked for, warm-up included.
+    batches: shapes of the batches so far, warm-up included.
     """
 
     name = "fake"
@@ -46,7 +46,7 @@ class FakeEngine:
 
 
 class Gate:
-    """A `before` that holds the engine in a call until it is opened."""
+    """A `before` that blocks the engine in a call until `opened` is set."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -79,7 +79,7 @@ def manifest(buckets: tuple[tuple[int, int], ...] = BUCKETS, files: dict[str, An
 
 
 def striped(height: int = 16, width: int = 24) -> UInt8Array:
-    """(H, W, 3): red counts the columns' quarters 0..3, so that a quarter of the picture falls to each class."""
+    """(H, W, 3): red is 0..3 by quarters of the columns, so that each class has a quarter of the image."""
     pixels = np.full((height, width, 3), 200, dtype=np.uint8)
     pixels[..., 0] = np.arange(width) * 4 // width
     return pixels
@@ -101,7 +101,7 @@ def opened(data: bytes) -> Image.Image:
 async def serving(
     engine: FakeEngine | None = None, **settings: Any
 ) -> AsyncGenerator[tuple[httpx.AsyncClient, FastAPI], None]:
-    """A client of an application with a fake engine, warmed up; drained on the way out."""
+    """A client of an application with a fake engine, warmed up; drained at the end."""
     app = create_app(Settings(**{"model_poll_s": 0, **settings}), [engine or FakeEngine()], manifest())
     async with serving_app(app) as client:
         yield client, app

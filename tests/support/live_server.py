@@ -1,4 +1,4 @@
-"""The application on a real port of 127.0.0.1, in a thread of this process: for clients that bring their own HTTP."""
+"""The application on a real port of 127.0.0.1, in a thread of this process: for third-party HTTP clients."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ from tests.support.fake_engine import FakeEngine, manifest
 def live(
     engine: FakeEngine | None = None, model: Manifest | None = None, **settings: Any
 ) -> Generator[str, None, None]:
-    """The address of a server with a fake engine, warmed up; drained on the way out."""
+    """Yields the URL of a server with a fake engine, warmed up; drained at the end."""
     app = create_app(Settings(**settings), [engine or FakeEngine()], model or manifest())
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run)

@@ -1,4 +1,4 @@
-"""A server in a process of its own, for tests."""
+"""A server in a separate process, for tests."""
 
 import os
 import re
@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import httpx
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Process:
-    """A server on a port that the system chose. settings: ALIGNSEG_* in small letters."""
+    """A server on a free port. settings: ALIGNSEG_* by their names in lower case."""
 
     def __init__(self, command: Sequence[str], **settings: object) -> None:
         environment = {**os.environ, **{f"ALIGNSEG_{k.upper()}": str(v) for k, v in settings.items()}}
@@ -48,6 +51,14 @@ class Process:
                     self._running.set()
         self._running.set()
 
+    def wait_until_in_flight(self, count: int) -> None:
+        """Returns once the server has admitted this many requests that are not answered yet."""
+        deadline = time.monotonic() + 30
+        with httpx.Client(base_url=self.url) as client:
+            while f"\nalignseg_in_flight {count}.0\n" not in client.get("/metrics").text:
+                assert time.monotonic() < deadline, f"{count} requests were not admitted within 30 s"
+                time.sleep(0.01)
+
     def stop(self, sig: int = signal.SIGTERM) -> int:
         self.process.send_signal(sig)
         return self.wait()
@@ -62,6 +73,7 @@ class Process:
 
 @contextmanager
 def running(command: Sequence[str], **settings: object) -> Generator[Process, None, None]:
+    """Yields a running server; kills it at the end if it still runs."""
     process = Process(command, **settings)
     try:
         yield process
@@ -72,11 +84,12 @@ def running(command: Sequence[str], **settings: object) -> Generator[Process, No
 
 
 def serve(model: Path) -> list[str]:
+    """Command of `alignseg serve` with a model folder."""
     return [sys.executable, "-m", "alignseg_serve", "serve", "--model", str(model), "--port", "0"]
 
 
 def stand_in(infer_ms: float, max_batch: int = 1, warm_ms: float | None = None) -> list[str]:
-    """warm_ms: of the first call, which warms up; as the others if not given."""
+    """Command of a server with a fake engine. warm_ms: duration of the first call, the warm-up; by default infer_ms."""
     options = ["--infer-ms", str(infer_ms), "--max-batch", str(max_batch)]
     options += [] if warm_ms is None else ["--warm-ms", str(warm_ms)]
     return [sys.executable, "-m", "benchmarks.server.fake_engine_server", *options]

@@ -101,7 +101,7 @@ def test_a_server_is_measured_over_http(root, tmp_path, capsys, monkeypatch):
 
 def test_errors_of_a_server_are_reported(root, capsys):
     with brightness_server(api_keys="secret", max_pixels=100) as url:
-        with with_server(url, "secret") as predict, pytest.raises(PredictionError, match=r"20x10"):
+        with with_server(url, "secret") as predict, pytest.raises(PredictionError, match=r"20 x 10"):
             predict(np.zeros((10, 20, 3), np.uint8))
         assert main(["--server", url, "--root", str(root)]) == 1
     assert "API key" in capsys.readouterr().err
@@ -145,8 +145,8 @@ def test_metrics_and_confusion_matrix_are_written(root, tmp_path):
     [
         (["--server", "http://x", "--flip"], "mirror images: only PyTorch has tiles, scales and mirror images"),
         (["--model", "x", "--tile", "64x64"], "use --engine pytorch"),
-        (["--checkpoint", "x", "--tile", "64"], "got 64; expected HxW"),
-        (["--checkpoint", "x", "--scales", "half"], "got None, half; expected HxW"),
+        (["--checkpoint", "x", "--tile", "64"], "--tile: got '64'; expected HxW"),
+        (["--checkpoint", "x", "--scales", "half"], "--scales: got 'half'; expected numbers"),
     ],
 )
 def test_invalid_inference_modes_are_errors(flags, message, root, capsys):

@@ -153,7 +153,7 @@ def test_options_of_training(root, tmp_path):
         (["--resume"], "does not exist. Start the run without --resume"),
         ([], "--root is required: the folder of the data set"),
         (["--root=nowhere"], "expected images at nowhere/train/images"),
-        (["--root=x", "--crop=huge"], "got 'huge', expected HEIGHTxWIDTH"),
+        (["--root=x", "--crop=huge"], "got 'huge'; expected HEIGHTxWIDTH"),
         (["--root=x", "--scenes=2"], "scenes: got 2.0, expected 0.0..1.0"),
         (["--root=x", "--data=ade20k", "--scenes=0.1"], "leave it at 0"),
     ],

@@ -46,7 +46,8 @@ maps are not counted (`training/evaluation/flops.py`).
 
 {findings}
 
-Schedule: {schedule}; otherwise the defaults of `python -m training.train --help`.
+Schedule: {schedule};
+otherwise the defaults of `python -m training.train --help`.
 
     {command}
 

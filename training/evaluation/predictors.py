@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
-from service.imaging.letterbox import prepare, restore
+from service.imaging.letterbox import letterbox, unletterbox
 from service.model_folder import manifest as manifests
 from service.types import Engine
 from training.evaluation.inference_modes import Predict, pad_to_raster, whole_image
@@ -57,8 +57,8 @@ def with_engine(engine: Engine, buckets: Sequence[tuple[int, int]]) -> Predictor
     """An engine, as in serving: the image is fitted into a bucket (H, W), the class map resized to the image's size."""
 
     def predict_ids(image: Bytes) -> Bytes:
-        prepared = prepare(image, buckets)
-        return restore(engine.infer(prepared.pixels[None]).ids[0], prepared).ids
+        prepared = letterbox(image, buckets)
+        return unletterbox(engine.infer(prepared.pixels[None]).ids[0], prepared)
 
     return predict_ids
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from service.types import parse_size
 from training.synthetic.buildings import House, texture_walls
 from training.synthetic.canvas import Camera, Canvas, Color, Light
 from training.synthetic.ground import Street, background
@@ -235,7 +236,7 @@ def main() -> None:
     parser.add_argument("--size", default="480x360", help="WIDTHxHEIGHT in pixels (default: 480x360)")
     parser.add_argument("--labels", type=Path, help="PNG file of class ids to write")
     arguments = parser.parse_args()
-    width, height = (int(side) for side in arguments.size.split("x"))
+    width, height = parse_size(arguments.size, "WIDTHxHEIGHT", name="--size")
     image, labels = render(arguments.seed, (height, width))
     Image.fromarray(image).save(arguments.out, quality=92)
     if arguments.labels is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import onnxruntime
 
 from benchmarks.server.fake_engine_server import BUCKET, COLORS, FakeEngine
+from service.types import CLASS_MAP
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ def open_model(folder: Path) -> Peer:
     )
     name, (height, width) = session.get_inputs()[0].name, manifest["input"]["buckets"][0]
     palette = bytes(value for entry in manifest["classes"] for value in entry["color"])
-    return Peer(lambda batch: session.run(["class_map"], {name: batch})[0], (width, height), palette)
+    return Peer(lambda batch: session.run([CLASS_MAP], {name: batch})[0], (width, height), palette)
 
 
 def fake(infer_ms: float) -> Peer:

@@ -6,11 +6,9 @@ from typing import Any, Final
 
 from service.engines.confidence import confidence
 from service.errors import EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
-from service.types import Inference, UInt8Array
+from service.types import CLASS_MAP, LOGITS, Inference, UInt8Array
 
 ROLE: Final = "onnx"
-CLASS_MAP: Final = "class_map"
-LOGITS: Final = "logits"
 _OUT_OF_MEMORY: Final = ("failed to allocate memory", "out of memory", "bad_alloc")
 
 

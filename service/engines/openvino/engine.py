@@ -9,14 +9,13 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 import numpy as np
 
 from service.engines.confidence import confidence
-from service.engines.onnxruntime.engine import CLASS_MAP, LOGITS
 from service.engines.openvino import custom_ops, quantization
 from service.engines.openvino.compile_cache import CompileCache
 from service.engines.openvino.rewrite_argmax import rowwise_argmax
 from service.engines.openvino.rewrite_input_layout import keep_channels_last
 from service.engines.openvino.rewrite_offset_conv import block_offset_convs
 from service.errors import EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
-from service.types import Inference, UInt8Array
+from service.types import CLASS_MAP, LOGITS, Inference, UInt8Array
 
 Precision = Literal["float32", "bf16", "int8"]
 NAMES: Final[dict[Precision, str]] = {"float32": "openvino-cpu", "bf16": "openvino-bf16", "int8": "openvino-int8"}

@@ -27,13 +27,10 @@ from service.engines.tensorrt.buffers import Buffers
 from service.errors import DeviceLost, EngineError, EngineOutOfMemory, ManifestError
 from service.model_folder import engine_plan
 from service.model_folder.engine_plan import PlanInfo
-from service.types import Inference, UInt8Array
+from service.types import CLASS_MAP, LOGITS, PICTURES, Inference, UInt8Array
 
 log = logging.getLogger("alignseg.engine")
 
-PICTURES: Final = "pictures"
-CLASS_MAP: Final = "class_map"
-LOGITS: Final = "logits"
 _OUT_OF_MEMORY: Final = re.compile("out ?of ?memory", re.IGNORECASE)
 
 

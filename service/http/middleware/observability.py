@@ -1,6 +1,6 @@
-"""The outermost layer: names each request, times it, and at its end tells the log, the metrics and the trace.
+"""The outermost middleware: assigns the request id, times the request, and at its end logs, counts and traces it.
 
-Plain ASGI: Starlette's BaseHTTPMiddleware would hide from routes that a client has left.
+Plain ASGI: Starlette's BaseHTTPMiddleware would hide from routes that a client has disconnected.
 """
 
 import random
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.security_headers import HEADERS, PROBES
+from service.http.security_headers import HEADERS, PROBE_PATHS
 from service.telemetry import request_record
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
@@ -19,11 +19,11 @@ from service.telemetry.tracing import Tracer
 
 REQUEST_ID: Final = "X-Request-Id"
 _ID_BYTES: Final = REQUEST_ID.lower().encode()
-_SAFE: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # goes into logs: no spaces, no line breaks
+_SAFE: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # it is logged: no spaces, no line breaks
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 
 
-class ObserveMiddleware:
+class ObservabilityMiddleware:
     """Wraps a whole application."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: AccessLog, tracer: Tracer | None = None) -> None:
@@ -37,12 +37,12 @@ class ObserveMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = _begin(scope)
+        record = _new_record(scope)
         token = request_record.set_current(record)
         try:
-            await self._app(scope, receive, _noting(record, send))
+            await self._app(scope, receive, _recording(record, send))
         except Exception:
-            record.status = 500  # answered further out, by problems.py
+            record.status = 500  # the response is made further out, see problems.py
             raise
         finally:
             request_record.reset_current(token)
@@ -50,39 +50,39 @@ class ObserveMiddleware:
 
     def _finish(self, scope: Scope, record: RequestRecord) -> None:
         record.route = _route(scope)
-        record.status = record.status or 499  # nginx's number for a client that left before there was an answer
+        record.status = record.status or 499  # nginx's status for a client that disconnected before the response
         if self._tracer is not None:
             record.trace_id = self._tracer.export(record, scope["headers"])
         self._metrics.finished(record)
-        self._log.write(record, quiet=record.route in PROBES)
+        self._log.write(record, quiet=record.route in PROBE_PATHS)
 
 
-def request_id_in(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The client's own id, if it gave one that is fit for a log."""
-    given = next((value for name, value in headers if name == _ID_BYTES), b"").decode("latin-1")
-    return given if _SAFE.fullmatch(given) else None
+def request_id_from(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The client's own request id, if it sent one that may be logged."""
+    value = next((value for name, value in headers if name == _ID_BYTES), b"").decode("latin-1")
+    return value if _SAFE.fullmatch(value) else None
 
 
-def _begin(scope: Scope) -> RequestRecord:
-    request_id = request_id_in(scope["headers"]) or f"{random.getrandbits(128):032x}"
+def _new_record(scope: Scope) -> RequestRecord:
+    request_id = request_id_from(scope["headers"]) or f"{random.getrandbits(128):032x}"
     scope.setdefault("state", {})["request_id"] = request_id
     return RequestRecord(request_id, method=scope["method"], path=scope["path"])
 
 
-def _noting(record: RequestRecord, send: Send) -> Send:
-    async def noting(message: Message) -> None:
+def _recording(record: RequestRecord, send: Send) -> Send:
+    async def send_and_record(message: Message) -> None:
         if message["type"] == "http.response.start":
             record.status = message["status"]
-            message["headers"] = _completed(message.get("headers", ()), record.request_id)
+            message["headers"] = _complete_headers(message.get("headers", ()), record.request_id)
         else:
             record.bytes_out += len(message.get("body", b""))
         await send(message)
 
-    return noting
+    return send_and_record
 
 
-def _completed(headers: Any, request_id: str) -> list[tuple[bytes, bytes]]:
-    """The answer's own headers, then those it lacks."""
+def _complete_headers(headers: Any, request_id: str) -> list[tuple[bytes, bytes]]:
+    """The response's own headers, then the security headers it lacks and the request id."""
     own = [(name, value) for name, value in headers if name != _ID_BYTES]
     names = {name for name, _ in own}
     added = [(name, value) for name, value in HEADERS.items() if name not in names]
@@ -90,5 +90,5 @@ def _completed(headers: Any, request_id: str) -> list[tuple[bytes, bytes]]:
 
 
 def _route(scope: Scope) -> str:
-    """The route's template, never the path itself; empty when none was found."""
+    """The route's template, never the path itself; empty if no route matched."""
     return str(getattr(scope.get("route"), "path", "")) if scope["method"] in _METHODS else ""

@@ -1,1 +1,1 @@
-"""What /docs says of each API."""
+"""The OpenAPI descriptions shown at /docs, one file per API."""

@@ -1,4 +1,4 @@
-"""What /docs says of POST /, the Hugging Face task."""
+"""OpenAPI description of POST /, the Hugging Face task."""
 
 import base64
 from typing import Any, Final
@@ -13,7 +13,7 @@ _REQUEST: Final = {
     "type": "object",
     "required": ["inputs"],
     "properties": {
-        "inputs": {"type": "string", "format": "byte", "description": "a picture in base64"},
+        "inputs": {"type": "string", "format": "byte", "description": "an image file in base64"},
         "parameters": {
             "type": "object",
             "properties": {
@@ -32,8 +32,11 @@ _RESPONSE: Final = {
         "required": ["label", "score", "mask"],
         "properties": {
             "label": {"type": "string"},
-            "score": {"type": ["number", "null"], "description": "mean probability of its pixels, 0 to 1"},
-            "mask": {"type": "string", "format": "byte", "description": "8-bit PNG: 255 in the class, else 0"},
+            "score": {
+                "type": ["number", "null"],
+                "description": "mean probability of its pixels, 0 to 1; null if the model has no confidence",
+            },
+            "mask": {"type": "string", "format": "byte", "description": "8-bit PNG: 255 in the class, otherwise 0"},
         },
     },
 }
@@ -41,11 +44,11 @@ _MASK: Final = base64.b64encode(images.class_mask_png(np.eye(2, dtype=np.uint8),
 _EXAMPLE: Final = [{"label": "road", "score": 0.9731, "mask": _MASK}]
 
 SEGMENT: Final[dict[str, Any]] = {
-    "summary": "The task image-segmentation",
+    "summary": "Hugging Face image segmentation",
     "response_class": Response,
     "responses": {
         200: {
-            "description": "The classes that are present",
+            "description": "The classes present in the image",
             "content": {"application/json": {"schema": _RESPONSE, "example": _EXAMPLE}},
         }
     },

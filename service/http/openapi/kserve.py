@@ -1,4 +1,4 @@
-"""What /docs says of POST /v2/models/{model}/infer."""
+"""OpenAPI description of POST /v2/models/{model}/infer."""
 
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ _TENSOR: Final = {
         "datatype": {"type": "string", "enum": ["UINT8", "BYTES"]},
         "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
         "parameters": {"type": "object", "description": "binary_data_size, with Triton's binary extension"},
-        "data": {"type": "array", "items": {}, "description": "numbers, flat or nested; of BYTES: base64"},
+        "data": {"type": "array", "items": {}, "description": "numbers, flat or nested; base64 strings for BYTES"},
     },
 }
 _REQUEST: Final = {
@@ -42,10 +42,10 @@ _RESPONSE: Final = {
         "outputs": {"type": "array", "items": _TENSOR},
     },
 }
-_EXAMPLE: Final = {
+_REQUEST_EXAMPLE: Final = {
     "inputs": [{"name": "pictures", "datatype": "UINT8", "shape": [1, 1, 2, 3], "data": [90, 90, 95, 120, 160, 220]}]
 }
-_ANSWER: Final = {
+_RESPONSE_EXAMPLE: Final = {
     "model_name": "alignseg-lite",
     "model_version": "1",
     "outputs": [{"name": "class_map", "datatype": "UINT8", "shape": [1, 1, 2], "data": [3, 0]}],
@@ -63,13 +63,13 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 INFER: Final[dict[str, Any]] = {
-    "summary": "Class maps of a tensor of pictures",
+    "summary": "Class maps of a tensor of images",
     "response_class": Response,
     "responses": {
         200: {
-            "description": "The outputs; with binary ones, JSON of Inference-Header-Content-Length bytes, then theirs",
+            "description": "The outputs. If some are binary: Inference-Header-Content-Length bytes of JSON, then data",
             "content": {
-                "application/json": {"schema": _RESPONSE, "example": _ANSWER},
+                "application/json": {"schema": _RESPONSE, "example": _RESPONSE_EXAMPLE},
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             },
         }
@@ -78,7 +78,7 @@ INFER: Final[dict[str, Any]] = {
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": _REQUEST, "example": _EXAMPLE},
+                "application/json": {"schema": _REQUEST, "example": _REQUEST_EXAMPLE},
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             },
         }

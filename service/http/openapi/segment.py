@@ -1,4 +1,4 @@
-"""What /docs says of POST /segment. Its example is made by the code that makes the answers."""
+"""OpenAPI description of POST /segment. Its examples are made by the code that renders responses."""
 
 import time
 from typing import Any, Final, Literal
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import Overloaded
 from service.http.query_params import PARAMETERS, Parameter
-from service.http.security_headers import PROBES
+from service.http.security_headers import PROBE_PATHS
 from service.model_folder.manifest import ClassEntry, Manifest
 from service.rendering import media_types
 from service.rendering.json_response import render_json
@@ -19,7 +19,7 @@ from service.rendering.segmentation import Segmentation
 
 
 class Strict(BaseModel):
-    """Nothing that is not told here."""
+    """Unknown members are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,13 +39,13 @@ class Polygons(Strict):
 
 
 class ClassShare(Strict):
-    """One class as it lies in the picture."""
+    """One class in the image."""
 
     id: int
     name: str
     color: tuple[int, int, int] = Field(description="RGB, as in the mask's palette")
     pixels: int
-    fraction: float = Field(description="share of the picture's pixels, 0 to 1")
+    fraction: float = Field(description="fraction of the image's pixels, 0 to 1")
     box: tuple[int, int, int, int] = Field(description="[x, y, width, height] around all pixels of the class")
     confidence: float | None = Field(None, description="?confidence=true: mean probability of its pixels, 0 to 1")
     rle: Rle | None = Field(None, description="?masks=rle")
@@ -53,21 +53,27 @@ class ClassShare(Strict):
     file: str | None = Field(None, description="in application/zip and multipart/mixed: the PNG of this class")
 
 
-class SegmentAnswer(Strict):
-    """The answer in JSON. Every PNG is base64 and has the picture's own size."""
+class SegmentResponse(Strict):
+    """The response in JSON. Every PNG is base64 and has the image's own size."""
 
     model: str
     version: str
     width: int
     height: int
-    unselected_id: int | None = Field(None, description="?classes=: the id of all pixels of other classes")
-    tiles: int | None = Field(None, description="?tile=true: how many it took")
-    classes: list[ClassShare] = Field(description="the classes that are present, by id")
-    mask: str | None = Field(None, description="indexed PNG: a pixel's index is its class id, the palette the colours")
+    unselected_id: int | None = Field(None, description="?classes=: the id of pixels of all other classes")
+    tiles: int | None = Field(None, description="?tile=true: the number of tiles")
+    classes: list[ClassShare] = Field(description="the classes present in the image, by id")
+    mask: str | None = Field(
+        None, description="indexed PNG: a pixel's index is its class id; the palette has the colours"
+    )
     confidence: str | None = Field(None, description="?confidence=true: 8-bit grey PNG, 255 times the probability")
-    overlay: str | None = Field(None, description="RGB PNG: the colours blended over the picture")
-    class_masks: dict[str, str] | None = Field(None, description="by class name, 8-bit PNG: 255 in the class, else 0")
-    class_overlays: dict[str, str] | None = Field(None, description="by class name, PNG: its colour, else transparent")
+    overlay: str | None = Field(None, description="RGB PNG: the colours blended over the image")
+    class_masks: dict[str, str] | None = Field(
+        None, description="by class name, 8-bit PNG: 255 in the class, otherwise 0"
+    )
+    class_overlays: dict[str, str] | None = Field(
+        None, description="by class name, PNG: its colour, otherwise transparent"
+    )
     files: list[str] | None = Field(None, description="in application/zip and multipart/mixed: the other files")
     timing_ms: dict[str, float] = Field(description="decode, queue, infer, encode")
 
@@ -78,25 +84,25 @@ class Problem(BaseModel):
     type: str
     title: str
     status: int
-    detail: str = Field(description="what was got, what is expected, how to mend it")
+    detail: str = Field(description="what was received, what was expected, how to fix it")
     request_id: str
-    retry_after_s: float | None = Field(None, description="with 429 and 503: as Retry-After, but exact")
+    retry_after_s: float | None = Field(None, description="with 429 and 503: like Retry-After, but exact")
 
 
-class FailedPicture(Strict):
-    """One of several pictures, not answered; the others are."""
+class FailedImage(Strict):
+    """One of several images that failed; the others are not affected."""
 
     problem: Problem
 
 
-class SeveralAnswers(Strict):
-    """The answer to a request with several pictures, in their order."""
+class MultiImageResponse(Strict):
+    """The response to a request with several images, in their order."""
 
-    results: list[SegmentAnswer | FailedPicture]
+    results: list[SegmentResponse | FailedImage]
 
 
-def _example(wishes: RenderOptions) -> Any:
-    """A real answer on a street of 12x8 pixels: sky above, a building to the left, road below."""
+def _example(options: RenderOptions) -> Any:
+    """A real response for an image of 12x8 pixels: sky above, a building to the left, road below."""
     classes = (("sky", (128, 128, 128)), ("building", (128, 0, 0)), ("road", (128, 64, 128)))
     model = Manifest.model_construct(
         name="alignseg-lite", version="1", classes=tuple(ClassEntry(name=n, color=c) for n, c in classes)
@@ -105,7 +111,7 @@ def _example(wishes: RenderOptions) -> Any:
     ids[1:5, :4], ids[5:] = 1, 2
     timing = {"decode": 3.1, "queue": 0.05, "infer": 38.4}
     seg = Segmentation(model, np.zeros((8, 12, 3), dtype=np.uint8), ids, timing, time.perf_counter())
-    return orjson.loads(render_json(seg, wishes))
+    return orjson.loads(render_json(seg, options))
 
 
 def _examples() -> dict[str, Any]:
@@ -113,38 +119,39 @@ def _examples() -> dict[str, Any]:
         "mask as PNG": {"value": _example(RenderOptions())},
         "masks=rle": {"value": _example(RenderOptions(masks="rle"))},
         "masks=polygons&classes=building": {"value": _example(RenderOptions(masks="polygons", classes=("building",)))},
-        "several pictures": {
+        "several images": {
             "value": {"results": [_example(RenderOptions(masks="none")), {"problem": _PROBLEM_EXAMPLE}]}
         },
     }
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    told = {"name": parameter.name, "in": "query", "description": parameter.description, "schema": parameter.schema}
-    return {**told, "style": "form", "explode": False} if parameter.schema["type"] == "array" else told
+    entry = {"name": parameter.name, "in": "query", "description": parameter.description, "schema": parameter.schema}
+    return {**entry, "style": "form", "explode": False} if parameter.schema["type"] == "array" else entry
 
 
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
-_PICTURE: Final = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF"}
+_IMAGE: Final = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF"}
 _FORM: Final = {
     "schema": {
         "type": "object",
         "required": ["image"],
-        "properties": {"image": {"type": "array", "items": _PICTURE, "minItems": 1}},
+        "properties": {"image": {"type": "array", "items": _IMAGE, "minItems": 1}},
     }
 }
 _PROBLEM_EXAMPLE: Final = {
     "type": f"urn:alignseg:problem:{Overloaded.slug}",
     "title": Overloaded.title,
     "status": Overloaded.status,
-    "detail": "64 requests are in flight, at most 64 are taken (ALIGNSEG_MAX_IN_FLIGHT). Come back after Retry-After.",
+    "detail": "Server overloaded: 64 requests in flight, limit 64 (ALIGNSEG_MAX_IN_FLIGHT). Retry after the delay in "
+    "Retry-After.",
     "request_id": "9b1f0a6c2f1d4d0e8f3a5b7c9d1e2f30",
     "retry_after_s": 1.873,
 }
 
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     "default": {
-        "description": "Any error, as RFC 9457 problem",
+        "description": "Any error, as an RFC 9457 problem document",
         "content": {"application/problem+json": {"schema": Problem.model_json_schema(), "example": _PROBLEM_EXAMPLE}},
     }
 }
@@ -152,19 +159,19 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 _KEYS: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "basic": {"type": "http", "scheme": "basic", "description": "for browsers: any name, the key as password"},
+    "basic": {"type": "http", "scheme": "basic", "description": "for browsers: any user name, the key as password"},
 }
 
 
 def declare_keys(app: FastAPI) -> None:
-    """Say in the document that a key is needed, and the three ways to send it; what machines probe needs none."""
-    describe = app.openapi
+    """Document that an API key is required, and the three ways to send it. The probe paths need none."""
+    openapi = app.openapi
 
     def with_keys() -> dict[str, Any]:
-        document = describe()
+        document = openapi()
         document["components"]["securitySchemes"] = _KEYS
         document["security"] = [{name: []} for name in _KEYS]
-        for path in PROBES & document["paths"].keys():
+        for path in PROBE_PATHS & document["paths"].keys():
             for operation in document["paths"][path].values():
                 operation["security"] = []
         return document
@@ -173,12 +180,12 @@ def declare_keys(app: FastAPI) -> None:
 
 
 SEGMENT: Final[dict[str, Any]] = {
-    "summary": "The class of every pixel of a picture",
+    "summary": "The class of every pixel of an image",
     "response_class": Response,
     "responses": {
         200: {
-            "model": SegmentAnswer | SeveralAnswers,
-            "description": "The class map, in the form that Accept asks for",
+            "model": SegmentResponse | MultiImageResponse,
+            "description": "The class map, in the format that Accept asks for",
             "content": {**dict.fromkeys(media_types.ALL, _BINARY), media_types.JSON: {"examples": _examples()}},
         }
     },

@@ -1,1 +1,1 @@
-"""One file an API."""
+"""One file per API."""

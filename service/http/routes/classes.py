@@ -1,4 +1,4 @@
-"""GET /classes: what the ids mean."""
+"""GET /classes: the id, name and colour of every class."""
 
 from typing import Any, Final
 
@@ -6,18 +6,18 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from service.inference.pipeline import Pipeline
-from service.model_folder.manifest import ClassEntry, Manifest
+from service.model_folder.manifest import Manifest
 from service.rendering import media_types
 
 router = APIRouter(tags=["segmentation"])
 
 
-class KnownClass(BaseModel):
+class ModelClass(BaseModel):
     """One class: `id` is a pixel's value in every mask."""
 
     id: int
     name: str
-    color: tuple[int, int, int] = Field(description="RGB, as in masks' palettes and overlays")
+    color: tuple[int, int, int] = Field(description="RGB, as in the palettes of masks and in overlays")
 
 
 class ClassTable(BaseModel):
@@ -25,26 +25,25 @@ class ClassTable(BaseModel):
 
     model: str
     version: str
-    classes: list[KnownClass]
+    classes: list[ModelClass]
 
 
-_SKY: Final = KnownClass(id=0, name="sky", color=(128, 128, 128))
+_SKY: Final = ModelClass(id=0, name="sky", color=(128, 128, 128))
 _TABLE: Final = ClassTable(model="alignseg-lite", version="1", classes=[_SKY])
 _EXAMPLE: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {media_types.JSON: {"example": _TABLE.model_dump(mode="json")}}}
 }
 
 
-def table_of(manifest: Manifest) -> ClassTable:
+def class_table(manifest: Manifest) -> ClassTable:
     """The classes of a model."""
-    entries: tuple[ClassEntry, ...] = manifest.classes
-    known = [KnownClass(id=i, name=c.name, color=c.color) for i, c in enumerate(entries)]
-    return ClassTable(model=manifest.name, version=manifest.version, classes=known)
+    classes = [ModelClass(id=i, name=entry.name, color=entry.color) for i, entry in enumerate(manifest.classes)]
+    return ClassTable(model=manifest.name, version=manifest.version, classes=classes)
 
 
 @router.head("/classes", include_in_schema=False)
-@router.get("/classes", summary="What the ids mean", responses=_EXAMPLE)
+@router.get("/classes", summary="All classes of the model", responses=_EXAMPLE)
 async def classes(request: Request) -> ClassTable:
-    """Id, name and colour of every class the model knows."""
+    """Id, name and colour of every class of the model."""
     pipeline: Pipeline = request.app.state.pipeline
-    return table_of(pipeline.manifest)
+    return class_table(pipeline.manifest)

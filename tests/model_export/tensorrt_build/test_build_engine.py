@@ -171,10 +171,10 @@ def test_profiles_cover_all_batches() -> None:
     ]  # fmt: skip
 
 
-def test_a_size_is_parsed_as_height_and_width() -> None:
-    assert source.size("360x480") == (360, 480)
-    with pytest.raises(ValueError, match="expected HEIGHTxWIDTH"):
-        source.size("360")
+def test_a_malformed_bucket_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_engine.main(["model", "--bucket", "360"])
+    assert "argument --bucket: got '360'; expected HEIGHTxWIDTH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])

@@ -17,7 +17,7 @@ BATCH = np.random.default_rng(0).integers(0, 8, (2, 4, 6, 3), dtype=np.uint8)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    onnx.save(tiny_model.strongest_colour(confidence=True), tmp_path / "m.onnx")
+    onnx.save(tiny_model.strongest_color(confidence=True), tmp_path / "m.onnx")
     return tmp_path / "m.onnx"
 
 
@@ -35,7 +35,7 @@ def test_confidence_is_the_chosen_classes_probability(path: Path) -> None:
 
 
 def test_a_model_without_logits_has_no_confidence(tmp_path: Path) -> None:
-    onnx.save(tiny_model.strongest_colour(), tmp_path / "m.onnx")
+    onnx.save(tiny_model.strongest_color(), tmp_path / "m.onnx")
     engine = OnnxRuntimeEngine(tmp_path / "m.onnx")
     assert not engine.has_confidence
     with pytest.raises(EngineError, match="confidence"):
@@ -43,7 +43,7 @@ def test_a_model_without_logits_has_no_confidence(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_class_map_is_refused(tmp_path: Path) -> None:
-    model = tiny_model.strongest_colour()
+    model = tiny_model.strongest_color()
     model.graph.node[-1].output[0] = model.graph.output[0].name = "labels"
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(ManifestError):

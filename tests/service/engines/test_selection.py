@@ -120,7 +120,7 @@ def test_a_missing_engine_is_built_in_the_background_if_the_settings_say_so(
     monkeypatch.setattr(background_build, "start", lambda *arguments: builds.append(arguments))
     opened(folder, caplog)
     assert builds == []
-    opened(folder, caplog, build="auto")
+    opened(folder, caplog, build_engine="auto")
     assert builds == [(folder, f"{manifests.load(folder).files['onnx'].sha256} {BUCKETS}")]
 
 

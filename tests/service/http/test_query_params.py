@@ -8,12 +8,12 @@ from service.rendering.segmentation import find_classes
 from tests.support.fake_engine import manifest
 
 
-def test_nothing_asked_for() -> None:
+def test_an_empty_query_gives_the_defaults() -> None:
     assert parse([], media_types.JSON) == RenderOptions()
     assert parse([(name, "") for name in PARAMETERS], media_types.PNG) == RenderOptions()  # an HTML form's empty fields
 
 
-def test_everything_at_once() -> None:
+def test_all_parameters_together() -> None:
     query = [
         ("masks", "RLE"), ("classes", "road, car"), ("classes", "2"), ("alpha", "0.25"), ("confidence", "1"),
         ("tile", "True"), ("include", "overlay,class_masks"),
@@ -23,28 +23,28 @@ def test_everything_at_once() -> None:
     )
 
 
-WRONG = {
-    "mask=png": "no parameter 'mask'; there are masks, classes, alpha, confidence, tile, include",
-    "masks=svg": "masks is 'svg'; it can be png, rle, polygons, none",
-    "masks=png&masks=rle": "masks is given 2 times; expected one of png, rle, polygons, none",
-    "alpha=0.2&alpha=0.3": "alpha is given 2 times; expected one number from 0 to 1",
-    "alpha=2": "alpha is '2'; expected a number from 0 to 1, such as 0.5",
-    "alpha=-0.1": "expected a number from 0 to 1",
-    "alpha=nan": "expected a number from 0 to 1",
-    "alpha=inf": "expected a number from 0 to 1",
+INVALID = {
+    "mask=png": "Unknown query parameter: mask. Supported: masks, classes, alpha, confidence, tile, include.",
+    "masks=svg": "masks is 'svg'. Expected one of png, rle, polygons, none.",
+    "masks=png&masks=rle": "masks is given 2 times. Expected one of png, rle, polygons, none",
+    "alpha=0.2&alpha=0.3": "alpha is given 2 times. Expected one number from 0 to 1",
+    "alpha=2": "alpha is '2'. Expected a number from 0 to 1, such as 0.5",
+    "alpha=-0.1": "Expected a number from 0 to 1",
+    "alpha=nan": "Expected a number from 0 to 1",
+    "alpha=inf": "Expected a number from 0 to 1",
     "alpha=half": "alpha is 'half'",
-    "confidence=maybe": "confidence is 'maybe'; it can be true or false",
-    "tile=2": "tile is '2'; it can be true or false",
-    "include=mask": "include has mask; it can have overlay, class_masks, class_overlays",
+    "confidence=maybe": "confidence is 'maybe'. Expected true or false.",
+    "tile=2": "tile is '2'. Expected true or false.",
+    "include=mask": "Unknown value of include: mask. Supported: overlay, class_masks, class_overlays.",
 }
 
 
-@pytest.mark.parametrize("query", WRONG)
-def test_wrong_values_are_told_with_the_right_ones(query: str) -> None:
+@pytest.mark.parametrize("query", INVALID)
+def test_an_invalid_value_is_rejected_with_the_valid_ones(query: str) -> None:
     pairs = [(name, value) for name, _, value in (part.partition("=") for part in query.split("&"))]
     with pytest.raises(BadRequest) as raised:
         parse(pairs, media_types.JSON)
-    assert WRONG[query] in str(raised.value)
+    assert INVALID[query] in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -52,19 +52,19 @@ def test_wrong_values_are_told_with_the_right_ones(query: str) -> None:
     [("masks", "rle", media_types.PNG), ("confidence", "true", media_types.JPEG), ("alpha", "0.25", media_types.NPY),
      ("include", "overlay", media_types.ZIP), ("alpha", "0", media_types.PNG)],
 )  # fmt: skip
-def test_what_has_no_meaning_for_an_answer_is_not_ignored(name: str, value: str, media_type: str) -> None:
-    with pytest.raises(BadRequest, match=rf"{name} goes with .*application/json.*Accept asks for {media_type}"):
+def test_a_parameter_without_effect_on_the_format_is_rejected(name: str, value: str, media_type: str) -> None:
+    with pytest.raises(BadRequest, match=rf"{name} has no effect on {media_type}, which Accept .*application/json"):
         parse([(name, value)], media_type)
 
 
-def test_what_would_change_nothing_is_no_error() -> None:
+def test_a_default_value_is_accepted_for_any_format() -> None:
     assert parse([("confidence", "false"), ("masks", "png"), ("alpha", "0.5")], media_types.NPY) == RenderOptions()
 
 
-def test_classes_by_name_and_id() -> None:
+def test_classes_are_selected_by_name_or_id() -> None:
     model = manifest()
     assert find_classes([], model) == []
     assert find_classes(["car", "ROAD", "1", "car"], model) == [0, 1, 3]
     with pytest.raises(BadRequest) as raised:
         find_classes(["car", "bus", "4"], model)
-    assert str(raised.value) == "classes has bus, 4; fake knows these, by id or name: 0 road, 1 sky, 2 tree, 3 car."
+    assert str(raised.value) == "Unknown classes: bus, 4. Model fake has, by id or name: 0 road, 1 sky, 2 tree, 3 car."

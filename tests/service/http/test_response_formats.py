@@ -1,4 +1,4 @@
-"""POST /segment in every form, with a fake engine whose maps are known: id = red % 4, confidence = green."""
+"""POST /segment in every response format, with a fake engine whose maps are known: id = red % 4, confidence = green."""
 
 import asyncio
 import base64
@@ -16,17 +16,17 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from service.http.openapi.segment import SegmentAnswer
+from service.http.openapi.segment import SegmentResponse
 from service.rendering import media_types
 from service.types import Inference, UInt8Array
 from tests.support.fake_engine import COLORS, FakeEngine, Gate, encoded, opened, serving, striped
 
 # pycocotools was built before numpy 2 asked for the copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-PICTURE = striped()
-PICTURE[..., 1] = np.arange(16)[:, None] * 10
-PNG = encoded(PICTURE)
-IDS, CONFIDENCE = PICTURE[..., 0], PICTURE[..., 1]
+IMAGE = striped()
+IMAGE[..., 1] = np.arange(16)[:, None] * 10
+PNG = encoded(IMAGE)
+IDS, CONFIDENCE = IMAGE[..., 0], IMAGE[..., 1]
 PALETTE = np.array(list(COLORS.values()), dtype=np.uint8)
 
 
@@ -41,7 +41,7 @@ async def answer(**query: Any) -> dict[str, Any]:
     response = await ask(**query)
     assert response.status_code == 200, response.text
     body: dict[str, Any] = response.json()
-    SegmentAnswer.model_validate(body)
+    SegmentResponse.model_validate(body)
     return body
 
 
@@ -50,7 +50,7 @@ def from_base64(text: str) -> UInt8Array:
 
 
 @pytest.mark.parametrize(("accept", "kind"), [(media_types.JPEG, "JPEG"), (media_types.WEBP, "WEBP")])
-async def test_overlays(accept: str, kind: str) -> None:
+async def test_an_overlay_shows_the_palette_or_the_image(accept: str, kind: str) -> None:
     large = striped(160, 240)
     response = await ask(accept, data=encoded(large), alpha=1)
     assert response.headers["content-type"] == accept
@@ -63,7 +63,7 @@ async def test_overlays(accept: str, kind: str) -> None:
     assert np.abs(plain - large).mean() < 3
 
 
-async def test_npy() -> None:
+async def test_npy_has_the_class_ids() -> None:
     response = await ask(media_types.NPY)
     ids = np.load(io.BytesIO(response.content))
     assert (response.headers["content-type"], ids.dtype) == (media_types.NPY, np.uint8)
@@ -76,21 +76,21 @@ FILES = [
 ]  # fmt: skip
 
 
-def check_files(found: dict[str, bytes]) -> None:
-    assert list(found) == FILES
-    told = SegmentAnswer.model_validate_json(found["answer.json"])
-    assert told.files == FILES[1:]
-    assert told.mask is told.overlay is told.confidence is None
-    np.testing.assert_array_equal(np.asarray(opened(found["mask.png"])), IDS)
-    np.testing.assert_array_equal(np.asarray(opened(found["confidence.png"])), CONFIDENCE)
-    assert opened(found["overlay.jpg"]).size == (24, 16)
-    for c in told.classes:
+def check_files(files: dict[str, bytes]) -> None:
+    assert list(files) == FILES
+    response = SegmentResponse.model_validate_json(files["answer.json"])
+    assert response.files == FILES[1:]
+    assert response.mask is response.overlay is response.confidence is None
+    np.testing.assert_array_equal(np.asarray(opened(files["mask.png"])), IDS)
+    np.testing.assert_array_equal(np.asarray(opened(files["confidence.png"])), CONFIDENCE)
+    assert opened(files["overlay.jpg"]).size == (24, 16)
+    for c in response.classes:
         assert c.file is not None
-        np.testing.assert_array_equal(np.asarray(opened(found[c.file]).convert("L")), (c.id == IDS) * 255)
+        np.testing.assert_array_equal(np.asarray(opened(files[c.file]).convert("L")), (c.id == IDS) * 255)
         assert c.rle is not None
 
 
-async def test_zip() -> None:
+async def test_zip_has_all_files() -> None:
     response = await ask(media_types.ZIP, confidence=True, masks="rle")
     assert response.headers["content-type"] == media_types.ZIP
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
@@ -98,7 +98,7 @@ async def test_zip() -> None:
         check_files({name: archive.read(name) for name in archive.namelist()})
 
 
-async def test_multipart() -> None:
+async def test_multipart_has_all_files() -> None:
     response = await ask(media_types.MULTIPART, confidence=True, masks="rle")
     head = f"Content-Type: {response.headers['content-type']}\r\n\r\n".encode()
     message = email.message_from_bytes(head + response.content, policy=email.policy.HTTP)
@@ -111,34 +111,34 @@ async def test_multipart() -> None:
     check_files(bodies)
 
 
-async def test_rle_is_cocos() -> None:
+async def test_rle_is_decoded_by_pycocotools() -> None:
     body = await answer(masks="rle")
     assert "mask" not in body
     for c in body["classes"]:
         np.testing.assert_array_equal(coco.decode(c["rle"]), c["id"] == IDS)
 
 
-async def test_polygons_are_in_pixels_of_the_picture() -> None:
+async def test_polygons_are_in_pixels_of_the_image() -> None:
     body = await answer(masks="polygons", data=encoded(striped(160, 240)))
     sky = body["classes"][1]
     assert sky["polygons"]["type"] == "MultiPolygon"
     assert sky["polygons"]["coordinates"] == [[[[60, 0], [120, 0], [120, 160], [60, 160], [60, 0]]]]
 
 
-async def test_no_masks() -> None:
+async def test_masks_none_leaves_out_all_masks() -> None:
     body = await answer(masks="none")
     assert "mask" not in body
     assert "rle" not in body["classes"][0]
 
 
-async def test_confidence_is_a_map_and_means() -> None:
+async def test_confidence_adds_a_map_and_a_mean_per_class() -> None:
     body = await answer(confidence="true")
     np.testing.assert_array_equal(from_base64(body["confidence"]), CONFIDENCE)
     assert [c["confidence"] for c in body["classes"]] == [pytest.approx(75 / 255, abs=1e-4)] * 4
     assert "confidence" not in await answer()
 
 
-async def test_confidence_of_a_model_without_it_is_refused_before_the_upload() -> None:
+async def test_confidence_of_a_model_without_it_is_rejected_before_the_upload() -> None:
     engine = FakeEngine()
     engine.has_confidence = False
     response = await ask(engine=engine, confidence="true")
@@ -147,15 +147,15 @@ async def test_confidence_of_a_model_without_it_is_refused_before_the_upload() -
     assert len(engine.batches) == 2  # to warm up
 
 
-async def test_chosen_classes_in_json() -> None:
+async def test_selected_classes_in_json() -> None:
     body = await answer(classes="car,1", masks="png", include="class_masks")
     assert [c["name"] for c in body["classes"]] == list(body["class_masks"]) == ["sky", "car"]
     assert body["unselected_id"] == 255
     np.testing.assert_array_equal(from_base64(body["mask"]), np.where(np.isin(IDS, [1, 3]), IDS, 255))
-    assert body["classes"][0]["fraction"] == 0.25  # of the whole picture
+    assert body["classes"][0]["fraction"] == 0.25  # of the whole image
 
 
-async def test_chosen_classes_in_arrays_and_overlays() -> None:
+async def test_selected_classes_in_arrays_and_overlays() -> None:
     ids = np.load(io.BytesIO((await ask(media_types.NPY, classes="road")).content))
     np.testing.assert_array_equal(ids, np.where(IDS == 0, 0, 255))
     large = striped(160, 240)
@@ -170,9 +170,9 @@ async def test_an_absent_class_is_no_error() -> None:
     assert body["classes"] == []
 
 
-async def test_tiles_see_what_shrinking_hides() -> None:
+async def test_tiles_keep_details_that_scaling_down_loses() -> None:
     fine = np.zeros((40, 90, 3), dtype=np.uint8)
-    fine[::2, ::2, 0] = 1  # single pixels: gone when the picture is shrunk
+    fine[::2, ::2, 0] = 1  # single pixels: lost when the image is scaled down
     fine[..., 1] = np.arange(90)
     engine = FakeEngine(max_batch=4)
     response = await ask(engine=engine, data=encoded(fine), tile="true", confidence="true", masks="png")
@@ -184,17 +184,17 @@ async def test_tiles_see_what_shrinking_hides() -> None:
     assert len({shape[1:] for shape in engine.batches[2:]}) == 1
 
 
-async def test_too_many_tiles() -> None:
+async def test_too_many_tiles_are_rejected() -> None:
     async with serving(max_tiles=17) as (client, _):
         response = await client.post("/segment?tile=1", content=encoded(np.zeros((40, 90, 3), np.uint8)))
     assert response.status_code == 413
-    assert "18 tiles of 16x24; at most 17 are taken (ALIGNSEG_MAX_TILES)" in response.json()["detail"]
+    assert "18 tiles of 16 x 24, limit 17 (ALIGNSEG_MAX_TILES)" in response.json()["detail"]
 
 
-async def test_a_tile_that_fails_fails_the_picture_alone() -> None:
+async def test_a_failed_tile_fails_its_image_alone() -> None:
     engine = FakeEngine()
-    picture = np.zeros((40, 90, 3), dtype=np.uint8)
-    picture[0, 0] = 77
+    image_pixels = np.zeros((40, 90, 3), dtype=np.uint8)
+    image_pixels[0, 0] = 77
     async with serving(engine) as (client, app):
 
         def before(batch: UInt8Array) -> None:
@@ -202,13 +202,13 @@ async def test_a_tile_that_fails_fails_the_picture_alone() -> None:
                 raise ValueError("77")
 
         engine.before = before
-        response = await client.post("/segment?tile=1", content=encoded(picture))
+        response = await client.post("/segment?tile=1", content=encoded(image_pixels))
         assert (response.status_code, response.json()["type"]) == (500, "urn:alignseg:problem:inference-failed")
         assert app.state.pipeline.admission.in_flight == 0
         assert (await client.post("/segment", content=PNG)).status_code == 200
 
 
-async def test_tiles_past_the_deadline_are_not_computed() -> None:
+async def test_tiles_after_the_deadline_are_not_computed() -> None:
     gate = Gate()
     gate.opened.set()
     engine = FakeEngine(max_batch=2, before=gate)
@@ -225,8 +225,8 @@ async def test_tiles_past_the_deadline_are_not_computed() -> None:
     assert sum(n for n, *_ in engine.batches[2:]) <= 4  # two batches' worth, of 18
 
 
-async def test_tiles_let_others_in_between() -> None:
-    """A small picture does not wait for all tiles of a large one that came before it."""
+async def test_other_images_run_between_the_tiles_of_one() -> None:
+    """A small image does not wait for all tiles of a large one that arrived before it."""
     begun = threading.Event()
     engine = FakeEngine(max_batch=1)
     async with serving(engine) as (client, _):
@@ -239,7 +239,7 @@ async def test_tiles_let_others_in_between() -> None:
 
 
 @pytest.mark.parametrize("accept", media_types.ALL)
-async def test_an_engine_with_an_unknown_class_is_told_in_every_form(accept: str) -> None:
+async def test_a_class_id_out_of_range_is_an_error_in_every_format(accept: str) -> None:
     engine = FakeEngine()
     engine.infer = lambda batch, with_confidence: Inference(batch[..., 0] | 255)  # type: ignore[method-assign]
     response = await ask(accept, engine)
@@ -247,7 +247,7 @@ async def test_an_engine_with_an_unknown_class_is_told_in_every_form(accept: str
     assert "class id 255, the model has 4" in response.json()["detail"]
 
 
-async def test_names_are_in_the_png_too() -> None:
+async def test_the_png_contains_the_class_names() -> None:
     mask = opened((await ask(media_types.PNG)).content)
     assert mask.info["classes"] == '{"0":"road","1":"sky","2":"tree","3":"car"}'
     assert isinstance(mask, Image.Image)

@@ -1,7 +1,7 @@
-"""A known geometry through decode, resize, pad, engine and back: nothing moves, not by half a pixel.
+"""A known geometry through decode, resize, pad, engine and back: nothing moves by half a pixel.
 
 The fake engine classifies each pixel of its input by itself, so what comes back can only differ from what was drawn
-by the road in between. An edge drawn at x of n pixels must come back within half a pixel of the bucket's grid, which
+by the steps in between. An edge drawn at x of n pixels must come back within half a pixel of the bucket's grid, which
 is the best that sampling can do, and on average exactly where it was.
 """
 
@@ -27,13 +27,13 @@ class Threshold(FakeEngine):
 
 
 async def edge_of(client: object, size: tuple[int, int], at: int, query: str = "") -> float:
-    """Draw an edge before column `at`, and find it in the answer."""
+    """Draw an edge before column `at`, and find it in the response."""
     pixels = np.zeros((*size, 3), dtype=np.uint8)
     pixels[:, at:] = 255
     response = await client.post(f"/segment{query}", content=encoded(pixels), headers={"Accept": media_types.PNG})  # type: ignore[attr-defined]
     mask = np.asarray(opened(response.content))
     assert mask.shape == size
-    assert (mask == mask[:1]).all()  # what is straight stays straight, into every corner
+    assert (mask == mask[:1]).all()  # a straight edge stays straight, up to the corners
     assert (np.diff(mask[0].astype(int)) >= 0).all()
     return float((mask[0] == 0).sum())
 
@@ -42,25 +42,25 @@ async def edge_of(client: object, size: tuple[int, int], at: int, query: str = "
 async def test_edges_come_back_where_they_were(size: tuple[int, int]) -> None:
     width = size[1]
     content = max((fit(size, bucket) for bucket in BUCKETS), key=lambda s: s[0] * s[1])
-    step = max(1.0, width / content[1])  # of the bucket's grid, in pixels of the picture
+    step = max(1.0, width / content[1])  # of the bucket's grid, in pixels of the image
     async with serving(Threshold()) as (client, _):
-        places = np.unique(np.linspace(step, width - step, 25).round().astype(int))
-        errors = np.array([await edge_of(client, size, int(at)) - at for at in places])
+        positions = np.unique(np.linspace(step, width - step, 25).round().astype(int))
+        errors = np.array([await edge_of(client, size, int(at)) - at for at in positions])
     assert np.abs(errors).max() <= step / 2 + 0.5
     assert abs(errors.mean()) <= 0.25 * step
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 5, 8])
-async def test_whole_scales_are_exact(scale: int) -> None:
-    """At a whole scale edges on the bucket's grid come back exactly, in both directions."""
+async def test_integer_scales_are_exact(scale: int) -> None:
+    """At an integer scale edges on the bucket's grid come back exactly, in both directions."""
     ids = np.random.default_rng(scale).integers(0, 2, (16, 24), dtype=np.uint8)
     ids = np.kron(ids[::4, ::4], np.ones((4, 4), dtype=np.uint8))
     large = ids.repeat(scale, axis=0).repeat(scale, axis=1)
     pixels = np.repeat(large[..., None] * np.uint8(255), 3, axis=2)
     async with serving(Threshold()) as (client, _):
-        for picture, expected in ((pixels, large), (pixels.transpose(1, 0, 2), large.T)):
+        for image, expected in ((pixels, large), (pixels.transpose(1, 0, 2), large.T)):
             response = await client.post(
-                "/segment", content=encoded(np.ascontiguousarray(picture)), headers={"Accept": media_types.PNG}
+                "/segment", content=encoded(np.ascontiguousarray(image)), headers={"Accept": media_types.PNG}
             )
             np.testing.assert_array_equal(np.asarray(opened(response.content)), expected)
 

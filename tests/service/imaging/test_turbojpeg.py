@@ -1,4 +1,4 @@
-"""The short way to a JPEG's pixels is Pillow's own result, or it is not taken."""
+"""What libjpeg-turbo decodes directly is what Pillow decodes; everything else is left to Pillow."""
 
 import io
 import random
@@ -12,6 +12,7 @@ from PIL import Image
 from service.errors import CorruptImage
 from service.imaging import turbojpeg
 from service.imaging.decode import decode
+from service.imaging.decode_limits import count_scans
 from training.synthetic.render import render
 
 SCENE = Image.fromarray(render(3, (96, 128))[0])
@@ -34,20 +35,20 @@ def opened(data: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_pixels_are_pillows(mode: str, kind: dict[str, Any]) -> None:
-    for size, by in product(SIZES, (1, 2, 4, 8)):
-        if size[0] % by or size[1] % by:
+def test_pixels_equal_pillows(mode: str, kind: dict[str, Any]) -> None:
+    for size, factor in product(SIZES, (1, 2, 4, 8)):
+        if size[0] % factor or size[1] % factor:
             continue
         data = saved(size, mode, **kind)
         image = opened(data)
-        if by > 1:
-            image.draft(None, (size[1] // by, size[0] // by))
-        found = turbojpeg.decode(data, image)
-        assert found is not None, (size, by)
-        np.testing.assert_array_equal(found, np.asarray(image.convert("RGB")), str((size, by)))
+        if factor > 1:
+            image.draft(None, (size[1] // factor, size[0] // factor))
+        pixels = turbojpeg.decode(data, image)
+        assert pixels is not None, (size, factor)
+        np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")), str((size, factor)))
 
 
-def test_what_is_damaged_is_pillows_business() -> None:
+def test_damaged_files_are_left_to_pillow() -> None:
     whole = saved((48, 64))
     for length in (len(whole) - 1, len(whole) // 2, len(whole) - 40):
         assert turbojpeg.decode(whole[:length], opened(whole[:length])) is None
@@ -55,32 +56,32 @@ def test_what_is_damaged_is_pillows_business() -> None:
             decode(whole[:length], 10**6)
 
 
-def test_a_thousand_mutations_end_as_with_pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_mutations_give_the_same_as_pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def outcome(data: bytes) -> Any:
         try:
             return decode(data, 10**6).tolist()
         except Exception as error:
             return type(error)
 
-    chance, pictures, mutated = random.Random(7), [saved((24, 32)), saved((24, 32), progressive=True)], []
+    rng, images, mutated = random.Random(7), [saved((24, 32)), saved((24, 32), progressive=True)], []
     for _ in range(1000):
-        data = bytearray(chance.choice(pictures))
-        for _ in range(chance.randrange(1, 4)):
-            data[chance.randrange(len(data))] = chance.randrange(256)
-        mutated.append(bytes(data[: chance.choice([None, chance.randrange(len(data))])]))
-    found = [outcome(data) for data in mutated]
+        data = bytearray(rng.choice(images))
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        mutated.append(bytes(data[: rng.choice([None, rng.randrange(len(data))])]))
+    outcomes = [outcome(data) for data in mutated]
     monkeypatch.setattr(turbojpeg, "decode", lambda data, image: None)
-    assert found == [outcome(data) for data in mutated]
-    assert sum(isinstance(one, list) for one in found) > 100
+    assert outcomes == [outcome(data) for data in mutated]
+    assert sum(isinstance(one, list) for one in outcomes) > 100
 
 
-def test_ink_is_pillows_business() -> None:
+def test_cmyk_is_left_to_pillow() -> None:
     data = saved((8, 8), "CMYK")
     assert turbojpeg.decode(data, opened(data)) is None
 
 
 @pytest.mark.parametrize("other", [(96, 64), (48, 65), (24, 32)])
-def test_no_other_size_is_decoded_than_the_one_that_was_checked(other: tuple[int, int]) -> None:
+def test_only_the_size_that_was_checked_is_decoded(other: tuple[int, int]) -> None:
     assert turbojpeg.decode(saved(other), opened(saved((48, 64)))) is None
 
 
@@ -101,34 +102,34 @@ def scan(components: int) -> bytes:
     [
         ([frame(0xC0, 3), scan(3)], 1),
         ([segment(0xE1, b"a thumbnail \xff\xda \xff\xda"), frame(0xC1, 1), scan(1)], 1),
-        ([frame(0xC0, 3), scan(3), scan(3)], 1),  # a decoder ends with the first, and takes a second for an error
+        ([frame(0xC0, 3), scan(3), scan(3)], 1),  # a decoder stops at the first and reports a second as an error
         ([frame(0xC0, 3), *[scan(1)] * 200], 200),
         ([frame(0xC2, 3), *[scan(3)] * 200], 200),  # progressive
         ([frame(0xC2, 0), *[scan(0)] * 7], 7),
         ([scan(1), frame(0xC0, 1), scan(1)], 2),
-        ([b"\x00", frame(0xC0, 1), *[scan(1)] * 5], 5),  # not a row of segments: searched
+        ([b"\x00", frame(0xC0, 1), *[scan(1)] * 5], 5),  # not a sequence of segments: searched
         ([frame(0xC0, 3)], 0),
     ],
 )
-def test_scans(parts: list[bytes], scans: int) -> None:
-    assert turbojpeg.count_scans(b"\xff\xd8" + b"".join(parts)) == scans
+def test_scans_are_counted(parts: list[bytes], scans: int) -> None:
+    assert count_scans(b"\xff\xd8" + b"".join(parts)) == scans
 
 
-def test_scans_of_real_pictures() -> None:
-    assert turbojpeg.count_scans(saved((48, 64))) == 1
-    assert turbojpeg.count_scans(saved((48, 64), exif=_with_thumbnail())) == 1
-    assert turbojpeg.count_scans(saved((48, 64), progressive=True)) == 10
+def test_scans_of_real_images_are_counted() -> None:
+    assert count_scans(saved((48, 64))) == 1
+    assert count_scans(saved((48, 64), exif=_with_thumbnail())) == 1
+    assert count_scans(saved((48, 64), progressive=True)) == 10
 
 
 def _with_thumbnail() -> bytes:
     return b"Exif\0\0" + saved((16, 16), progressive=True)
 
 
-def test_a_second_scan_after_a_whole_one_is_not_gone_through() -> None:
-    """What count_scans relies on: libjpeg takes it for an error."""
+def test_libjpeg_does_not_decode_a_scan_after_a_complete_one() -> None:
+    """count_scans relies on it: libjpeg reports an error."""
     data = saved((48, 64))
     at = data.index(b"\xff\xda")
     twice = data[:-2] + data[at:-2] + b"\xff\xd9"
-    assert turbojpeg.count_scans(twice) == 1
+    assert count_scans(twice) == 1
     with pytest.raises(CorruptImage, match="does not decode"):
         decode(twice, 10**6)

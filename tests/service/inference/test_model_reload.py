@@ -48,7 +48,7 @@ class FakeServer:
         return body
 
     async def reload(self) -> None:
-        watch = self.app.state.watch
+        watch = self.app.state.model_watcher
         watch.check_now()
         for _ in range(2000):
             await asyncio.sleep(0.002)
@@ -142,7 +142,7 @@ async def test_a_model_whose_engine_does_not_open_is_refused(tmp_path: Path, mon
     async with serving(tmp_path) as server:
         server.write_model("2")
         monkeypatch.setattr(server, "next", None)
-        server.app.state.watch._load = lambda manifest: 1 / 0
+        server.app.state.model_watcher._load = lambda manifest: 1 / 0
         await server.reload()
         assert await server.version() == "1"
         assert "division by zero" in (await server.ready())["refused_model"]

@@ -15,14 +15,14 @@ from tests.service.engines.tensorrt.plans import BUCKETS, HERE, write_plan
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"runtime_version": "10.9"}, "is of tensorrt 10.9, here is tensorrt 11.4.0"),
-        ({"runtime": "tensorrt_rtx"}, "is of tensorrt_rtx 11.4.0"),
-        ({"gpu": "NVIDIA L4", "compute_capabilities": ("8.9",)}, r"is for NVIDIA L4 \(compute capability 8.9\)"),
-        ({"gpu": "NVIDIA H100 PCIe"}, "is for NVIDIA H100 PCIe, here is NVIDIA H200"),
+        ({"runtime_version": "10.9"}, "was built for tensorrt 10.9, installed is tensorrt 11.4.0"),
+        ({"runtime": "tensorrt_rtx"}, "was built for tensorrt_rtx 11.4.0"),
+        ({"gpu": "NVIDIA L4", "compute_capabilities": ("8.9",)}, r"for NVIDIA L4 \(compute capability 8.9\)"),
+        ({"gpu": "NVIDIA H100 PCIe"}, "was built for NVIDIA H100 PCIe, this GPU is NVIDIA H200"),
         ({"onnx_sha256": "b" * 64}, "another ONNX"),
         (
             {"profiles": (PlanProfile(bucket=(8, 12), min_batch=1, max_batch=4),)},
-            "has no profile for pictures of 12x8, which the model folder asks for",
+            "has no profile for the model folder's buckets 12x8",
         ),
     ],
 )
@@ -35,7 +35,7 @@ def test_a_plan_for_another_machine_is_rejected_with_the_build_command(
 
 
 def test_damaged_missing_and_unreadable_plans_are_distinguished(tmp_path: Path) -> None:
-    with pytest.raises(EngineUnavailable, match="holds no engine"):
+    with pytest.raises(EngineUnavailable, match="contains no engine"):
         engine_plan.find(tmp_path, HERE, "a" * 64, BUCKETS)
     for name in ("damaged", "missing", "unreadable"):
         write_plan(tmp_path, name)

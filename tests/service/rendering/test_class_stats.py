@@ -8,7 +8,7 @@ from tests.support.fake_engine import COLORS, manifest
 MODEL = manifest()
 
 
-def test_summaries() -> None:
+def test_area_box_and_names() -> None:
     ids = np.zeros((6, 10), dtype=np.uint8)
     ids[1:3, 2:7], ids[5, 9] = 1, 3
     road, sky, car = summarize(ids, MODEL)
@@ -34,6 +34,6 @@ def test_summaries_equal_a_slow_count(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("highest", [4, 255])
-def test_an_id_without_a_class_is_the_engines_fault(highest: int) -> None:
+def test_an_id_without_a_class_is_an_inference_failure(highest: int) -> None:
     with pytest.raises(InferenceFailed, match=f"class id {highest}, the model has 4"):
         summarize(np.full((2, 2), highest, dtype=np.uint8), MODEL)

@@ -14,34 +14,34 @@ IDS = np.zeros((6, 10), dtype=np.uint8)
 IDS[1:3, 2:7], IDS[5, 9] = 1, 3
 
 
-def test_an_id_without_a_class_is_the_engines_fault() -> None:
+def test_an_id_without_a_class_is_an_inference_failure() -> None:
     with pytest.raises(InferenceFailed, match="class id 4, the model has 4"):
         images.indexed_png(np.full((2, 2), 4, dtype=np.uint8), MODEL.palette)
     with pytest.raises(InferenceFailed, match="class id 255, the model has 4"):
         images.indexed_png(np.full((2, 2), 255, dtype=np.uint8), MODEL.palette)
 
 
-def test_indexed_png_holds_ids_and_colours() -> None:
+def test_an_indexed_png_holds_ids_and_colours() -> None:
     image = opened(images.indexed_png(IDS, MODEL.palette))
     assert image.mode == "P"
     np.testing.assert_array_equal(np.asarray(image), IDS)
     np.testing.assert_array_equal(np.asarray(image.convert("RGB")), MODEL.palette[IDS])
 
 
-def test_indexed_png_of_many_classes() -> None:
+def test_an_indexed_png_holds_255_classes() -> None:
     ids = np.arange(255, dtype=np.uint8).reshape(15, 17)
     palette = np.random.default_rng(0).integers(0, 256, (255, 3), dtype=np.uint8)
     np.testing.assert_array_equal(np.asarray(opened(images.indexed_png(ids, palette))), ids)
 
 
-def test_overlay_blends() -> None:
+def test_an_overlay_blends_image_and_colours() -> None:
     pixels, ids = striped(), striped()[..., 0] % 4
     overlay = np.asarray(opened(images.overlay_png(pixels, ids, MODEL.palette, alpha=0.25)))
     expected = pixels * 0.75 + MODEL.palette[ids] * 0.25
     assert np.abs(overlay - expected).max() <= 1
 
 
-def test_class_pictures() -> None:
+def test_class_masks_and_class_overlays() -> None:
     mask = opened(images.class_mask_png(IDS, 1))
     assert mask.mode == "L"
     np.testing.assert_array_equal(np.asarray(mask), (IDS == 1) * 255)
@@ -63,12 +63,12 @@ def test_unselected_pixels_are_transparent_in_masks_and_untouched_in_overlays() 
     np.testing.assert_array_equal(pixels, before)
 
 
-def test_a_mask_that_may_have_unselected_pixels_but_has_none() -> None:
+def test_a_mask_without_unselected_pixels_is_opaque() -> None:
     mask = opened(images.indexed_png(IDS, MODEL.palette, with_unselected=True))
     np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), MODEL.palette[IDS])
 
 
-def test_names_travel_in_the_png() -> None:
+def test_class_names_are_in_the_png() -> None:
     mask = opened(images.indexed_png(IDS, MODEL.palette, names=["Straße", "sky"]))
     assert json.loads(mask.info["classes"]) == {"0": "Straße", "1": "sky"}
 
@@ -84,17 +84,17 @@ def test_lossy_overlays_look_the_same(draw: Callable[..., bytes], kind: str) -> 
 
 
 @pytest.mark.parametrize(("draw", "most"), [(images.overlay_jpeg, 65_500), (images.overlay_webp, 16_383)])
-def test_a_picture_longer_than_the_format_can_hold(draw: Callable[..., bytes], most: int) -> None:
+def test_an_image_too_large_for_the_format_is_rejected(draw: Callable[..., bytes], most: int) -> None:
     for length in (most, most + 1):
         pixels, ids = np.zeros((1, length, 3), np.uint8), np.zeros((1, length), np.uint8)
         if length == most:
             assert opened(draw(pixels, ids, MODEL.palette)).size == (most, 1)
         else:
-            with pytest.raises(NotAcceptable, match=f"at most {most} pixels"):
+            with pytest.raises(NotAcceptable, match=f"at most {most:,} pixels"):
                 draw(pixels, ids, MODEL.palette)
 
 
-def test_npy() -> None:
+def test_npy_holds_the_ids() -> None:
     array = np.load(io.BytesIO(images.npy(IDS[::2, ::3])))
     assert array.dtype == np.uint8
     np.testing.assert_array_equal(array, IDS[::2, ::3])

@@ -18,7 +18,7 @@ def test_pillow_reads_what_was_written(size: tuple[int, int]) -> None:
     np.testing.assert_array_equal(np.asarray(mask.convert("L")), np.where(values > 99, 255, 0))
 
 
-def test_views_that_are_not_contiguous() -> None:
+def test_non_contiguous_arrays_are_written() -> None:
     values = np.arange(120, dtype=np.uint8).reshape(10, 12)
     for view in (values.T, values[::2, ::3], values[:, ::-1]):
         np.testing.assert_array_equal(np.asarray(opened(grey_png(view))), view)

@@ -1,4 +1,4 @@
-"""Filling the polygons must give the map back, whatever it looks like."""
+"""Filling the polygons gives the class map back, for any class map."""
 
 from itertools import pairwise
 
@@ -41,14 +41,14 @@ def check(ids: UInt8Array, *, valid: bool = True) -> dict[int, MultiPolygon]:
 
 @given(nps.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 2)))
 @settings(max_examples=400, deadline=None)
-def test_any_small_map(ids: UInt8Array) -> None:
+def test_any_small_map_is_traced_exactly(ids: UInt8Array) -> None:
     check(ids)
 
 
 @pytest.mark.parametrize(
     ("size", "classes"), [((60, 90), 2), ((97, 31), 4), ((64, 64), 11), ((1, 200), 2), ((200, 1), 3)]
 )
-def test_noise(size: tuple[int, int], classes: int) -> None:
+def test_noise_is_traced_exactly(size: tuple[int, int], classes: int) -> None:
     rng = np.random.default_rng(7)
     check(rng.integers(0, classes, size, dtype=np.uint8))
     coarse = rng.integers(0, classes, size, dtype=np.uint8).repeat(3, axis=0).repeat(4, axis=1)
@@ -64,16 +64,16 @@ def rings(text: str) -> list[list[int]]:
     return [[len(ring) - 1 for ring in polygon] for polygon in check(drawn(text))[1]["coordinates"]]
 
 
-def test_a_box() -> None:
+def test_a_box_has_one_ring() -> None:
     ids = drawn("..... .##.. .##..")
     assert check(ids)[1] == {"type": "MultiPolygon", "coordinates": [[[[1, 1], [3, 1], [3, 3], [1, 3], [1, 1]]]]}
 
 
-def test_a_hole_with_an_island() -> None:
+def test_an_island_in_a_hole_is_a_polygon() -> None:
     assert rings("##### #...# #.#.# #...# #####") == [[4, 4], [4]]
 
 
-def test_corners_that_touch_are_two_polygons() -> None:
+def test_pixels_that_touch_at_a_corner_are_two_polygons() -> None:
     assert rings("#. .#") == [[4], [4]]
     assert rings(".# #.") == [[4], [4]]
 
@@ -83,16 +83,16 @@ def test_a_ring_that_touches_itself_is_an_outer_ring_and_a_hole() -> None:
     assert rings(".## #.# ###") == [[6, 4]]
 
 
-def test_holes_that_touch_are_two() -> None:
+def test_holes_that_touch_at_a_corner_are_two() -> None:
     assert rings("#### #.## ##.# ####") == [[4, 4, 4]]
 
 
-def test_holes_find_their_polygon() -> None:
+def test_holes_belong_to_the_polygon_around_them() -> None:
     around = "########## #.##.##.## ########## #........#"
     assert rings(f"{around} #.######.# #.#.##.#.# #.######.# #........# ##########") == [[4, 4, 4, 4, 4], [4, 4, 4]]
 
 
-def test_the_whole_map() -> None:
+def test_a_map_of_one_class_is_one_rectangle() -> None:
     geometries = trace(np.zeros((3, 5), dtype=np.uint8), [0, 1])
     assert geometries[0]["coordinates"] == [[[[0, 0], [5, 0], [5, 3], [0, 3], [0, 0]]]]
     assert geometries[1]["coordinates"] == []

@@ -1,4 +1,4 @@
-"""The refusal below ASGI and the application give the same response to the same request, whatever the load."""
+"""FastReject, below ASGI, and the application give the same response to the same request at any load."""
 
 import asyncio
 import base64
@@ -19,9 +19,9 @@ from tests.support.fake_engine import encoded, serving, striped
 
 
 def early_rejection(app: FastAPI) -> Any:
-    door = fast_reject.for_app(app)
-    assert door is not None
-    return door.reject
+    fast = fast_reject.for_app(app)
+    assert fast is not None
+    return fast.reject
 
 
 PNG: Final = encoded(striped())
@@ -52,7 +52,7 @@ COMPARED: Final = (
     "content-type", "retry-after", "www-authenticate", "allow", "connection", "x-request-id", "vary",
     "access-control-allow-origin", "access-control-expose-headers", "x-content-type-options", "content-security-policy",
 )  # fmt: skip
-Refuse = Callable[[bytes], tuple[bytes, int] | None]
+Reject = Callable[[bytes], tuple[bytes, int] | None]
 
 
 def message(path: str, headers: str, method: str = "POST") -> bytes:
@@ -62,9 +62,9 @@ def message(path: str, headers: str, method: str = "POST") -> bytes:
 
 
 @asynccontextmanager
-async def listening(app: FastAPI, reject: Refuse | None) -> AsyncGenerator[Callable[[bytes], Any], None]:
-    """Sends one message to the application over TCP and returns the response. refuse: the early refusal, if any."""
-    config = uvicorn.Config(app, lifespan="off", **protocol.options(reject))
+async def listening(app: FastAPI, reject: Reject | None) -> AsyncGenerator[Callable[[bytes], Any], None]:
+    """Sends one message to the application over TCP and returns the response. reject: the early rejection, if any."""
+    config = uvicorn.Config(app, lifespan="off", **protocol.uvicorn_options(reject))
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: config.http_protocol_class(config, state, {}), "127.0.0.1", 0)
@@ -85,21 +85,21 @@ async def listening(app: FastAPI, reject: Refuse | None) -> AsyncGenerator[Calla
         yield send
 
 
-class Counted:
-    """The early refusal of an application, which counts what it answered."""
+class CountingReject:
+    """An early rejection that counts the messages it answered."""
 
-    def __init__(self, reject: Refuse) -> None:
+    def __init__(self, reject: Reject) -> None:
         self.count = 0
-        self._refuse = reject
+        self._reject = reject
 
     def __call__(self, data: bytes) -> tuple[bytes, int] | None:
-        refused = self._refuse(data)
-        self.count += refused is not None
-        return refused
+        rejection = self._reject(data)
+        self.count += rejection is not None
+        return rejection
 
 
 def fill(app: FastAPI) -> None:
-    """Take the only place, as a request whose body was read."""
+    """Take the only permit, as a request whose body was read."""
     app.state.pipeline.admission.acquire().body_read()
 
 
@@ -112,18 +112,18 @@ def expected_status(key: str, path: str, with_keys: bool, full: bool) -> int:
     if with_keys and not key.startswith("valid") and path != "/health":
         return 401
     if PATHS[path] == 429 and not full:
-        return 200 if path != "/v2/models/fake/infer" else 400  # a PNG is no tensor
+        return 200 if path != "/v2/models/fake/infer" else 400  # a PNG is not a tensor
     return PATHS[path]
 
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("cors", [False, True])
 @pytest.mark.parametrize("with_keys", [False, True])
-async def test_both_ways_give_the_same_response(with_keys: bool, cors: bool, full: bool) -> None:
+async def test_fast_reject_and_the_application_give_the_same_response(with_keys: bool, cors: bool, full: bool) -> None:
     settings = {"api_keys": "secret" if with_keys else "", "cors_origins": ORIGIN if cors else ""}
     async with serving(max_in_flight=1, **settings) as (_, app):
-        door = fast_reject.for_app(app)
-        early = Counted(door.reject) if door is not None else None
+        fast = fast_reject.for_app(app)
+        early = CountingReject(fast.reject) if fast is not None else None
         if full:
             fill(app)
         async with listening(app, early) as send_early, listening(app, None) as send:
@@ -145,14 +145,14 @@ async def test_both_ways_give_the_same_response(with_keys: bool, cors: bool, ful
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("cors", [False, True])
 @pytest.mark.parametrize("with_keys", [False, True])
-async def test_a_preflight_is_never_refused_for_load(with_keys: bool, cors: bool, full: bool) -> None:
+async def test_a_preflight_is_never_rejected_for_load(with_keys: bool, cors: bool, full: bool) -> None:
     settings = {"api_keys": "secret" if with_keys else "", "cors_origins": ORIGIN if cors else ""}
     async with serving(max_in_flight=1, **settings) as (_, app):
-        door = fast_reject.for_app(app)
+        fast = fast_reject.for_app(app)
         if full:
             fill(app)
         data = message("/segment", PREFLIGHT, "OPTIONS")
-        reject = door.reject if door is not None else None
+        reject = fast.reject if fast is not None else None
         async with listening(app, reject) as send_early, listening(app, None) as send:
             one, other = await send_early(data), await send(data)
     assert one.status_code == other.status_code == (200 if cors else 401 if with_keys else 405)
@@ -161,7 +161,7 @@ async def test_a_preflight_is_never_refused_for_load(with_keys: bool, cors: bool
 
 
 @pytest.mark.parametrize("early", [False, True])
-async def test_only_requests_with_access_to_a_path_that_takes_them_prolong_an_overload(early: bool) -> None:
+async def test_only_authorised_requests_to_a_post_path_prolong_an_overload(early: bool) -> None:
     now = [100.0]
     async with serving(api_keys="secret") as (_, app):
         limits = Limits(count=100, overload_latency_s=0.05, min_active=1)
@@ -177,7 +177,7 @@ async def test_only_requests_with_access_to_a_path_that_takes_them_prolong_an_ov
         admission_full = admission.limits
         async with listening(app, early_rejection(app) if early else None) as send:
 
-            async def places_after(data: bytes, status: int) -> int:
+            async def limit_after(data: bytes, status: int) -> int:
                 admission.limits = admission_full
                 now[0] += 2  # the latest overload, if there was any, is over
                 assert (await send(data)).status_code == status
@@ -185,13 +185,13 @@ async def test_only_requests_with_access_to_a_path_that_takes_them_prolong_an_ov
                 return admission.limit()
 
             for key in ("no key", "invalid key", "invalid bearer"):
-                assert await places_after(message("/segment", KEYS[key]), 401) == 100
-            assert await places_after(message("/nothing", KEYS["valid key"]), 404) == 100
-            assert await places_after(message("/classes", KEYS["valid key"]), 405) == 100
-            assert await places_after(message("/segment", KEYS["valid key"]), 429) == 1
+                assert await limit_after(message("/segment", KEYS[key]), 401) == 100
+            assert await limit_after(message("/nothing", KEYS["valid key"]), 404) == 100
+            assert await limit_after(message("/classes", KEYS["valid key"]), 405) == 100
+            assert await limit_after(message("/segment", KEYS["valid key"]), 429) == 1
 
 
-async def test_more_headers_than_the_application_takes_are_left_to_it() -> None:
+async def test_too_many_headers_are_left_to_the_application() -> None:
     async with serving(max_in_flight=1) as (_, app):
         fill(app)
         async with listening(app, early_rejection(app)) as send:
@@ -199,7 +199,7 @@ async def test_more_headers_than_the_application_takes_are_left_to_it() -> None:
     assert response.status_code == 431
 
 
-async def test_without_a_place_a_draining_server_still_says_what_does_not_exist() -> None:
+async def test_a_draining_server_still_answers_404_for_unknown_paths() -> None:
     async with serving() as (_, app):
         app.state.pipeline.stop_admitting()
         async with listening(app, early_rejection(app)) as send_early, listening(app, None) as send:

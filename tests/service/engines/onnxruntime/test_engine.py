@@ -40,7 +40,7 @@ def test_a_batch_that_does_not_fit_the_graph_is_an_engine_error(folder: Path) ->
 
 
 def test_a_graph_with_another_signature_is_rejected(tmp_path: Path) -> None:
-    onnx.save(tiny_model.strongest_colour(TensorProto.INT32), tmp_path / "m.onnx")
+    onnx.save(tiny_model.strongest_color(TensorProto.INT32), tmp_path / "m.onnx")
     with pytest.raises(ManifestError, match=r"pictures tensor\(int32\).*expected one input tensor\(uint8\)"):
         OnnxRuntimeEngine(tmp_path / "m.onnx")
 

@@ -234,7 +234,7 @@ def test_other_models_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "not.onnx").write_bytes(b"not a model")
     with pytest.raises(ManifestError, match="can't load"):
         OpenVinoEngine(tmp_path / "not.onnx")
-    onnx.save(tiny_model.strongest_colour(), tmp_path / "m.onnx")
+    onnx.save(tiny_model.strongest_color(), tmp_path / "m.onnx")
     engine = OpenVinoEngine(tmp_path / "m.onnx")
     with pytest.raises(EngineError, match="no logits"):
         engine.infer(np.zeros((1, 4, 6, 3), np.uint8), with_confidence=True)

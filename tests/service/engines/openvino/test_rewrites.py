@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from service.engines.onnxruntime.engine import CLASS_MAP, LOGITS, ROLE
+from service.engines.onnxruntime.engine import ROLE
 from service.model_folder import manifest as manifests
 from service.settings import REPOSITORY
+from service.types import CLASS_MAP, LOGITS
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install -e '.[cpu]'")
 import openvino
