@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 
 import httpx
 
+from alignseg_serve.client.environment import has_host, proxy_for, transport_options
 from alignseg_serve.client.retries import RetryPolicy
 from alignseg_serve.client.schemas import (
     ClassTable,
@@ -21,11 +22,21 @@ from alignseg_serve.client.schemas import (
 TIMEOUT_S: Final = 60.0
 
 
-def _options(url: str, timeout_s: float, api_key: str | None) -> dict[str, Any]:
-    if not url.startswith(("http://", "https://")):
+def _parse_url(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ValueError(f"url: got {url!r}; expected a URL such as http://localhost:8000 ({error}).") from None
+    if parsed.scheme not in {"http", "https"} or not has_host(parsed):
         raise ValueError(f"url: got {url!r}; expected a URL such as http://localhost:8000.")
+    return parsed
+
+
+def _options(url: httpx.URL, timeout_s: float, api_key: str | None) -> dict[str, Any]:
     headers = {"Accept": "application/json"}
     if api_key is not None:
+        if not api_key.isascii() or not api_key.isprintable():
+            raise ValueError("api_key: got a key with non-ASCII or control characters; expected printable ASCII.")
         headers["Authorization"] = f"Bearer {api_key}"
     return {"base_url": url, "headers": headers, "timeout": timeout_s}
 
@@ -44,7 +55,10 @@ class Client:
     """A client of one server. Threads may share it.
 
     url: such as http://localhost:8000. timeout_s: of each call, retries included. api_key: if the server requires one.
-    transport: replaces httpx's, for tests. Raises ValueError when `url` is not an HTTP URL.
+    transport: replaces httpx's, for tests. Proxies and certificates come from the environment (HTTP_PROXY, HTTPS_PROXY,
+    ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR).
+    Raises ValueError when `url` is not an HTTP URL, ConfigurationError when the environment's proxy or certificates for
+    it are unusable.
     """
 
     def __init__(
@@ -56,7 +70,10 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._timeout_s = timeout_s
-        self._http = httpx.Client(**_options(url, timeout_s, api_key), transport=transport)
+        server = _parse_url(url)
+        self._proxy = proxy_for(server) if transport is None else None
+        options = {**_options(server, timeout_s, api_key), **transport_options(server, self._proxy)}
+        self._http = httpx.Client(**options, transport=transport)
 
     def segment(
         self,
@@ -99,7 +116,7 @@ class Client:
         self.close()
 
     def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        retry = RetryPolicy(self._timeout_s)
+        retry = RetryPolicy(self._timeout_s, self._proxy)
         while True:
             request = retry.prepare(self._http.build_request(method, url, **options))
             try:
@@ -125,7 +142,10 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._timeout_s = timeout_s
-        self._http = httpx.AsyncClient(**_options(url, timeout_s, api_key), transport=transport)
+        server = _parse_url(url)
+        self._proxy = proxy_for(server) if transport is None else None
+        options = {**_options(server, timeout_s, api_key), **transport_options(server, self._proxy)}
+        self._http = httpx.AsyncClient(**options, transport=transport)
 
     async def segment(
         self,
@@ -163,7 +183,7 @@ class AsyncClient:
         await self.close()
 
     async def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        retry = RetryPolicy(self._timeout_s)
+        retry = RetryPolicy(self._timeout_s, self._proxy)
         while True:
             request = retry.prepare(self._http.build_request(method, url, **options))
             try:

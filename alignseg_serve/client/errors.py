@@ -1,6 +1,7 @@
 """Every exception of the client.
 
 ClientError
+├── ConfigurationError        the proxy or certificates that the environment names are unusable; also a ValueError
 ├── ConnectionFailed          no connection, or it broke, or a timeout passed without a response
 ├── UnexpectedResponse        a response that an AlignSeg server of this version does not send
 └── ServerProblem             an error response: status, type, title, detail, request_id (RFC 9457)
@@ -17,6 +18,10 @@ from dataclasses import dataclass
 
 class ClientError(Exception):
     """Base class of all exceptions that the client raises."""
+
+
+class ConfigurationError(ClientError, ValueError):
+    """HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE or the like is unusable; raised when a client is constructed."""
 
 
 class ConnectionFailed(ClientError):

@@ -5,11 +5,13 @@ connection is retried once only: an image that crashes the server process must n
 """
 
 import random
+import ssl
 import time
 from typing import Final
 
 import httpx
 
+from alignseg_serve.client.environment import Proxy
 from alignseg_serve.client.errors import ConnectionFailed, Overloaded, error_from
 from alignseg_serve.client.schemas import parse_problem
 
@@ -24,9 +26,10 @@ _PROBLEM: Final = "application/problem+json"  # the server's own errors have thi
 class RetryPolicy:
     """The time that is left for one request, and whether an error leaves enough of it for a retry."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, proxy: Proxy | None = None) -> None:
         self._deadline = time.monotonic() + timeout_s
         self._reconnected = False
+        self._proxy = proxy
 
     @property
     def left_s(self) -> float:
@@ -52,7 +55,7 @@ class RetryPolicy:
         """Seconds to wait before the retry. Raises ConnectionFailed when there is none."""
         reason = "timed out" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
         failure = ConnectionFailed(
-            f"{request.method} {request.url} failed: {reason}. Check the address and that the server is running."
+            f"{request.method} {request.url} failed: {reason}. {advice(request.url, error, self._proxy)}"
         )
         if not isinstance(error, _BROKEN_CONNECTION):
             raise failure from error
@@ -71,3 +74,28 @@ class RetryPolicy:
 
 def _is_problem(response: httpx.Response) -> bool:
     return bool(response.headers.get("content-type", "").startswith(_PROBLEM))
+
+
+def advice(url: httpx.URL, error: httpx.RequestError, proxy: Proxy | None) -> str:
+    """What to check after a transport error: the proxy, the certificates, or the server itself."""
+    if _is_tls(error):
+        return (
+            "Check that the server uses https://, and its certificate; SSL_CERT_FILE names a file of trusted "
+            "certificates (PEM)."
+        )
+    if proxy is not None and isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+        return (
+            f"The connection goes through the proxy {proxy.label} ({proxy.variable}): check that it is running, or "
+            f"exclude the server: NO_PROXY={url.host}"
+        )
+    return "Check the address and that the server is running."
+
+
+def _is_tls(error: BaseException) -> bool:
+    """Whether TLS failed. httpx keeps ssl's exception as the cause or context only."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
