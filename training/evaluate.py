@@ -79,11 +79,11 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the data set, in its official layout (default: data/NAME or ../shared/NAME)",
     )
     options.add_argument("--split", default="val", help="train, val or test (default: val)")
-    options.add_argument("--limit", type=int, help="measure only this many images, from the first")
+    options.add_argument("--limit", type=_count, help="measure only this many images, from the first")
     _add_inference_mode(options.add_argument_group("inference mode, with PyTorch only (default: the whole image once)"))
     options.add_argument(
         "--boundary",
-        type=float,
+        type=_tolerance,
         default=TOLERANCE,
         metavar="PIXELS",
         help=f"tolerance of the boundary F-score (default: {TOLERANCE})",
@@ -91,6 +91,18 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--json", type=Path, metavar="FILE", help="write the metrics and the confusion matrix as JSON")
     options.add_argument("--figure", type=Path, metavar="FILE", help="write the confusion matrix as a PNG")
     return options
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of images, at least 1")
+    return int(text)
+
+
+def _tolerance(text: str) -> float:
+    if not text.replace(".", "", 1).isdecimal():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of pixels, 0 or more")
+    return float(text)
 
 
 def _add_inference_mode(group: Any) -> None:
@@ -111,6 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print the table. Exit status: 0, or 1 when the measurement failed."""
     arguments = parser().parse_args(argv)
     try:
+        _check_outputs(arguments)
         metrics = _measure(arguments)
         _write(metrics, arguments)
     except ERRORS as error:
@@ -120,9 +133,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Before hours of measuring. Raises ValueError that names the option."""
+    for option in ("json", "figure"):
+        path = getattr(arguments, option)
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            reason = "is a folder" if path.is_dir() else f"can't be written: there is no folder {path.parent}"
+            raise ValueError(f"--{option}: {path} {reason}; expected a file in an existing folder")
+
+
 def _write(metrics: dict[str, Any], arguments: argparse.Namespace) -> None:
     if arguments.json:
-        arguments.json.write_text(json.dumps(metrics, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     if arguments.figure:
         draw_confusion(metrics, arguments.figure)
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 
 import httpx
 
-from alignseg_serve.client.environment import has_host, proxy_for, transport_options
+from alignseg_serve.client.environment import has_address, proxy_for, transport_options
 from alignseg_serve.client.retries import RetryPolicy
 from alignseg_serve.client.schemas import (
     ClassTable,
@@ -27,7 +27,7 @@ def _parse_url(url: str) -> httpx.URL:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError) as error:
         raise ValueError(f"url: got {url!r}; expected a URL such as http://localhost:8000 ({error}).") from None
-    if parsed.scheme not in {"http", "https"} or not has_host(parsed):
+    if parsed.scheme not in {"http", "https"} or not has_address(parsed):
         raise ValueError(f"url: got {url!r}; expected a URL such as http://localhost:8000.")
     return parsed
 

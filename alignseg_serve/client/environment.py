@@ -61,7 +61,7 @@ def _parse(text: str, variable: str, host: str) -> Proxy:
         url = httpx.URL(text if "://" in text else f"http://{text}")
     except (httpx.InvalidURL, ValueError) as error:
         raise ConfigurationError(f"{variable} is not a URL: {error}. {without}") from None
-    if url.scheme not in _SCHEMES or not has_host(url):
+    if url.scheme not in _SCHEMES or not has_address(url):
         raise ConfigurationError(
             f"{variable}: got {_label(url)}; expected a URL such as http://proxy:3128, with one of the schemes "
             f"{', '.join(_SCHEMES)}. {without}"
@@ -74,9 +74,9 @@ def _parse(text: str, variable: str, host: str) -> Proxy:
     return Proxy(url, variable)
 
 
-def has_host(url: httpx.URL) -> bool:
-    """Whether the URL has a host; httpx percent-encodes what no host may contain."""
-    return bool(url.host) and "%" not in url.host
+def has_address(url: httpx.URL) -> bool:
+    """Whether the URL has a host and a possible port; httpx percent-encodes what no host may contain."""
+    return bool(url.host) and "%" not in url.host and (url.port is None or url.port <= 65535)
 
 
 def _label(url: httpx.URL) -> str:

@@ -191,3 +191,29 @@ def test_the_shipped_model_is_measured_with_pytorch_and_with_an_engine(root, tmp
         metrics.append(json.loads(path.read_text()))
     assert metrics[0]["measured"] == f"{model} with PyTorch, whole images"
     assert metrics[1]["measured"] == f"{model} with onnxruntime-cpu"
+
+
+def test_a_measurement_without_labelled_pixels_is_valid_json(root, tmp_path):
+    for path in (root / "val" / "labels").iterdir():
+        tiny_data.write(path, np.full(tiny_data.SIZE, 11, np.uint8))
+    checkpoint.save(tmp_path / "n.safetensors", AlignSeg("lite", 11, channels=8))
+    output = tmp_path / "metrics.json"
+    arguments = ["--checkpoint", str(tmp_path / "n.safetensors"), "--root", str(root), "--json", str(output)]
+    assert main([*arguments, "--figure", str(tmp_path / "confusion.png")]) == 0
+    metrics = json.loads(output.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert metrics["miou"] is metrics["pixel_accuracy"] is metrics["boundary_f"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--limit", "0"), ("--limit", "-1"), ("--boundary", "nan"), ("--boundary", "-1")]
+)
+def test_numbers_that_measure_nothing_are_rejected(option, value, capsys):
+    with pytest.raises(SystemExit):
+        main(["--model", "x", f"{option}={value}"])
+    assert f"argument {option}: got '{value}', expected a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--figure"])
+def test_an_output_that_cannot_be_written_is_reported_before_the_measurement(option, root, tmp_path, capsys):
+    assert main(["--model", "no/such/model", "--root", str(root), option, str(tmp_path / "no" / "file")]) == 1
+    assert f"{option}: {tmp_path / 'no' / 'file'} can't be written" in " ".join(capsys.readouterr().err.split())

@@ -16,14 +16,10 @@ from PIL import Image
 
 from model_export.model_folder import class_tables
 from service.model_folder.manifest import ClassEntry
+from training.data.errors import DatasetError
+from training.data.labels import IGNORED, read_labels
 
 Bytes = NDArray[np.uint8]
-IGNORED = 255
-"""The label of pixels that loss and metrics ignore."""
-
-
-class DatasetError(FileNotFoundError):
-    """A data set is missing or incomplete."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +70,16 @@ class Dataset:
         return pairs
 
     def read(self, pair: Pair) -> tuple[Bytes, Bytes]:
-        """Image uint8 (H, W, 3) RGB, labels uint8 (H, W) in 0..num_classes-1 or IGNORED."""
-        with Image.open(pair.picture) as opened:
-            picture = np.asarray(opened.convert("RGB"))
-        with Image.open(pair.labels) as opened:
-            raw = np.asarray(opened)
-        if raw.shape != picture.shape[:2]:
-            raise DatasetError(
-                f"{pair.labels}: got labels of shape {raw.shape}, expected one byte a pixel and {picture.shape[:2]}, "
-                f"as {pair.picture}. Unpack the data set again."
-            )
-        return picture, self._lookup[raw]
+        """Image uint8 (H, W, 3) RGB, labels uint8 (H, W) in 0..num_classes-1 or IGNORED.
+
+        Raises DatasetError that names the file that can't be read.
+        """
+        try:
+            with Image.open(pair.picture) as opened:
+                picture = np.asarray(opened.convert("RGB"))
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for damaged files
+            raise DatasetError(f"{pair.picture} can't be read as an image: {error}") from error
+        return picture, self._lookup[read_labels(pair.labels, (picture.shape[0], picture.shape[1]))]
 
     @property
     def _lookup(self) -> Bytes:

@@ -21,11 +21,11 @@ MAX_LABELLED_CLASSES = 40
 
 
 def report(confusion: Confusion, boundaries: BoundaryScore, dataset: Dataset) -> dict[str, Any]:
-    """The metrics as JSON values, 0..1; null for a class in neither labels nor predictions."""
+    """The metrics as JSON values, 0..1; null for a class in neither labels nor predictions, and for a mean of none."""
     return {
-        "miou": round(confusion.miou, 5),
-        "pixel_accuracy": round(confusion.accuracy, 5),
-        "boundary_f": round(boundaries.mean, 5),
+        "miou": _rounded(confusion.miou),
+        "pixel_accuracy": _rounded(confusion.accuracy),
+        "boundary_f": _rounded(boundaries.mean),
         "boundary_tolerance_px": boundaries.tolerance,
         "iou": _by_class(confusion.iou, dataset),
         "boundary_f_by_class": _by_class(boundaries.f, dataset),
@@ -34,8 +34,12 @@ def report(confusion: Confusion, boundaries: BoundaryScore, dataset: Dataset) ->
 
 
 def _by_class(values: NDArray[np.float64], dataset: Dataset) -> dict[str, float | None]:
-    rounded = [None if np.isnan(value) else round(float(value), 5) for value in values]
-    return dict(zip(dataset.names, rounded, strict=True))
+    return dict(zip(dataset.names, map(_rounded, values), strict=True))
+
+
+def _rounded(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else round(float(value), 5)
 
 
 def table(metrics: dict[str, Any]) -> Table:
@@ -47,13 +51,13 @@ def table(metrics: dict[str, Any]) -> Table:
     for name, iou in metrics["iou"].items():
         rows.add_row(name, _percent(iou), _percent(metrics["boundary_f_by_class"][name]))
     rows.add_section()
-    rows.add_row("mean (mIoU)", f"{100 * metrics['miou']:.2f}", f"{100 * metrics['boundary_f']:.2f}")
-    rows.add_row("pixel accuracy", f"{100 * metrics['pixel_accuracy']:.2f}", "")
+    rows.add_row("mean (mIoU)", _percent(metrics["miou"], 2), _percent(metrics["boundary_f"], 2))
+    rows.add_row("pixel accuracy", _percent(metrics["pixel_accuracy"], 2), "")
     return rows
 
 
-def _percent(share: float | None) -> str:
-    return "absent" if share is None else f"{100 * share:.1f}"
+def _percent(share: float | None, digits: int = 1) -> str:
+    return "absent" if share is None else f"{100 * share:.{digits}f}"
 
 
 def draw_confusion(metrics: dict[str, Any], path: Path) -> None:
@@ -70,7 +74,7 @@ def draw_confusion(metrics: dict[str, Any], path: Path) -> None:
     axes = figure.subplots()
     heatmap = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     axes.set(xlabel="predicted", ylabel="labelled")
-    title = f"{heading(metrics)}, mIoU {100 * metrics['miou']:.1f} %"
+    title = f"{heading(metrics)}, mIoU {_percent(metrics['miou'])} %"
     axes.set_title(textwrap.fill(title, int(9 * side)), fontsize="medium")
     if len(names) <= MAX_LABELLED_CLASSES:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")

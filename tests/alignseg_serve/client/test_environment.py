@@ -63,7 +63,7 @@ def test_values_that_do_not_concern_the_server_change_nothing(
         ({"HTTPS_PROXY": "ftp://proxy"}, ["HTTPS_PROXY: got ftp://proxy", "http://proxy:3128"]),
         ({"HTTPS_PROXY": "http://[broken"}, ["HTTPS_PROXY: got", "expected a URL"]),
         ({"HTTPS_PROXY": "http://[zz]"}, ["HTTPS_PROXY is not a URL"]),
-        ({"HTTPS_PROXY": "http://proxy:99999999"}, ["HTTPS_PROXY is not a URL"]),
+        ({"HTTPS_PROXY": "http://proxy:99999999"}, ["HTTPS_PROXY: got http://proxy:99999999"]),
         ({"HTTPS_PROXY": "http://"}, ["HTTPS_PROXY: got", "expected a URL"]),
         ({"SSL_CERT_FILE": "/no/such/file.pem"}, ["SSL_CERT_FILE=/no/such/file.pem", "No such file"]),
         ({"SSL_CERT_FILE": __file__}, [f"SSL_CERT_FILE={__file__}", "PEM"]),

@@ -1,7 +1,11 @@
 """Each data set is read from its official layout, and what is missing is named."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import CAMVID as SHARED_CAMVID
 from tests.training import tiny_data
@@ -68,6 +72,57 @@ def test_a_folder_without_pictures(tmp_path):
     (tmp_path / "train" / "images").mkdir(parents=True)
     with pytest.raises(DatasetError, match="contains no files"):
         CAMVID.pairs(tmp_path, "train")
+
+
+def _png(depth: int, color: int, rows: np.ndarray) -> bytes:
+    """A PNG of packed rows, written by hand: Pillow writes no grey of 2 or 4 bits."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = rows.shape
+    bits = ((rows[..., None] >> np.arange(depth)[::-1]) & 1).astype(np.uint8).reshape(height, -1)
+    lines = b"".join(b"\0" + np.packbits(line).tobytes() for line in bits)
+    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_labels_of_every_depth_are_the_same_labels(depth, tmp_path):
+    pair = CAMVID.pairs(tiny_data.camvid(tmp_path), "train")[0]
+    raw = np.random.default_rng(depth).integers(0, min(2**depth, 11), tiny_data.SIZE)
+    pair.labels.write_bytes(_png(depth, 0, raw))
+    assert (CAMVID.read(pair)[1] == raw).all()
+
+
+def test_values_beyond_8_bits_are_ignored(tmp_path):
+    pair = CAMVID.pairs(tiny_data.camvid(tmp_path), "train")[0]
+    raw = np.full(tiny_data.SIZE, 3)
+    raw[0, :3] = 255, 256 + 3, 65535
+    pair.labels.write_bytes(_png(16, 0, raw))
+    assert CAMVID.read(pair)[1][0, :4].tolist() == [IGNORED, IGNORED, IGNORED, 3]
+
+
+@pytest.mark.parametrize("values", [np.zeros((*tiny_data.SIZE, 3), np.uint8), np.zeros(tiny_data.SIZE, np.float32)])
+def test_labels_that_are_not_integers_of_one_channel_are_named(values, tmp_path):
+    pair = CAMVID.pairs(tiny_data.camvid(tmp_path), "train")[0]
+    Image.fromarray(values).save(pair.labels, "TIFF")
+    with pytest.raises(DatasetError, match="expected one integer a pixel") as caught:
+        CAMVID.read(pair)
+    assert str(pair.labels) in str(caught.value)
+
+
+@pytest.mark.parametrize("which", ["picture", "labels"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", None, b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "half", "head"]
+)
+def test_a_file_that_cannot_be_read_is_named(which, content, tmp_path):
+    pair = CAMVID.pairs(tiny_data.camvid_segnet(tmp_path), "train")[0]
+    path = getattr(pair, which)
+    path.write_bytes(path.read_bytes()[:100] if content is None else content)
+    with pytest.raises(DatasetError, match="can't be read") as caught:
+        CAMVID.read(pair)
+    assert str(path) in str(caught.value)
 
 
 def test_labels_of_another_size(tmp_path):
