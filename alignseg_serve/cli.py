@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -62,6 +63,8 @@ def serve(
     from service.settings import misspelt
     from service.telemetry import logs
 
+    if not hasattr(signal, "SIGHUP"):
+        _fail("alignseg serve runs on Linux and macOS. On Windows, use WSL 2 or Docker.")
     settings = _load_settings(model=model, engine=engine, host=host, port=port)
     logs.configure(settings.log)
     for line in misspelt(os.environ):

@@ -6,7 +6,7 @@ import sys
 import urllib.error
 import urllib.request
 
-BASE = f"http://127.0.0.1:{os.environ.get('ALIGNSEG_ADMIN_PORT') or os.environ.get('ALIGNSEG_PORT', '8000')}"
+BASE = f"http://127.0.0.1:{os.environ.get('ALIGNSEG_ADMIN_PORT') or os.environ.get('ALIGNSEG_PORT') or '8000'}"
 
 
 def status(path: str) -> int | None:

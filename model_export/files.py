@@ -1,6 +1,5 @@
 """A lock file: one process at a time does the work, the others wait."""
 
-import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,12 @@ def exclusive_lock(lock: Path, on_wait: Callable[[], object]) -> Iterator[None]:
     """Hold `lock`, an empty file that is left behind, while the block runs.
 
     on_wait: called once if another process holds the lock; then this one waits until it is released.
+    Raises OSError on Windows.
     """
+    try:
+        import fcntl  # noqa: PLC0415 - Windows has none
+    except ImportError:
+        raise OSError("building engines needs Linux or macOS; on Windows, use WSL 2 or Docker") from None
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         try:

@@ -19,9 +19,9 @@ EngineName = Literal[
 
 
 class Settings(BaseSettings):
-    """Frozen: the values of the start hold until the process ends."""
+    """Frozen: the values of the start hold until the process ends. An empty variable means the default."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
     model: Path = Field(
         default=REPOSITORY / "weights" / "alignseg-lite",

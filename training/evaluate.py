@@ -188,7 +188,7 @@ def _predictor(
     if not mode.is_default:
         raise ValueError(f"{mode}: only PyTorch has tiles, scales and mirror images; use --engine {PYTORCH}")
     if arguments.server:
-        api_key = os.environ.get("ALIGNSEG_API_KEY")
+        api_key = os.environ.get("ALIGNSEG_API_KEY") or None
         return stack.enter_context(with_server(arguments.server, api_key)), arguments.server
     manifest = manifests.load(arguments.model)
     _check_classes(len(manifest.classes), dataset, arguments.model)

@@ -71,7 +71,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Tracer | No
     except ImportError as error:
         log.error("Tracing is off: %s. Install its packages: pip install -e '.[otel]'", error)
         return None
-    name = environment.get("OTEL_SERVICE_NAME", "alignseg-serve")
+    name = environment.get("OTEL_SERVICE_NAME") or "alignseg-serve"
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracer(provider)

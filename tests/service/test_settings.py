@@ -20,6 +20,13 @@ def test_what_kubernetes_and_the_client_set_is_not_reported() -> None:
     assert misspelt(dict.fromkeys(names, "x")) == []
 
 
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_an_empty_variable_means_the_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = getattr(Settings(), name)
+    monkeypatch.setenv(f"ALIGNSEG_{name.upper()}", "")
+    assert getattr(Settings(), name) == default
+
+
 def test_every_setting_is_known() -> None:
     assert misspelt({f"ALIGNSEG_{name.upper()}": "x" for name in Settings.model_fields}) == []
 
