@@ -99,7 +99,6 @@ def segment(
     """
     from alignseg_serve import ray_commands
     from alignseg_serve.segmentation import backends, files
-    from alignseg_serve.segmentation.segmenter import Segmenter
     from service.errors import AlignSegError
 
     if ray and (server or overlay or len(sources) != 1):
@@ -116,8 +115,8 @@ def segment(
         if server is not None:
             with backends.server_backend(server, api_key) as backend:
                 raise typer.Exit(run(backend))
-        with Segmenter.from_settings(settings) as segmenter:
-            raise typer.Exit(run(backends.local_backend(segmenter)))
+        with backends.lazy_local_backend(settings) as backend:
+            raise typer.Exit(run(backend))
     except AlignSegError as error:
         _fail(error)
 

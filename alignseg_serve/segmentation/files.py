@@ -1,7 +1,8 @@
 """Image files to mask files. A run that was interrupted continues where it stopped."""
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from rich.console import Console
 from rich.progress import track
 
 from alignseg_serve.segmentation.backends import Backend, ImageFailed
+from alignseg_serve.segmentation.record import ModelId, Record
 from service.errors import AlignSegError
 from service.files import atomic_replace
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_OTHER_OUTPUTS: Final = (SUFFIXES - {".png"}) | {".gif", ".avif", ".heic", ".jp2", ".jxl", ".npy", ".json", ".zip"}
 SOME_FAILED: Final = 1
 INTERRUPTED: Final = 130
 
@@ -28,9 +31,16 @@ class Job:
     overlay: Path | None
 
     @property
-    def done(self) -> bool:
-        """Whether all its files exist. They are written atomically, so they are complete."""
-        return self.mask.exists() and (self.overlay is None or self.overlay.exists())
+    def files(self) -> tuple[Path, ...]:
+        """The files to write."""
+        return (self.mask,) if self.overlay is None else (self.mask, self.overlay)
+
+    def is_done(self, record: Record, model: ModelId) -> bool:
+        """Whether all its files exist and none is known to be of another image or model. Existing ones are complete."""
+        return all(
+            path.exists() and (not record.contains(path) or record.matches(path, self.image, model))
+            for path in self.files
+        )
 
 
 def run(
@@ -39,25 +49,52 @@ def run(
     """Segment `sources` (images or folders) into `out`, as planned by `plan`. Returns the exit code.
 
     overwrite: segment images again whose files exist.
-    Raises AlignSegError when there is no image, or a mask would overwrite an image.
+    Raises AlignSegError when there is no image, or a mask would overwrite an image. Raises what ends the backend, such
+    as a server that goes away, after printing how much is done.
     """
-    jobs = plan(sources, out, overlay=overlay)
-    remaining = [job for job in jobs if overwrite or not job.done]
-    if skipped := len(jobs) - len(remaining):
-        console.print(f"{skipped} of {len(jobs)} images are already done, skipped (--overwrite segments them again)")
+    other_files: Counter[str] = Counter()
+    jobs = plan(sources, out, overlay=overlay, other_files=other_files)
+    record = Record(_record_folder(out))
+    remaining = [job for job in jobs if overwrite or not job.is_done(record, backend.model)]
+    for line in _notes(jobs, remaining, record, other_files):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     failures: list[_Failure] = []
     try:
-        outcomes = _outcomes(remaining, lambda job: _segment(job, backend), backend.in_flight)
+        outcomes = _outcomes(remaining, lambda job: _segment(job, backend, record), backend.in_flight)
         for outcome in track(outcomes, description="segmenting", total=len(remaining), console=console):
             failures += [outcome] if outcome is not None else []
-    except KeyboardInterrupt:
-        done = sum(job.done for job in jobs)
-        console.print(f"interrupted: {done} of {len(jobs)} images are done; run the same command to continue")
-        return INTERRUPTED
+    except BaseException as error:
+        done = sum(job.is_done(record, backend.model) for job in jobs)
+        end = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
+        console.print(f"{end}: {done} of {len(jobs)} images are done; run the same command to continue", soft_wrap=True)
+        if isinstance(error, KeyboardInterrupt):
+            return INTERRUPTED
+        raise
     for path, reason in sorted(failures):
         console.print(f"{path}: {reason}", style="red", markup=False, soft_wrap=True)
     console.print(f"{len(remaining) - len(failures)} masks written to {out}, {len(failures)} failed", markup=False)
     return SOME_FAILED if failures else 0
+
+
+def _record_folder(out: Path) -> Path:
+    return out.parent if _is_file_name(out) else out
+
+
+def _notes(
+    jobs: Sequence[Job], remaining: Sequence[Job], record: Record, other_files: Mapping[str, int]
+) -> Iterator[str]:
+    """What is skipped and what is made again, a line each."""
+    if other_files:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(other_files.items()))
+        yield f"files skipped that are not named as images: {kinds}"
+    again = sum(all(path.exists() for path in job.files) for job in remaining)
+    if again:
+        yield f"{again} of {len(jobs)} masks were made by another model or from an earlier image, made again"
+    done = [job for job in jobs if job not in set(remaining)]
+    if done:
+        yield f"{len(done)} of {len(jobs)} images are already done, skipped (--overwrite segments them again)"
+    if unknown := sum(not record.contains(job.mask) for job in done):
+        yield f"{unknown} of these masks have no record of their model; --overwrite replaces them"
 
 
 _Failure = tuple[Path, str]  # the image and the reason
@@ -76,31 +113,43 @@ def _outcomes(jobs: Sequence[Job], do: Callable[[Job], _Failure | None], in_flig
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _segment(job: Job, backend: Backend) -> _Failure | None:
+def _segment(job: Job, backend: Backend, record: Record) -> _Failure | None:
     try:
         files = backend.segment(job.image, job.overlay is not None)
-        if job.overlay is not None and files.overlay is not None:
-            _write(job.overlay, files.overlay)
-        _write(job.mask, files.mask)
+        for path, data in ((job.overlay, files.overlay), (job.mask, files.mask)):
+            if path is not None and data is not None:
+                path.unlink(missing_ok=True)  # before the record names another model than this file's
+                record.add(path, job.image, files.model)
+                _write(path, data)
     except (ImageFailed, OSError) as error:
         return job.image, str(error)
     return None
 
 
-def plan(sources: Sequence[Path], out: Path, *, overlay: bool) -> list[Job]:
+def plan(sources: Sequence[Path], out: Path, *, overlay: bool, other_files: Counter[str] | None = None) -> list[Job]:
     """The files to write for each image of `sources`: in the folder `out`, or, for a single image, `out` itself.
 
     street/a.jpg becomes street/a.png; with a street/a.bmp beside it they become a.jpg.png and a.bmp.png.
-    Raises AlignSegError.
+    other_files: counts the files that are not named as images, by their suffix. Raises AlignSegError.
     """
-    if out.suffix.lower() == ".png" and not out.is_dir():
+    if _is_file_name(out):
         jobs = [_single_job(sources, out, overlay=overlay)]
+    elif out.suffix.lower() in _OTHER_OUTPUTS and not out.exists():
+        raise AlignSegError(
+            f"{out} names a {out.suffix} file, but masks are PNG files: other formats change or lose class ids. Pass "
+            f"--out {out.with_suffix('.png')}, or the name of a folder."
+        )
     elif out.is_file():
         raise AlignSegError(f"{out} is a file; --out takes a folder or, for a single image, a name that ends in .png.")
     else:
-        jobs = [job for source in sources for job in _jobs(source, out, overlay=overlay)]
+        counts = Counter[str]() if other_files is None else other_files
+        jobs = [job for source in sources for job in _jobs(source, out, counts, overlay=overlay)]
     _check_collisions(jobs)
     return jobs
+
+
+def _is_file_name(out: Path) -> bool:
+    return out.suffix.lower() == ".png" and not out.is_dir()
 
 
 def _single_job(sources: Sequence[Path], out: Path, *, overlay: bool) -> Job:
@@ -109,8 +158,8 @@ def _single_job(sources: Sequence[Path], out: Path, *, overlay: bool) -> Job:
     return Job(sources[0], out, out.with_suffix(".overlay.png") if overlay else None)
 
 
-def _jobs(source: Path, out: Path, *, overlay: bool) -> list[Job]:
-    images = _images(source, out)
+def _jobs(source: Path, out: Path, other_files: Counter[str], *, overlay: bool) -> list[Job]:
+    images = _images(source, out, other_files)
     root = source if source.is_dir() else source.parent
     stems = Counter(_stem(image, root, out) for image in images)
     jobs = []
@@ -122,17 +171,27 @@ def _jobs(source: Path, out: Path, *, overlay: bool) -> list[Job]:
     return jobs
 
 
-def _images(source: Path, out: Path) -> list[Path]:
+def _images(source: Path, out: Path, other_files: Counter[str]) -> list[Path]:
     if source.is_file():
         return [source]
     if out.resolve() == source.resolve():
         raise AlignSegError(f"{out} is the folder of the images. Use another, or a subfolder: --out {out / 'masks'}")
-    images = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(_walk(source))
     if out.resolve().is_relative_to(source.resolve()):  # masks of an earlier run are not input
-        images = [path for path in images if not path.resolve().is_relative_to(out.resolve())]
+        files = [path for path in files if not path.resolve().is_relative_to(out.resolve())]
+    images = [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
+    others = (path for path in files if path.suffix.lower() not in SUFFIXES and not path.name.startswith("."))
+    other_files.update(path.suffix.lower() or "without suffix" for path in others)
     if not images:
         raise AlignSegError(f"{source} contains no image; expected files named {', '.join(sorted(SUFFIXES))}.")
     return images
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below `folder`, except those in hidden folders, such as .git or .thumbnails."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names)
 
 
 def _stem(image: Path, root: Path, out: Path) -> Path:

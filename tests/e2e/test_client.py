@@ -22,6 +22,7 @@ from alignseg_serve.client import AsyncClient, Client
 from alignseg_serve.client.errors import InvalidImageError
 from alignseg_serve.segmentation.backends import local_backend
 from alignseg_serve.segmentation.files import INTERRUPTED, run
+from alignseg_serve.segmentation.record import FILE_NAME
 from service.settings import Settings
 from tests.support.fake_engine import COLORS, FakeEngine, encoded, manifest, striped
 from tests.support.live_server import live
@@ -188,7 +189,42 @@ def test_ctrl_c_ends_the_run_without_incomplete_files(folder: Path, tmp_path: Pa
     assert "run the same command to continue" in " ".join(output.split())
     done = list(out.rglob("*"))
     assert 0 < len(done) < 43
-    assert all(path.suffix == ".png" for path in done if path.is_file())  # nothing half-written
+    assert all(
+        path.suffix == ".png" for path in done if path.is_file() and path.name != FILE_NAME
+    )  # nothing half-written
+
+
+def test_a_server_that_goes_away_ends_the_run_with_the_number_of_images_that_are_done(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The server's process dies at its fourth image; the same command then continues."""
+    (folder / "bad.png").unlink()
+    for i in range(12):
+        (folder / f"{i:02}.png").write_bytes(encoded(IMAGE))
+    out = tmp_path / "out"
+    script = "\n".join(
+        [
+            "import itertools, os, time",
+            "from tests.support.fake_engine import FakeEngine",
+            "from tests.support.live_server import live",
+            "count = itertools.count()",
+            "with live(FakeEngine(before=lambda _: next(count) < 4 or os._exit(9))) as url:",
+            "    print(url, flush=True)",
+            "    time.sleep(60)",
+        ]
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as server:  # noqa: S603
+        assert server.stdout is not None
+        code, output = segment(folder, out, server.stdout.readline().strip())
+    done = len(list(out.rglob("*.png")))
+    total = len(list(folder.rglob("*.png")))
+    assert code == cli.USAGE_ERROR
+    assert 0 < done < total
+    assert f"stopped: {done} of {total} images are done; run the same command to continue" in output
+    with live() as url:
+        code, output = segment(folder, out, url)
+    assert code == 0
+    assert f"{done} of {total} images are already done" in output
 
 
 def test_a_missing_httpx_is_an_error_that_names_the_package(folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from alignseg_serve import Segmenter, cli
 from alignseg_serve.segmentation.backends import local_backend
 from alignseg_serve.segmentation.files import INTERRUPTED, plan, run
+from alignseg_serve.segmentation.record import FILE_NAME, ModelId, Record
 from service.errors import AlignSegError
 from service.settings import Settings
 from tests.support import tiny_model
@@ -38,7 +39,7 @@ def segment(source: Path, out: Path, engine: FakeEngine | None = None, **flags: 
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != FILE_NAME)
 
 
 def test_a_folder_keeps_its_subfolders(images: Path, tmp_path: Path) -> None:
@@ -177,3 +178,109 @@ def test_an_invalid_setting_is_named_as_it_was_passed(monkeypatch: pytest.Monkey
     output = " ".join(CliRunner().invoke(cli.app, ["serve", "--port", "70000"]).output.split())
     assert "ALIGNSEG_MAX_PIXELS: Input should be a valid integer" in output
     assert "--port: Input should be less than or equal to 65535" in output
+
+
+def command(images: Path, out: Path, model: Path, *more: str) -> str:
+    result = CliRunner().invoke(cli.app, ["segment", str(images), "-o", str(out), "--model", str(model), *more])
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def write_model(folder: Path, version: str) -> Path:
+    manifest = tiny_model.write(folder)
+    (folder / "model.json").write_text(manifest.model_copy(update={"version": version}).model_dump_json())
+    return folder
+
+
+def test_masks_of_another_model_are_made_again(images: Path, tmp_path: Path) -> None:
+    first, second = write_model(tmp_path / "first", "1"), write_model(tmp_path / "second", "2")
+    out = tmp_path / "out"
+    command(images, out, first)
+    output = command(images, out, second)
+    assert "4 of 4 masks were made by another model or from an earlier image, made again" in output
+    assert "4 masks written" in output
+    assert "4 of 4 images are already done" in command(images, out, second)
+
+
+def test_the_mask_of_a_replaced_image_is_made_again(images: Path, tmp_path: Path) -> None:
+    model, out = write_model(tmp_path / "model", "1"), tmp_path / "out"
+    command(images, out, model)
+    (images / "a.png").write_bytes(encoded(np.full((30, 40, 3), (0, 255, 0), np.uint8)))
+    assert "1 of 4 masks were made by another model or from an earlier image" in command(images, out, model)
+    assert np.asarray(Image.open(out / "a.png")).shape == (30, 40)
+
+
+def test_overlays_have_a_record_of_their_own(images: Path, tmp_path: Path) -> None:
+    first, second = write_model(tmp_path / "first", "1"), write_model(tmp_path / "second", "2")
+    command(images, tmp_path / "out", first, "--overlay")
+    command(images, tmp_path / "out", second)  # the overlays are still those of the first model
+    assert "4 masks written" in command(images, tmp_path / "out", second, "--overlay")
+
+
+def test_masks_without_a_record_are_kept_and_counted(images: Path, tmp_path: Path) -> None:
+    model, out = write_model(tmp_path / "model", "1"), tmp_path / "out"
+    command(images, out, model)
+    (out / FILE_NAME).unlink()
+    (out / "a.png").write_bytes(b"drawn by hand")
+    assert "4 of these masks have no record of their model; --overwrite replaces them" in command(images, out, model)
+    assert (out / "a.png").read_bytes() == b"drawn by hand"
+
+
+def test_a_named_mask_has_a_record_too(images: Path, tmp_path: Path) -> None:
+    first, second = write_model(tmp_path / "first", "1"), write_model(tmp_path / "second", "2")
+    out = tmp_path / "masks" / "a.png"
+    command(images / "a.png", out, first)
+    assert "1 of 1 images are already done" in command(images / "a.png", out, first)
+    assert "1 masks written" in command(images / "a.png", out, second)
+
+
+def test_a_record_that_was_cut_off_loses_its_last_line_only(images: Path, tmp_path: Path) -> None:
+    model = ModelId("m", "1", "abc")
+    for name in ("x.png", "y.png"):
+        Record(tmp_path).add(tmp_path / name, images / "a.png", model)
+    path = tmp_path / FILE_NAME
+    path.write_bytes(path.read_bytes()[:-5])
+    Record(tmp_path).add(tmp_path / "z.png", images / "a.png", model)
+    record = Record(tmp_path)
+    assert [record.matches(tmp_path / n, images / "a.png", model) for n in ("x.png", "y.png", "z.png")] == [
+        True,
+        False,
+        True,
+    ]
+    assert record.matches(tmp_path / "x.png", images / "a.png", ModelId("m", "1"))  # a server does not state the hash
+    assert not record.matches(tmp_path / "x.png", images / "a.png", ModelId("m", "1", "def"))
+
+
+def test_the_model_is_not_loaded_when_nothing_is_left_to_do(images: Path, tmp_path: Path) -> None:
+    model, out = write_model(tmp_path / "model", "1"), tmp_path / "out"
+    command(images, out, model)
+    (model / "model.onnx").unlink()
+    assert "0 masks written" in command(images, out, model)
+    (out / "a.png").unlink()
+    result = CliRunner().invoke(cli.app, ["segment", str(images), "-o", str(out), "--model", str(model)])
+    assert result.exit_code == cli.USAGE_ERROR
+    assert "3 of 4 images are done" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("name", ["mask.jpg", "mask.JPEG", "mask.webp", "mask.tif", "mask.npy"])
+def test_a_mask_of_another_format_is_rejected(name: str, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(AlignSegError, match=r"masks are PNG files.*mask\.png"):
+        plan([images / "a.png"], tmp_path / name, overlay=False)
+    assert len(plan([images], tmp_path / "masks.v2", overlay=False)) == 4
+    (tmp_path / name).mkdir()
+    assert len(plan([images], tmp_path / name, overlay=False)) == 4
+
+
+def test_other_files_are_counted_by_kind(images: Path, tmp_path: Path) -> None:
+    for name in ("b.heic", "sub/c.HEIC", "README", ".DS_Store"):
+        (images / name).write_bytes(b"")
+    output = segment(images, tmp_path / "out")[1]
+    assert "files skipped that are not named as images: 2 .heic, 1 .txt, 1 without suffix" in output
+
+
+def test_hidden_folders_are_not_searched(images: Path, tmp_path: Path) -> None:
+    for name in (".git/a.png", "sub/.thumbnails/large/b.png"):
+        (images / name).parent.mkdir(parents=True)
+        shutil.copy(images / "a.png", images / name)
+    assert segment(images, tmp_path / "out")[0] == 0
+    assert names(tmp_path / "out") == ["a.png", "b.png", "sub/a.png", "sub/deep/c.png"]
