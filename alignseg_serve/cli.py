@@ -100,6 +100,7 @@ def segment(
     from alignseg_serve import ray_commands
     from alignseg_serve.segmentation import backends, files
     from service.errors import AlignSegError
+    from service.files import exit_on_sigterm
 
     if ray and (server or overlay or len(sources) != 1):
         _fail("--ray takes exactly one source, without --server and --overlay.")
@@ -113,9 +114,9 @@ def segment(
             raise typer.Exit(ray_commands.segment(sources[0], out, settings, console, masks=masks, overwrite=overwrite))
         run = partial(files.run, _existing(sources), Path(out), console=console, overlay=overlay, overwrite=overwrite)
         if server is not None:
-            with backends.server_backend(server, api_key) as backend:
+            with exit_on_sigterm(), backends.server_backend(server, api_key) as backend:
                 raise typer.Exit(run(backend))
-        with backends.lazy_local_backend(settings) as backend:
+        with exit_on_sigterm(), backends.lazy_local_backend(settings) as backend:
             raise typer.Exit(run(backend))
     except AlignSegError as error:
         _fail(error)
@@ -147,22 +148,24 @@ def export(
         from model_export import export
         from model_export.checkpoints import checkpoint as checkpoints
         from model_export.onnx_export import parity
+        from service.files import exit_on_sigterm
         from service.types import parse_size
     except ImportError as error:
         _fail(f"{error}. Exporting needs PyTorch and ONNX: pip install -e '.[export]'")
     try:
-        buckets = tuple(parse_size(text, name="--size") for text in size) if size else export.DEFAULT_BUCKETS
-        export.run(
-            checkpoint,
-            out,
-            console,
-            data=data,
-            classes=classes,
-            frames=frames,
-            buckets=buckets,
-            half=half,
-            calibration=calibration,
-        )
+        buckets = tuple(parse_size(text, name="--size") for text in size) if size else None
+        with exit_on_sigterm():
+            export.run(
+                checkpoint,
+                out,
+                console,
+                data=data,
+                classes=classes,
+                frames=frames,
+                buckets=buckets,
+                half=half,
+                calibration=calibration,
+            )
     except (checkpoints.CheckpointError, parity.ParityError, ValueError, FileNotFoundError) as error:
         _fail(error)
 

@@ -108,7 +108,7 @@ Sizes = Annotated[
     typer.Option(
         metavar="HEIGHTxWIDTH",
         help="Input size to serve at; repeat for several. Each side should be one more than a multiple of 16.  "
-        "\\[default: four sizes for images of about 360x480]",
+        "\\[default: four sizes that fit the images of the data set]",
     ),
 ]
 Half = Annotated[

@@ -7,29 +7,40 @@ Exit codes: 0 built; 1 built, but its class maps differ from PyTorch's; 2 not bu
 import argparse
 import logging
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto
-from pydantic import ValidationError
+try:
+    from onnx import ModelProto
+    from pydantic import ValidationError
 
-from model_export import export
-from model_export.checkpoints.checkpoint import CheckpointError
-from model_export.files import exclusive_lock
-from model_export.onnx_export import parity
-from model_export.onnx_export.parity import ParityError
-from model_export.tensorrt_build import builder, graph, library, network, plan_writer, progress, source, target
-from model_export.tensorrt_build.library import NoTensorRTError
-from model_export.tensorrt_build.network import NetworkReport, WrongNetworkError
-from model_export.tensorrt_build.precision import PrecisionError
-from model_export.tensorrt_build.request import BuildRequest
-from service.errors import AlignSegError
-from service.model_folder import manifest as manifests
-from service.model_folder.engine_plan import PlanProfile
-from service.types import UInt8Array, parse_size
+    from model_export import export
+    from model_export.checkpoints.checkpoint import CheckpointError
+    from model_export.files import exclusive_lock
+    from model_export.onnx_export import parity
+    from model_export.onnx_export.parity import ParityError
+    from model_export.tensorrt_build import builder, graph, library, network, plan_writer, progress, source, target
+    from model_export.tensorrt_build.library import NoTensorRTError
+    from model_export.tensorrt_build.network import NetworkReport, WrongNetworkError
+    from model_export.tensorrt_build.precision import PrecisionError
+    from model_export.tensorrt_build.request import BuildRequest
+    from service.errors import AlignSegError
+    from service.files import exit_on_sigterm
+    from service.model_folder import manifest as manifests
+    from service.model_folder.engine_plan import PlanProfile
+    from service.types import UInt8Array, parse_size
+except ImportError as missing:
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write(
+        f"error: {missing}. Building engines needs ONNX, PyTorch and TensorRT: pip install -e '.[export,tensorrt]', or "
+        "for GeForce and RTX cards: pip install -e '.[export,rtx]'\n"
+    )
+    raise SystemExit(2) from None
 
 CALIBRATION_IMAGES = 40
 EIGHT_BIT = ("int8", "fp8")
@@ -43,20 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="          %(message)s", stream=sys.stderr)
+    for name in ("onnx_ir", "onnxscript", "torch.onnx"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # a line for each tensor of an exported checkpoint
     try:
-        request = _request(options)
-        _print("runtime", f"{request.library.runtime} {request.library.version} for {request.target.gpu}")
-        if options.dry_run:
-            _parse(request, source.read(request.source.onnx).model)
-            _print("dry run", "nothing is built")
-            return 0
-        on_wait = partial(_print, "wait", "another build for this model is running")
-        with exclusive_lock(request.folder / ".building", on_wait):
-            if options.if_missing and (path := plan_writer.reuse_existing(request)) is not None:
-                _print("exists", f"{path} was built for the same options; nothing to build")
-                return 0
-            path = _build(request)
-            return 0 if options.no_verify else _verify(request, path, options.frames)
+        with exit_on_sigterm(), tempfile.TemporaryDirectory() as scratch:
+            return _run(options, Path(scratch))
     except _NOT_BUILT as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -65,14 +67,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _request(options: argparse.Namespace) -> BuildRequest:
-    """The options with every default resolved."""
+def _run(options: argparse.Namespace, scratch: Path) -> int:
+    """scratch: an empty folder for what a dry run must not leave behind."""
+    request = _request(options, scratch if options.dry_run else None)
+    _print("runtime", f"{request.library.runtime} {request.library.version} for {request.target.gpu}")
+    if options.dry_run:
+        _parse(request, source.read(request.source.onnx).model)
+        _print("dry run", "nothing is built")
+        return 0
+    on_wait = partial(_print, "wait", "another build for this model is running")
+    with exclusive_lock(request.folder / ".building", on_wait):
+        if options.if_missing and (path := plan_writer.reuse_existing(request)) is not None:
+            _print("exists", f"{path} was built for the same options; nothing to build")
+            return 0
+        path = _build(request)
+        return 0 if options.no_verify else _verify(request, path, options.frames)
+
+
+def _request(options: argparse.Namespace, export_to: Path | None) -> BuildRequest:
+    """The options with every default resolved. export_to: folder for a checkpoint's ONNX; None: beside it."""
     tensorrt = library.load(options.runtime)
-    model = source.find(options.source, options.bucket)
+    gpu = target.find(tensorrt, options.arch, options.precision)  # first: exporting a checkpoint takes a minute
+    model = source.find(options.source, options.bucket, export_to)
     return BuildRequest(
         library=tensorrt,
         source=model,
-        target=target.find(tensorrt, options.arch, options.precision),
+        target=gpu,
         precision=options.precision,
         warp=options.warp or ("gridsample" if tensorrt.runtime == "tensorrt_rtx" else "plugin"),
         profiles=builder.profiles(model.buckets, options.batch),

@@ -18,6 +18,12 @@ from service.web import SCENE
 # One more than a multiple of 16, so that the corners of the maps at 1/4, 1/8 and 1/16 lie on those of the image, as
 # resizing with aligned corners assumes (training/evaluation/inference_modes.py). 360x480 itself costs 0.7 mIoU.
 DEFAULT_BUCKETS = ((369, 481), (481, 369), (417, 417), (289, 609))
+# Of the size of each data set's images: a network segments best at the scale of its training.
+BUCKETS = {
+    "camvid": DEFAULT_BUCKETS,
+    "cityscapes": ((1025, 2049), (1025, 1361), (1025, 1025), (1361, 1025)),  # 1024x2048
+    "ade20k": ((513, 689), (689, 513), (593, 593), (433, 865)),  # the shorter side is 512 or more
+}
 FRAMES_COMPARED = 3
 
 
@@ -29,14 +35,15 @@ def run(
     data: str | None,
     classes: Path | None,
     frames: Path | None,
-    buckets: Sequence[tuple[int, int]],
+    buckets: Sequence[tuple[int, int]] | None,
     half: bool,
     calibration: Path | None = None,
 ) -> None:
     """Export checkpoint `source` into model folder `folder` and print the comparison with PyTorch.
 
     data, classes: see provenance.of. frames: image or folder to compare on; None: the example scene. buckets: (height,
-    width). half: store weights as float16. calibration: folder of typical images, for int8; None: no int8.
+    width); None: those of the data set. half: store weights as float16. calibration: folder of typical images, for
+    int8; None: no int8.
     Raises CheckpointError, ParityError, ValueError or FileNotFoundError; `folder` then stays as it was.
     """
     console.print(f"load      {source}")
@@ -44,6 +51,9 @@ def run(
     metadata = checkpoint.read_metadata(source) if source.suffix == ".safetensors" else {}
     architecture = network.architecture
     origin = provenance.of(metadata, data, classes, architecture.num_classes)
+    sizes = buckets or BUCKETS.get(data or metadata.get("data", ""), DEFAULT_BUCKETS)
+    shown = ", ".join(f"{height}x{width}" for height, width in sizes)
+    console.print(f"sizes     {shown}: every image is segmented at one of these; --size sets others", soft_wrap=True)
     images = read_frames(frames)
     typical_images = read_frames(calibration, most=int8_calibration.IMAGES) if calibration else []
     console.print(f"export    {describe(network)}; compared with PyTorch on {len(images)} images ...", soft_wrap=True)
@@ -51,7 +61,7 @@ def run(
         folder,
         network,
         origin,
-        buckets,
+        sizes,
         images,
         description=describe(network),
         model_version=datetime.now(UTC).strftime("%Y.%m.%d"),

@@ -10,24 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import torch
+try:
+    import numpy as np
+    import torch
 
-from model_export import export
-from model_export.checkpoints import checkpoint
-from model_export.onnx_export import parity
-from model_export.onnx_export.serving_module import ServingModule
-from service.engines import cuda
-from service.engines.confidence import confidence
-from service.engines.onnxruntime.engine import OnnxRuntimeEngine
-from service.engines.tensorrt import library
-from service.engines.tensorrt.engine import TensorRtEngine
-from service.errors import AlignSegError, EngineUnavailable
-from service.model_folder import engine_plan
-from service.model_folder import manifest as manifests
-from service.model_folder.engine_plan import PlanInfo
-from service.model_folder.manifest import Manifest
-from service.types import Engine, UInt8Array
+    from model_export import export
+    from model_export.checkpoints import checkpoint
+    from model_export.onnx_export import parity
+    from model_export.onnx_export.serving_module import ServingModule
+    from service.engines import cuda
+    from service.engines.confidence import confidence
+    from service.engines.onnxruntime.engine import OnnxRuntimeEngine
+    from service.engines.tensorrt import library
+    from service.engines.tensorrt.engine import TensorRtEngine
+    from service.errors import AlignSegError, EngineUnavailable
+    from service.model_folder import engine_plan
+    from service.model_folder import manifest as manifests
+    from service.model_folder.engine_plan import PlanInfo
+    from service.model_folder.manifest import Manifest
+    from service.types import Engine, UInt8Array
+except ImportError as missing:
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write(f"error: {missing}. Comparing needs ONNX and PyTorch: pip install -e '.[export]'\n")
+    raise SystemExit(2) from None
 
 # Share of pixels with PyTorch's class, and mean difference of confidence in steps of 1/255. Where two classes are about
 # equally likely, the last digit decides; half types have three digits (fp16) or two (bf16).

@@ -20,7 +20,8 @@ from service.errors import AlignSegError
 from service.model_folder import manifest as manifests
 from service.settings import EngineName, Settings
 from service.types import parse_size
-from training.data.datasets import DATASETS, Dataset, DatasetError
+from training.data.datasets import DATASETS, Dataset
+from training.data.errors import DatasetError
 from training.evaluation.boundary_f1 import TOLERANCE, BoundaryScore
 from training.evaluation.inference_modes import OVERLAP, InferenceMode
 from training.evaluation.measure import evaluate

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
-from training.data.datasets import DATASETS, IGNORED, Dataset, Pair
+from training.data.datasets import DATASETS, Dataset, Pair
+from training.data.labels import IGNORED
 from training.evaluation.confusion import Confusion
 from training.evaluation.inference_modes import pad_to_raster, whole_image
 

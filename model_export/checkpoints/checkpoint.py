@@ -5,6 +5,7 @@ Reads this project's safetensors and the published InPlaceABN state dicts.
 
 import json
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from model_export.alignseg import AlignSeg, Architecture, Preprocessing
 from model_export.checkpoints import published_weights
+from model_export.checkpoints.file_kind import other_kind
 from service.files import atomic_replace
 
 FORMAT = "alignseg-1"
 StateDict = dict[str, Tensor]
+_MOST_LISTED = 10
 
 
 class CheckpointError(Exception):
@@ -32,9 +35,11 @@ def load(path: Path) -> AlignSeg:
     path: `.safetensors` written by `save`, or a published `.pth`/`.pt` state dict (ResNet-50 or -101, any number
         of classes, with or without `dsn`, `num_batches_tracked` and a `module.` prefix), which loads with
         sampling="published" and BGR mean subtraction.
-    Raises CheckpointError when the file is not a checkpoint, contains code, or has a key that is missing, unexpected or
-    of another shape; FileNotFoundError when there is no file.
+    Raises CheckpointError when the file is not a checkpoint, contains code, has a key that is missing, unexpected or of
+    another shape, or values that are NaN or infinite; FileNotFoundError when there is no file.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; expected a checkpoint, .safetensors, .pth or .pt")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a checkpoint, .safetensors, .pth or .pt")
     network = _load_own(path) if path.suffix == ".safetensors" else _load_published(path)
@@ -113,15 +118,23 @@ def read_state_dict(path: Path) -> StateDict:
 
     Raises CheckpointError when the file is damaged or contains anything else.
     """
+    if (kind := other_kind(path)) is not None:
+        raise CheckpointError(
+            f"{path} is not a PyTorch file: it contains {kind}. Expected a state dict, .pth or .pt, or .safetensors."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError as error:  # its text advises to load the file with code in it
+        name = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
-            f"{path} contains objects other than tensors; loading them could run code. Expected a state dict: save it "
-            f"with torch.save(network.state_dict(), 'weights.pth'). ({str(error).splitlines()[0]})"
+            f"{path} contains objects other than tensors{f', such as {name[1]}' if name else ''}; loading them could "
+            "run code. Expected a state dict: save it with torch.save(network.state_dict(), 'weights.pth')."
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a PyTorch file, or is damaged: {error}") from None
+    except Exception as error:  # torch.load raises many kinds for damaged files
+        text = str(error)
+        reason = "" if "weights_only" in text else f": {' '.join(text.split())[:200] or type(error).__name__}"
+        hint = "a TorchScript archive" if "TorchScript" in text else "not a PyTorch file, or is damaged"
+        raise CheckpointError(f"{path} is {hint}{reason}. Expected a state dict.") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -149,9 +162,28 @@ def _load_strictly(path: Path, network: AlignSeg, state: StateDict, names: Mappi
             + listed("unexpected", unexpected)
             + listed("of another shape", misshapen)
         )
+    unusable = [f"{names[key]}: {fault}" for key in expected if (fault := _fault(key, state[names[key]])) is not None]
+    if unusable:
+        raise CheckpointError(
+            f"{path} can't be used: {len(unusable)} of {len(expected)} tensors have impossible values. The training "
+            "diverged, or the file was saved in a type that is too small; use an earlier checkpoint."
+            + listed("tensors with impossible values", unusable[:_MOST_LISTED])
+        )
     network.load_state_dict(
         {key: state[name] for key, name in names.items()}, strict=False
     )  # strict except for the counters of BatchNorm
+
+
+def _fault(key: str, value: Tensor) -> str | None:
+    """What makes the network compute NaN, if anything."""
+    if not value.is_floating_point():
+        return None
+    bad = int((~torch.isfinite(value)).sum())
+    if bad:
+        return f"{bad} of {value.numel()} values are NaN or infinite"
+    if key.endswith("running_var") and bool((value < 0).any()):
+        return "negative variances"
+    return None
 
 
 def listed(title: str, keys: Iterable[str]) -> str:

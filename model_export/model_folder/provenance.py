@@ -1,8 +1,9 @@
 """Where a checkpoint comes from: its classes, its training data and the terms of use."""
 
+import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -44,26 +45,42 @@ def of(metadata: Mapping[str, str], data: str | None, classes: Path | None, num_
     """The provenance of a checkpoint.
 
     metadata: strings that the training stored in it ("data", "train_on", "val_miou"), possibly none.
-    data: name of the data set; None: the one in the metadata.
+    data: name of the data set whose classes the network has; None: the one in the metadata.
     classes: JSON file [{"name": ..., "color": [r, g, b]}, ...]; None: those of the data set.
     Raises ValueError when the classes are unknown, or their number is not the network's.
     """
-    name = data or metadata.get("data")
+    trained_on = metadata.get("data", "")
+    name = data or trained_on
     if classes is not None:
-        provenance = Provenance(_read_classes(classes), trained_on=name or "unknown", terms="unknown")
+        entries = _read_classes(classes)
     elif name in DATASETS:
-        provenance = _with_training(DATASETS[name], name, metadata)
+        entries = DATASETS[name].classes
     else:
+        raise ValueError(_unknown_classes(name, num_classes))
+    if len(entries) != num_classes:
         raise ValueError(
-            f"the names of the {num_classes} classes are unknown: got the data set {name!r}, expected one of "
-            f"{', '.join(DATASETS)}. Set it with --data, or give names and colors in a file with --classes FILE.json."
-        )
-    if len(provenance.classes) != num_classes:
-        raise ValueError(
-            f"{classes or name} has {len(provenance.classes)} classes, expected {num_classes} as in the network. "
+            f"{classes or name} has {len(entries)} classes, expected {num_classes} as in the network. "
             "Give the matching --data or --classes."
         )
-    return provenance
+    # --data names the classes. What a checkpoint was trained on, and so its terms, is known only if it says so.
+    known = DATASETS.get(trained_on)
+    if known is None:
+        return Provenance(entries, trained_on=trained_on or "unknown", terms="unknown")
+    return _with_training(replace(known, classes=entries), trained_on, metadata)
+
+
+def _unknown_classes(name: str, num_classes: int) -> str:
+    if not name:
+        return (
+            f"the checkpoint does not record its data set, so the names of its {num_classes} classes are unknown. Set "
+            f"them with --data {' or '.join(DATASETS)}, or give names and colors in a file with --classes FILE.json."
+        )
+    near = difflib.get_close_matches(name.lower(), DATASETS, n=1)
+    return (
+        f"got the data set {name!r}, expected one of {', '.join(DATASETS)}."
+        + (f" Did you mean --data {near[0]}?" if near else "")
+        + " Give names and colors of other classes in a file with --classes FILE.json."
+    )
 
 
 def _with_training(dataset: Provenance, name: str, metadata: Mapping[str, str]) -> Provenance:

@@ -100,6 +100,11 @@ def _compare_at(
     images = np.stack([resized(frames[index % len(frames)], height, width) for index in range(count)])
     with torch.inference_mode():
         expected_map, expected_logits = (x.numpy() for x in module(torch.from_numpy(images)))
+    if not np.isfinite(expected_logits).all():
+        raise ParityError(
+            f"PyTorch itself computes NaN or infinite scores at {shape}, so nothing was written: the checkpoint's "
+            "weights are too large or damaged, not the export. Use another checkpoint."
+        )
     class_map, logits = runtime(images)
     return Row(
         shape,

@@ -22,10 +22,11 @@ class Source:
     buckets: tuple[tuple[int, int], ...]
 
 
-def find(path: Path, buckets: Sequence[tuple[int, int]] | None) -> Source:
+def find(path: Path, buckets: Sequence[tuple[int, int]] | None, export_to: Path | None = None) -> Source:
     """The ONNX file of a model folder, with its hash verified; an ONNX file; or a checkpoint, exported beside itself.
 
-    buckets: (height, width); None: those of the model folder, or the export's defaults.
+    buckets: (height, width); None: those of the model folder, or the export's defaults. export_to: folder for the ONNX
+    of a checkpoint, instead of its own.
     Raises ManifestError, CheckpointError, ParityError or FileNotFoundError.
     """
     if path.is_dir():
@@ -36,7 +37,7 @@ def find(path: Path, buckets: Sequence[tuple[int, int]] | None) -> Source:
             f"{path} does not exist; expected a model folder, an ONNX file or a checkpoint. "
             "Create a model folder with `alignseg export`."
         )
-    model = path if path.suffix == ".onnx" else _export(path)
+    model = path if path.suffix == ".onnx" else _export(path, export_to or path.parent)
     return Source(model, path.parent, tuple(buckets or export.DEFAULT_BUCKETS))
 
 
@@ -62,11 +63,11 @@ def num_classes(model: ModelProto) -> int:
     return int(dims[last.input[1]][0])
 
 
-def _export(checkpoint_path: Path) -> Path:
+def _export(checkpoint_path: Path, folder: Path) -> Path:
     from model_export.checkpoints import checkpoint  # noqa: PLC0415 - only checkpoints need PyTorch
     from model_export.onnx_export import exporter, parity  # noqa: PLC0415 - only checkpoints need PyTorch
 
-    path = checkpoint_path.with_suffix(".onnx")
+    path = folder / checkpoint_path.with_suffix(".onnx").name
     rows = exporter.export(checkpoint.load(checkpoint_path), path, export.read_frames(None))
     sys.stdout.write(f"export    {checkpoint_path} to {path}\n{parity.table(rows)}\n")
     return path

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from training.data.datasets import IGNORED
+from training.data.labels import IGNORED
 
 Bytes = NDArray[np.uint8]
 PADDING = (124, 116, 104)  # ImageNet's mean colour: near zero after normalisation

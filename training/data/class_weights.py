@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.datasets import IGNORED, Dataset, Pair
+from training.data.datasets import Dataset, Pair
+from training.data.labels import IGNORED
 
 MAX_RATIO = 10.0
 """Largest ratio of two class weights: without it, a class of a few pixels would dominate the loss."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.datasets import IGNORED
+from training.data.labels import IGNORED
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model_export.alignseg.sampling import upsample
-from training.data.datasets import IGNORED
+from training.data.labels import IGNORED
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -159,3 +159,69 @@ def test_other_state_dicts_are_rejected(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist; expected a checkpoint"):
         checkpoint.load(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["head.3.weight", "CAM.adapt.0.weight"])
+def test_published_tensors_that_are_not_finite_are_named(tmp_path: Path, name: str, value: float) -> None:
+    state = small_published_state()
+    state[name].view(-1)[1] = value
+    with pytest.raises(CheckpointError, match=r"1 of \d+ tensors have impossible values") as raised:
+        checkpoint.load(save(state, tmp_path))
+    assert f"{name}: 1 of {state[name].numel()} values are NaN or infinite" in str(raised.value)
+
+
+def test_own_tensors_that_are_not_finite_are_named_and_at_most_ten_listed(tmp_path: Path) -> None:
+    network = AlignSeg("lite", 3, channels=8)
+    for value in network.state_dict().values():
+        value.fill_(float("nan")) if value.is_floating_point() else None
+    checkpoint.save(tmp_path / "a.safetensors", network)
+    with pytest.raises(CheckpointError) as raised:
+        checkpoint.load(tmp_path / "a.safetensors")
+    assert str(raised.value).count("values are NaN or infinite") == 10
+
+
+def test_negative_variances_are_named(tmp_path: Path) -> None:
+    state = small_published_state(**{"bn1.running_var": torch.full((64,), -1.0)})
+    with pytest.raises(CheckpointError, match=r"bn1.running_var: negative variances"):
+        checkpoint.load(save(state, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "a JPEG image"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+        (b"<!DOCTYPE html><html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"", "0 bytes"),
+        (b"just text", "starting with the bytes 6a 75 73 74"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes, kind: str) -> None:
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not a PyTorch file") as raised:
+        checkpoint.load(tmp_path / "weights.pth")
+    assert kind in str(raised.value)
+
+
+def test_safetensors_under_another_name_and_folders_are_named(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "a.pth", AlignSeg("lite", 3, channels=8))
+    with pytest.raises(CheckpointError, match=r"rename it to \.safetensors"):
+        checkpoint.load(tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        checkpoint.load(tmp_path)
+
+
+def test_the_advice_of_pytorch_does_not_show_through(tmp_path: Path) -> None:
+    torch.save({"head.3.weight": Payload(tmp_path / "x")}, tmp_path / "evil.pth")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pth")
+    torch.save(torch.zeros(9), tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-200])
+    for name in ("evil", "script", "cut"):
+        with pytest.raises(CheckpointError) as raised:
+            checkpoint.load(tmp_path / f"{name}.pth")
+        assert "weights_only" not in str(raised.value)
+        assert "\x1b" not in str(raised.value)
+        assert "\n" not in str(raised.value)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -206,3 +207,28 @@ def test_fp8_is_rejected_for_gpus_without_it(rtx: object, folder: Path, capsys: 
     arguments = ["--runtime", "tensorrt_rtx", "--precision", "fp8", "--dry-run"]
     assert build_engine.main([str(folder), *arguments, "--arch", "86"]) == 2
     assert "fp8 needs compute capability 8.9 or newer, sm86 has less" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_a_checkpoint_writes_nothing(
+    rtx: object, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("model.json", "model.onnx"):
+        (folder / name).unlink()
+    arguments = [str(folder / "model.safetensors"), "--runtime", "tensorrt_rtx", "--arch", "89", "--bucket", "96x128"]
+    assert build_engine.main([*arguments, "--dry-run"]) == 0
+    assert [path.name for path in folder.iterdir()] == ["model.safetensors"]
+    output = capsys.readouterr()
+    assert "nothing is built" in output.out
+    assert "Replaced" not in output.err
+
+
+@pytest.mark.parametrize("missing", ["onnx", "torch", "onnxscript"])
+@pytest.mark.parametrize("command", ["build_engine.py", "verify.py"])
+def test_a_missing_package_is_an_error_that_names_the_extra(command: str, missing: str) -> None:
+    script = f"import runpy, sys; sys.modules[{missing!r}] = None; runpy.run_path('model_export/{command}', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=LITE.parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "pip install -e '.[export" in done.stderr
+    assert "Traceback" not in done.stderr
