@@ -51,8 +51,8 @@ def run(
     metadata = checkpoint.read_metadata(source) if source.suffix == ".safetensors" else {}
     architecture = network.architecture
     origin = provenance.of(metadata, data, classes, architecture.num_classes)
-    sizes = buckets or BUCKETS.get(data or metadata.get("data", ""), DEFAULT_BUCKETS)
-    shown = ", ".join(f"{height}x{width}" for height, width in sizes)
+    used = buckets or BUCKETS.get(data or metadata.get("data", ""), DEFAULT_BUCKETS)
+    shown = ", ".join(f"{height}x{width}" for height, width in used)
     console.print(f"sizes     {shown}: every image is segmented at one of these; --size sets others", soft_wrap=True)
     images = read_frames(frames)
     typical_images = read_frames(calibration, most=int8_calibration.IMAGES) if calibration else []
@@ -61,7 +61,7 @@ def run(
         folder,
         network,
         origin,
-        sizes,
+        used,
         images,
         description=describe(network),
         model_version=datetime.now(UTC).strftime("%Y.%m.%d"),

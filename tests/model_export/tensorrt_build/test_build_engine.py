@@ -225,10 +225,10 @@ def test_a_dry_run_of_a_checkpoint_writes_nothing(
 @pytest.mark.parametrize("missing", ["onnx", "torch", "onnxscript"])
 @pytest.mark.parametrize("command", ["build_engine.py", "verify.py"])
 def test_a_missing_package_is_an_error_that_names_the_extra(command: str, missing: str) -> None:
-    script = f"import runpy, sys; sys.modules[{missing!r}] = None; runpy.run_path('model_export/{command}', run_name='__main__')"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=LITE.parents[1], capture_output=True, text=True, check=False
-    )
+    script = f"import runpy, sys; sys.modules[{missing!r}] = None; "
+    script += f"runpy.run_path('model_export/{command}', run_name='__main__')"
+    call = [sys.executable, "-c", script]
+    done = subprocess.run(call, cwd=LITE.parents[1], capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 2
     assert "pip install -e '.[export" in done.stderr
     assert "Traceback" not in done.stderr
