@@ -56,19 +56,37 @@ def test_a_misspelt_data_set_gets_the_nearest_name(name: str, near: str) -> None
         provenance.of({}, name, None, 19)
 
 
-def test_sizes_follow_the_data_set_and_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    path = tmp_path / "a.safetensors"
-    checkpoint.save(path, AlignSeg("lite", 19, channels=8))
-    small = {name: sizes[-1:] for name, sizes in export.BUCKETS.items()}  # the largest take minutes
-    monkeypatch.setattr(export, "BUCKETS", small | {"cityscapes": ((129, 257), (97, 129))})
+@pytest.mark.parametrize(
+    ("recorded", "data", "chosen", "expected"),
+    [
+        (None, "cityscapes", None, export.BUCKETS["cityscapes"]),
+        ("cityscapes", None, None, export.BUCKETS["cityscapes"]),
+        (None, "cityscapes", ((129, 257),), ((129, 257),)),
+    ],
+)  # fmt: skip
+def test_sizes_follow_the_data_set_and_are_printed(
+    recorded: str | None,
+    data: str | None,
+    chosen: tuple[tuple[int, int], ...] | None,
+    expected: tuple[tuple[int, int], ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, folder = tmp_path / "a.safetensors", tmp_path / "model"
+    checkpoint.save(path, AlignSeg("lite", 19, channels=8), metadata={"data": recorded} if recorded else {})
+    written: list[object] = []
+
+    def write(folder: Path, _network: object, _origin: object, buckets: object, *_: object, **_options: object) -> list:
+        written.append(buckets)
+        folder.mkdir()
+        return []
+
+    monkeypatch.setattr(export.writer, "write", write)  # the export itself takes minutes at such sizes
     console = Console(record=True, width=200)
-    options = {"classes": None, "frames": None, "half": False}
-    export.run(path, tmp_path / "model", console, data="cityscapes", buckets=None, **options)  # type: ignore[arg-type]
-    assert "sizes     129x257, 97x129: every image is segmented at one of these" in console.export_text()
-    manifest = json.loads((tmp_path / "model" / "model.json").read_text())
-    assert manifest["input"]["buckets"] == [[129, 257], [97, 129]]
-    assert (manifest["trained_on"], manifest["terms"]) == ("unknown", "unknown")
+    export.run(path, folder, console, data=data, classes=None, frames=None, buckets=chosen, half=False)
+    assert written == [expected]
+    height, width = expected[0]
+    assert f"sizes     {height}x{width}" in console.export_text()
 
 
 def test_each_data_set_has_sizes_of_its_images() -> None:
