@@ -58,10 +58,10 @@ def load() -> Any:
     try:
         from cuda.bindings import runtime  # noqa: PLC0415 - the service must start without it, and say what is missing
     except ImportError as error:
-        if not has_driver():  # installing packages would not help
+        if not has_driver():  # installing packages alone would not help
             raise EngineUnavailable(
                 "this machine has no NVIDIA GPU, or its driver is not installed. Check it with nvidia-smi, or use "
-                "--engine auto."
+                "--engine auto. A machine with a GPU also needs: pip install -e '.[gpu]'"
             ) from error
         raise EngineUnavailable(
             f"cuda-python is not installed ({error}). Install it with: pip install -e '.[gpu]'"
