@@ -8,7 +8,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from model_export.alignseg.backbone import PLANS
+from model_export.alignseg.efficientnet_lite import NAMES
 from training.datasets import DATASETS
+
+BACKBONES = (*PLANS, *NAMES)
 
 
 def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -26,8 +30,9 @@ class Config:
         "train", "splits to train on; with train+val, val no longer measures", ("train", "train+val")
     )
     scenes: float = _option(0.0, "share of rendered street scenes among the pictures, 0..1; CamVid only")
-    backbone: str = _option("lite", "size of the network", ("lite", "resnet18", "resnet50", "resnet101"))
-    channels: int = _option(0, "channels of the decoder; 0: 64 for lite, 256 otherwise")
+    hold_out: str = _option("", "drive of the training images to leave out and to measure on in place of val")
+    backbone: str = _option("lite", "size of the network", BACKBONES)
+    channels: int = _option(0, "channels of the decoder; 0: 64 for lite and the EfficientNets, 256 otherwise")
     align: str = _option(
         "fa+cm",
         "what is learned to be aligned: AlignFA, AlignCM, both or none (ablation)",
@@ -35,8 +40,9 @@ class Config:
     )
     init_from: str = _option(
         "",
-        "weights to start from: a checkpoint of this project (.safetensors), or a state dict for the backbone in the "
-        "names of torchvision or CSAIL (.pth)",
+        "weights to start from: a checkpoint of this project (.safetensors), a state dict for the backbone in the "
+        "names of torchvision, CSAIL or EfficientNet-PyTorch (.pth), or the name of an EfficientNet whose package is "
+        "installed (efficientnet-lite0)",
     )
     init_partly: bool = _option(False, "load what fits of --init-from; without it all must fit")
     iterations: int = _option(0, "optimiser steps; 0: as many as --epochs make")
@@ -48,8 +54,10 @@ class Config:
     colour: float = _option(0.4, "share by which brightness, contrast and saturation may change")
     hue: float = _option(0.15, "radians by which the hue may turn")
     blur: float = _option(0.2, "probability of blur")
+    corrupt: float = _option(0.0, "probability of each corruption: light, night, haze, rain, blur, JPEG, noise ...")
     optimizer: str = _option("adamw", "optimiser", ("sgd", "adamw"))
     lr: float = _option(1.5e-3, "learning rate at its highest; falls as (1 - t/T)^0.9")
+    backbone_lr: float = _option(1.0, "share of the learning rate that the backbone gets")
     weight_decay: float = _option(0.02, "weight decay")
     decay_norms: bool = _option(False, "weight decay on norms and biases too, as the paper's code does")
     warmup: int = _option(200, "steps over which the learning rate rises from 0")
@@ -80,6 +88,8 @@ class Config:
             )
         if self.init_partly and not self.init_from:
             raise ValueError("init_partly: got no --init-from that it could be of")
+        if self.hold_out and self.train_on != "train":
+            raise ValueError(f"hold_out: a drive is left out of train, and train_on is {self.train_on!r}")
         if self.scenes and self.data != "camvid":
             raise ValueError(f"scenes: rendered scenes have CamVid's classes, and data is {self.data!r}; leave it at 0")
 
@@ -110,6 +120,8 @@ _RANGES = [
     ("epochs", 1, _MANY),
     ("batch", 1, _MANY),
     ("blur", 0.0, 1.0),
+    ("corrupt", 0.0, 1.0),
+    ("backbone_lr", 0.0, 10.0),
     ("ema", 0.0, 1.0),
     ("loss_stride", 1, 8),
     ("eval_every", 1, _MANY),
@@ -149,6 +161,25 @@ RECIPES: dict[str, dict[str, Any]] = {
         "aux_weight": 0.1,
         "class_weights": "none",
         "ema": 0.0,
+    },
+    # A backbone with ImageNet weights, fine-tuned gently under a decoder from scratch, on what other cameras may send.
+    "efficientnet": {
+        "backbone": "efficientnet-lite0",
+        "init_from": "efficientnet-lite0",
+        "epochs": 60,
+        "crop": "241x321",
+        "scale": "0.4-2.5",
+        "hue": 0.1,
+        "blur": 0.0,
+        "corrupt": 0.12,
+        "lr": 2e-3,
+        "backbone_lr": 0.2,
+        "warmup": 100,
+        "loss": "ce+1.0*lovasz",
+        "loss_stride": 2,
+        "class_weights": "none",
+        "ema": 0.997,
+        "amp": "none",
     },
 }
 

@@ -124,7 +124,8 @@ def _end_epoch(trainer: Trainer, out: Path, curve: CurveLog, progress: Progressi
     if epoch % trainer.config.eval_every == 0 or trainer.step == trainer.steps:
         miou = trainer.validate().miou
         kept = trainer.keep_if_best(miou, out / "best.safetensors")
-        progress.say(f"epoch {epoch} loss {loss:.3f} val mIoU {miou:.4f}{' (best)' if kept else ''}")
+        measured = trainer.config.hold_out or "val"
+        progress.say(f"epoch {epoch} loss {loss:.3f} {measured} mIoU {miou:.4f}{' (best)' if kept else ''}")
     curve.add(trainer.step, epoch, loss, trainer.rate, miou)
     trainer.save(out / "state.pt")
 

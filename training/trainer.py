@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from model_export.alignseg import AlignSeg
 from training import pretrained
 from training.augment import Augmentation
 from training.config import Config
+from training.data import hold_out
 from training.datasets import DATASETS
 from training.ema import MovingAverage
 from training.evaluate import evaluate
@@ -42,7 +43,10 @@ class Trainer:
         self.dataset = DATASETS[config.data]
         root = Path(config.root)
         self.train_pairs = self.dataset.pairs(root, config.train_on)
-        self.val_pairs = self.dataset.pairs(root, "val")
+        if config.hold_out:
+            self.train_pairs, self.val_pairs = hold_out.split(self.train_pairs, config.hold_out)
+        else:
+            self.val_pairs = self.dataset.pairs(root, "val")
         self.step = 0
         self.best = -1.0  # below any mIoU, so that the first weights evaluated are kept
         self.losses: list[float] = []  # of the epoch so far
@@ -96,7 +100,7 @@ class Trainer:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the steps still to do: pictures uint8 (N, H, W, 3) and labels uint8 (N, H, W)."""
         c = self.config
-        augmentation = Augmentation(c.crop_size, c.scale_range, c.stretch, 0.5, c.colour, c.hue, c.blur)
+        augmentation = Augmentation(c.crop_size, c.scale_range, c.stretch, 0.5, c.colour, c.hue, c.blur, corrupt=c.corrupt)
         scene = render if c.scenes else None
         views = Views(self.dataset, self.train_pairs, augmentation, c.seed, scene, c.scenes)
         return load_batches(views, self._batches(), c.workers)
@@ -130,7 +134,7 @@ class Trainer:
     def _prepare_step(self) -> None:
         """The learning rate and the seed of dropout, both functions of the step, so that a resumed run has the same."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.rate * group.get("share", 1.0)
         seeds = np.random.SeedSequence((self.config.seed, self.team.rank, self.step))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
@@ -168,10 +172,10 @@ class Trainer:
         c = self.config
         facts = {
             "data": c.data,
-            "train_on": c.train_on,
+            "train_on": f"{c.train_on} without {c.hold_out}" if c.hold_out else c.train_on,
             "scenes": c.scenes,
             "step": self.step,
-            "val_miou": round(miou, 5),
+            "held_out_miou" if c.hold_out else "val_miou": round(miou, 5),
         }
         return {name: str(value) for name, value in facts.items()}
 
@@ -202,10 +206,26 @@ class Trainer:
 
 
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9, or AdamW; weight decay on kernels alone unless `decay_norms`."""
-    kernels = [p for p in network.parameters() if p.ndim > 1 or config.decay_norms]
-    others = [p for p in network.parameters() if p.ndim <= 1 and not config.decay_norms]
-    groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """SGD with momentum 0.9, or AdamW; weight decay on kernels alone unless `decay_norms`.
+
+    A group's "share" is what it gets of the learning rate; without one, all of it.
+    """
+    if config.backbone_lr == 1.0:
+        groups = _by_decay(network.parameters(), config)
+    else:
+        names = dict(network.named_parameters())
+        backbone = [parameter for name, parameter in names.items() if name.startswith("backbone.")]
+        decoder = [parameter for name, parameter in names.items() if not name.startswith("backbone.")]
+        groups = [{**group, "share": config.backbone_lr} for group in _by_decay(backbone, config)]
+        groups += _by_decay(decoder, config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _by_decay(parameters: Iterable[nn.Parameter], config: Config) -> list[dict[str, Any]]:
+    """Kernels, which decay, and norms and biases, which decay only with `decay_norms`."""
+    kernels, others = [], []
+    for parameter in parameters:
+        (kernels if parameter.ndim > 1 or config.decay_norms else others).append(parameter)
+    return [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -5,7 +5,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-BackboneName = Literal["lite", "resnet18", "resnet50", "resnet101"]
+from model_export.alignseg.efficientnet_lite import EfficientNetName
+
+ResNetName = Literal["lite", "resnet18", "resnet50", "resnet101"]
+BackboneName = ResNetName | EfficientNetName
 
 
 class ConvNormReLU(nn.Sequential):
@@ -69,7 +72,7 @@ class _Plan:
     width: int  # planes of the first stage; each later stage doubles them
 
 
-PLANS: dict[BackboneName, _Plan] = {
+PLANS: dict[ResNetName, _Plan] = {
     "lite": _Plan(BasicBlock, (2, 2, 2, 2), 32),
     "resnet18": _Plan(BasicBlock, (2, 2, 2, 2), 64),
     "resnet50": _Plan(Bottleneck, (3, 4, 6, 3), 64),
@@ -80,7 +83,7 @@ PLANS: dict[BackboneName, _Plan] = {
 class Backbone(nn.Module):
     """channels: the four maps' channel counts, [1/4, 1/8, 1/16, 1/32]."""
 
-    def __init__(self, name: BackboneName) -> None:
+    def __init__(self, name: ResNetName) -> None:
         super().__init__()
         if name not in PLANS:
             raise ValueError(f"no backbone {name!r}; there are {', '.join(PLANS)}")
