@@ -19,6 +19,7 @@ from model_export.atomic import replacing
 from model_export.graph_names import name_after_modules
 from model_export.half_weights import store_exact_halves
 from model_export.lowering.merged_generators import merge_generators
+from model_export.onnx_export import same_padding
 from model_export.serving_module import ServingModule
 from service.contracts import UInt8Array
 
@@ -48,6 +49,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
     network = copy.deepcopy(network).eval()
     merge_generators(network)
     functions.put_nodes_in_place(network)
+    same_padding.put_nodes_in_place(network)
     dynamic = torch.export.Dim.AUTO
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, whose operators are not used
     with warnings.catch_warnings():

@@ -58,6 +58,7 @@ class Config:
     optimizer: str = _option("adamw", "optimiser", ("sgd", "adamw"))
     lr: float = _option(1.5e-3, "learning rate at its highest; falls as (1 - t/T)^0.9")
     backbone_lr: float = _option(1.0, "share of the learning rate that the backbone gets")
+    freeze: int = _option(0, "the backbone's stem and this many of its first stages keep their weights; 0: all learn")
     weight_decay: float = _option(0.02, "weight decay")
     decay_norms: bool = _option(False, "weight decay on norms and biases too, as the paper's code does")
     warmup: int = _option(200, "steps over which the learning rate rises from 0")
@@ -122,6 +123,7 @@ _RANGES = [
     ("blur", 0.0, 1.0),
     ("corrupt", 0.0, 1.0),
     ("backbone_lr", 0.0, 10.0),
+    ("freeze", 0, 7),
     ("ema", 0.0, 1.0),
     ("loss_stride", 1, 8),
     ("eval_every", 1, _MANY),
@@ -174,11 +176,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "corrupt": 0.12,
         "lr": 2e-3,
         "backbone_lr": 0.2,
+        "freeze": 2,
         "warmup": 100,
         "loss": "ce+1.0*lovasz",
-        "loss_stride": 2,
+        "loss_stride": 3,
         "class_weights": "none",
-        "ema": 0.997,
+        "ema": 0.995,
         "amp": "none",
     },
 }

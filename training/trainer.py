@@ -63,7 +63,15 @@ class Trainer:
             state, network = network.state_dict(), AlignSeg.from_architecture(a)
             network.load_state_dict(state, strict=False)
         network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network.train()
+        return self._in_training_mode(network)
+
+    def _in_training_mode(self, network: AlignSeg) -> AlignSeg:
+        """Frozen parts keep their weights and use their stored statistics."""
+        network.train()
+        if self.config.freeze:
+            for part in (network.backbone.stem, *network.backbone.stages[: self.config.freeze]):
+                part.eval().requires_grad_(False)
+        return network
 
     def start_from(self, path: Path) -> Fit:
         """Put weights from elsewhere in place of the random ones; raises what pretrained.load raises."""
@@ -155,7 +163,7 @@ class Trainer:
         predict = with_network(self.result, on_raster(whole(self.result, bf16=self.config.amp == "bf16")))
         confusion = evaluate(predict, self.dataset, self.val_pairs[self.team.rank :: self.team.size])
         self.team.total(torch.from_numpy(confusion.counts))
-        self.network.train()
+        self._in_training_mode(self.network)
         return confusion
 
     def keep_if_best(self, miou: float, path: Path) -> bool:

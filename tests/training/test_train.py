@@ -180,7 +180,8 @@ def test_help_tells_a_stranger_what_to_do():
     told = parser().format_help()
     for part in ("--resume", "examples:", "small-data", "paper: --data cityscapes", "www.cityscapes-dataset.com"):
         assert part in told
-    assert RECIPES.keys() == {"small-data", "paper"}
+    assert "efficientnet: --backbone efficientnet-lite0" in told
+    assert RECIPES.keys() == {"small-data", "paper", "efficientnet"}
 
 
 def test_two_processes_train_one_network(root, tmp_path):

@@ -1,0 +1,1 @@
+"""Network -> one portable ONNX, compared with PyTorch."""
