@@ -8,6 +8,7 @@ from rich.console import Console
 
 from model_export import checkpoint, int8_ranges, model_folder, parity, provenance
 from model_export.alignseg import AlignSeg
+from model_export.flops import cost
 from service.contracts import UInt8Array
 
 DEMO_FRAME = Path(__file__).parents[1] / "service" / "page" / "scene.jpg"
@@ -39,18 +40,17 @@ def run(
     metadata = checkpoint.read_metadata(source) if source.suffix == ".safetensors" else {}
     architecture = network.architecture
     origin = provenance.of(metadata, data, classes, architecture.num_classes)
+    description = describe(network, buckets[0])
     pictures = read_frames(frames)
     typical = read_frames(calibration, most=int8_ranges.PICTURES) if calibration else []
-    console.print(
-        f"export    {describe(network)}; compared with PyTorch on {len(pictures)} pictures ...", soft_wrap=True
-    )
+    console.print(f"export    {description}; compared with PyTorch on {len(pictures)} pictures ...", soft_wrap=True)
     rows = model_folder.write(
         folder,
         network,
         origin,
         buckets,
         pictures,
-        description=describe(network),
+        description=description,
         model_version=datetime.now(UTC).strftime("%Y.%m.%d"),
         metadata={key: value for key, value in metadata.items() if key not in {"format", "architecture"}},
         half=half,
@@ -58,15 +58,17 @@ def run(
     )
     console.print(parity.table(rows), highlight=False)
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in _files(folder))
-    console.print(f"written   {folder}: {sizes}", soft_wrap=True)
+    total = sum(path.stat().st_size for path in _files(folder)) / 2**20
+    console.print(f"written   {folder}: {sizes}; {total:.1f} MiB in all", soft_wrap=True)
 
 
-def describe(network: AlignSeg) -> str:
-    """One line for people."""
+def describe(network: AlignSeg, size: tuple[int, int]) -> str:
+    """One line for people, with the operations on an image of size (height, width)."""
     a = network.architecture
-    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    needed = cost(a, size)
     return (
-        f"AlignSeg, {a.backbone} backbone, {a.channels} channels, {a.num_classes} classes, {millions:.1f} M parameters"
+        f"AlignSeg, {a.backbone} backbone, {a.channels} channels, {a.num_classes} classes, "
+        f"{needed.parameters / 1e6:.1f} M parameters, {needed.flops / 1e9:.1f} GFLOP at {size[0]}x{size[1]}"
     )
 
 

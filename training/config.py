@@ -69,7 +69,9 @@ class Config:
         "enet", "weights of ce and ohem from the labels' frequencies", ("none", "enet", "median")
     )
     ema: float = _option(0.998, "decay of the moving average of the weights that is evaluated and kept; 0: none")
-    amp: str = _option("bf16", "bf16: convolutions in bfloat16; none: float32", ("bf16", "none"))
+    amp: str = _option(
+        "bf16", "bf16: convolutions in bfloat16; none: float32; auto: the quicker here", ("bf16", "none", "auto")
+    )
     seed: int = _option(0, "seed of the initial weights and of every view")
     eval_every: int = _option(5, "epochs between evaluations on val")
     workers: int = _option(1, "processes that prepare views; no effect on the result")
@@ -182,7 +184,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss_stride": 3,
         "class_weights": "none",
         "ema": 0.995,
-        "amp": "none",
+        "amp": "auto",
     },
 }
 

@@ -21,6 +21,7 @@ from service.engines.select import open_engine
 from service.errors import AlignSegError
 from service.settings import EngineName, Settings
 from training.boundaries import TOLERANCE, BoundaryScore
+from training.data import hold_out
 from training.datasets import DATASETS, Bytes, Dataset, DatasetError, Pair
 from training.metrics import Confusion
 from training.predict import PredictionError, Predictor, load_network, with_engine, with_network, with_server
@@ -37,6 +38,7 @@ examples:
   alignseg evaluate --model weights/alignseg-lite --engine pytorch --figure confusion.png
   alignseg evaluate --server http://localhost:8000 --root ../shared/camvid --json served.json
   alignseg evaluate --checkpoint weights.pth --data cityscapes --root /data/cityscapes --tile 872x872
+  alignseg evaluate --checkpoint best.safetensors --split train --drive 0006R0
   alignseg evaluate --checkpoint best.safetensors --scales 0.75,1,1.25 --flip"""
 
 PYTORCH = "pytorch"
@@ -81,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         "--root", type=Path, help="its folder, in the official layout (default: data/NAME, ../shared/NAME)"
     )
     made.add_argument("--split", default="val", help="train, val or test (default: val)")
+    made.add_argument("--drive", help="only the pictures of this drive, as 0006R0 of --split train")
     made.add_argument("--limit", type=int, help="only this many pictures, the first ones")
     _add_viewing(made.add_argument_group("how to look at each picture, through PyTorch alone (default: once, whole)"))
     made.add_argument(
@@ -123,12 +126,16 @@ def _write(figures: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset, viewing = DATASETS[arguments.data], _viewing(arguments)
-    pairs = dataset.pairs(_root(arguments), arguments.split)[: arguments.limit]
+    pairs = dataset.pairs(_root(arguments), arguments.split)
+    split = arguments.split
+    if arguments.drive:
+        pairs, split = hold_out.only(pairs, arguments.drive), f"{split}, drive {arguments.drive}"
+    pairs = pairs[: arguments.limit]
     predict, measured = _predictor(arguments, dataset, viewing)
     boundaries = BoundaryScore(dataset.num_classes, arguments.boundary)
     shown = track(pairs, "evaluating", console=Console(stderr=True), disable=not sys.stderr.isatty())
     figures = report(evaluate(predict, dataset, shown, boundaries), boundaries, dataset)
-    return {"measured": measured, "data": dataset.name, "split": arguments.split, "pictures": len(pairs), **figures}
+    return {"measured": measured, "data": dataset.name, "split": split, "pictures": len(pairs), **figures}
 
 
 def _root(arguments: argparse.Namespace) -> Path:

@@ -84,6 +84,7 @@ def _start(arguments: argparse.Namespace, team: Team, console: Console) -> Train
         raise ValueError(f"out: {out} holds a run; go on with it by --resume, or choose another --out")
     config = resumed(out / "config.json", arguments) if arguments.resume else from_arguments(arguments)
     trainer = Trainer(config, torch.device(arguments.device), team)
+    console.print(trainer.precision)
     if arguments.resume:
         trainer.load(state)
         return trainer

@@ -21,6 +21,7 @@ from training.data import hold_out
 from training.datasets import DATASETS
 from training.ema import MovingAverage
 from training.evaluate import evaluate
+from training.loop import precision
 from training.losses import make_loss
 from training.metrics import Confusion
 from training.parallel import Team
@@ -40,6 +41,7 @@ class Trainer:
     def __init__(self, config: Config, device: torch.device, team: Team | None = None) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device, self.team = config, device, team or Team()
+        self.bf16, self.precision = precision.choose(config.amp, device.type)
         self.dataset = DATASETS[config.data]
         root = Path(config.root)
         self.train_pairs = self.dataset.pairs(root, config.train_on)
@@ -108,7 +110,9 @@ class Trainer:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the steps still to do: pictures uint8 (N, H, W, 3) and labels uint8 (N, H, W)."""
         c = self.config
-        augmentation = Augmentation(c.crop_size, c.scale_range, c.stretch, 0.5, c.colour, c.hue, c.blur, corrupt=c.corrupt)
+        augmentation = Augmentation(
+            c.crop_size, c.scale_range, c.stretch, 0.5, c.colour, c.hue, c.blur, corrupt=c.corrupt
+        )
         scene = render if c.scenes else None
         views = Views(self.dataset, self.train_pairs, augmentation, c.seed, scene, c.scenes)
         return load_batches(views, self._batches(), c.workers)
@@ -148,7 +152,7 @@ class Trainer:
 
     def _loss(self, pictures: Tensor, labels: Tensor) -> Tensor:
         x = self.network.normalise(pictures).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits, aux_logits = self.network.forward_with_aux(x)
         return self.loss(logits, aux_logits, labels)
 
@@ -160,7 +164,7 @@ class Trainer:
     def validate(self) -> Confusion:
         """The result on val, whole pictures, shared out among the team; then training goes on."""
         self.team.follow_leader(self.result)
-        predict = with_network(self.result, on_raster(whole(self.result, bf16=self.config.amp == "bf16")))
+        predict = with_network(self.result, on_raster(whole(self.result, bf16=self.bf16)))
         confusion = evaluate(predict, self.dataset, self.val_pairs[self.team.rank :: self.team.size])
         self.team.total(torch.from_numpy(confusion.counts))
         self._in_training_mode(self.network)
@@ -233,7 +237,8 @@ def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
 
 def _by_decay(parameters: Iterable[nn.Parameter], config: Config) -> list[dict[str, Any]]:
     """Kernels, which decay, and norms and biases, which decay only with `decay_norms`."""
-    kernels, others = [], []
+    kernels: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in parameters:
         (kernels if parameter.ndim > 1 or config.decay_norms else others).append(parameter)
     return [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -72,7 +72,7 @@ class _Plan:
     width: int  # planes of the first stage; each later stage doubles them
 
 
-PLANS: dict[ResNetName, _Plan] = {
+PLANS: dict[str, _Plan] = {
     "lite": _Plan(BasicBlock, (2, 2, 2, 2), 32),
     "resnet18": _Plan(BasicBlock, (2, 2, 2, 2), 64),
     "resnet50": _Plan(Bottleneck, (3, 4, 6, 3), 64),
@@ -83,7 +83,7 @@ PLANS: dict[ResNetName, _Plan] = {
 class Backbone(nn.Module):
     """channels: the four maps' channel counts, [1/4, 1/8, 1/16, 1/32]."""
 
-    def __init__(self, name: ResNetName) -> None:
+    def __init__(self, name: BackboneName) -> None:
         super().__init__()
         if name not in PLANS:
             raise ValueError(f"no backbone {name!r}; there are {', '.join(PLANS)}")

@@ -23,7 +23,7 @@ EPSILON = 1e-3
 PREPROCESSING = Preprocessing("RGB", mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 
 # Width and depth factor: the compound coefficients of the Lite variants.
-FACTORS: dict[EfficientNetName, tuple[float, float]] = {
+FACTORS: dict[str, tuple[float, float]] = {
     "efficientnet-lite0": (1.0, 1.0),
     "efficientnet-lite1": (1.0, 1.1),
     "efficientnet-lite2": (1.1, 1.2),
@@ -55,7 +55,7 @@ MAPS = (1, 2, 4, 6)
 """The stages whose results are the four maps: the last of each resolution."""
 
 
-def plan(name: EfficientNetName) -> list[_Stage]:
+def plan(name: str) -> list[_Stage]:
     """The seven stages, scaled: channels to the nearest multiple of 8, blocks rounded up."""
     width, depth = FACTORS[name]
     last = len(_TABLE) - 1
@@ -105,7 +105,7 @@ class InvertedResidual(nn.Module):
 class EfficientNetLite(nn.Module):
     """channels: the four maps' channel counts, [1/4, 1/8, 1/16, 1/32]; Lite0 has 24, 40, 112 and 320."""
 
-    def __init__(self, name: EfficientNetName) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         if name not in FACTORS:
             raise ValueError(f"no backbone {name!r}; there are {', '.join(NAMES)}")

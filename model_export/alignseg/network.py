@@ -93,15 +93,14 @@ class AlignSeg(nn.Module):
         self.normalise = Normalise(preprocessing)
         self.aux_head: nn.Module | None
         self.align_cm: AlignCM | PlainCM | SlimCM
-        self.head: nn.Module
+        self.backbone: Backbone | EfficientNetLite
+        self.head: nn.Sequential
         (self._build_slim if self.slim else self._build_published)(self.architecture)
 
     def _build_published(self, a: Architecture) -> None:
         self.backbone = Backbone(a.backbone)
         features = self.backbone.channels[3]
-        self.align_cm = (
-            AlignCM(features, a.channels, a.sampling) if a.align_cm else PlainCM(features, a.channels)
-        )
+        self.align_cm = AlignCM(features, a.channels, a.sampling) if a.align_cm else PlainCM(features, a.channels)
         # Number n works on the backbone's stage n; 5 is AlignCM's context. "a" refines before AlignFA, "b" after it.
         inputs = [*self.backbone.channels, a.channels]
         self.refine_a = nn.ModuleDict({str(n): Refine(inputs[n - 1], a.channels) for n in (1, 2, 3, 4, 5)})
@@ -147,7 +146,7 @@ class AlignSeg(nn.Module):
         return self.head(d5), self.aux_head(d3)
 
     def _decode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what the auxiliary head reads, and what the head reads; each (N, channels, ...), the latter at 1/4."""
+        """Returns what the auxiliary head reads, and what the head reads, at 1/4; both (N, channels, ...)."""
         return self._decode_slim(self.backbone(x)) if self.slim else self._decode_published(self.backbone(x))
 
     def _decode_published(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -50,8 +50,7 @@ def put_nodes_in_place(network: nn.Module) -> None:
 
 def _plain(conv: SameConv2d) -> nn.Conv2d:
     """The same convolution, whose padding does not depend on the size."""
-    plain = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding, groups=conv.groups, bias=False
-    )
+    kernel = conv.kernel_size[0]
+    plain = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, padding=kernel // 2, groups=conv.groups, bias=False)
     plain.weight = conv.weight
     return plain

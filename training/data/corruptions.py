@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +79,7 @@ def cast(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    corruption.__name__: corruption
-    for corruption in (light, night, haze, rain, defocus, motion, jpeg, noise, cast)
+    corruption.__name__: corruption for corruption in (light, night, haze, rain, defocus, motion, jpeg, noise, cast)
 }
 """By name, in the order of a table of results."""
 
@@ -99,7 +99,7 @@ def _sign(rng: np.random.Generator) -> float:
     return 1.0 if rng.random() < 0.5 else -1.0
 
 
-def _clip(pixels: NDArray[np.float32]) -> Bytes:
+def _clip(pixels: NDArray[Any]) -> Bytes:
     clipped: Bytes = (pixels + np.float32(0.5)).clip(0, 255).astype(np.uint8)
     return clipped
 

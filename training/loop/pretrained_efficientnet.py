@@ -43,12 +43,10 @@ def load(backbone: EfficientNetLite, path: Path) -> dict[str, Tensor]:
     Raises CheckpointError that names each key that is missing, unexpected or misshapen.
     """
     state = read_state_dict(path)
-    names = {key: theirs(backbone, key) for key in backbone.state_dict()}
+    names = {key: reference_key(backbone, key) for key in backbone.state_dict()}
     expected = backbone.state_dict()
     missing = [name for name in names.values() if name not in state]
-    unexpected = sorted(
-        key for key in state.keys() - set(names.values()) if not key.startswith(CLASSIFIER)
-    )
+    unexpected = sorted(key for key in state.keys() - set(names.values()) if not key.startswith(CLASSIFIER))
     misshapen = [
         f"{name}: got {tuple(state[name].shape)}, expected {tuple(expected[key].shape)}"
         for key, name in names.items()
@@ -66,7 +64,7 @@ def load(backbone: EfficientNetLite, path: Path) -> dict[str, Tensor]:
     return converted
 
 
-def theirs(backbone: EfficientNetLite, key: str) -> str:
+def reference_key(backbone: EfficientNetLite, key: str) -> str:
     """EfficientNet-PyTorch's name of a key: blocks are numbered through, norms count those of their block."""
     parts = key.split(".")
     if parts[0] == "stem":
