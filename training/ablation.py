@@ -26,6 +26,7 @@ from training.ablation_report import ALIGNED, write
 from training.boundaries import BoundaryScore
 from training.config import Config
 from training.cost import cost
+from training.data import hold_out
 from training.datasets import DATASETS
 from training.evaluate import evaluate
 from training.predict import with_network
@@ -114,9 +115,9 @@ def _flags(config: Config) -> list[str]:
 
 
 def measure(run: Run, device: str, tolerance: float) -> dict[str, Any]:
-    """The figures of a trained run on val: whole pictures, float32."""
-    dataset = DATASETS[run.config.data]
-    pairs = dataset.pairs(Path(run.config.root), "val")
+    """The figures of a trained run on val, or on the drive it held out: whole pictures, float32."""
+    c, dataset = run.config, DATASETS[run.config.data]
+    pairs = hold_out.train_and_val(dataset, Path(c.root), c.train_on, c.hold_out)[1]
     network = checkpoint.load(run.folder / "best.safetensors").to(device)
     boundaries = BoundaryScore(dataset.num_classes, tolerance)
     confusion = evaluate(with_network(network), dataset, pairs, boundaries)

@@ -32,12 +32,12 @@ Here four networks are trained alike but for that:
 So a variant lacks generators of offsets and nothing else; in particular every variant has the pooled context, and what
 is measured is its alignment, not its presence. For each seed all variants start from the same weights (offsets start at
 zero, where all four compute the same function) and see the same views in the same order. The weights after the last
-step are measured; none are selected on val.
+step are measured; none are selected.
 
 {table}
 
 mIoU and boundary F-score (tolerance {tolerance:g} px; defined in `training/metrics.py`, `training/boundaries.py`) are
-of {pictures} {data} val pictures, whole, float32, as mean ± standard deviation over {seeds}. Δ compares runs of the
+of {pictures} {data} {measured} pictures, whole, float32, as mean ± standard deviation over {seeds}. Δ compares runs of the
 same seed with the plain one. Parameters and FLOPs (a multiplication and an addition count as two) are of one picture of
 {height}x{width} without the auxiliary head, of which upsampling and sampling take the share named; norms, activations
 and additions of maps are not counted (`training/cost.py`).
@@ -66,6 +66,7 @@ def write(path: Path, results: Sequence[Result], command: str, config: Config) -
         tolerance=first["boundary_tolerance_px"],
         pictures=first["pictures"],
         data=config.data,
+        measured=f"drive {config.hold_out}, which no network saw," if config.hold_out else "val",
         seeds=f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed (no deviation can be given)",
         height=first["size"][0],
         width=first["size"][1],
@@ -144,7 +145,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, key, name in zip(
-        figure.subplots(1, 2), ("miou", "boundary_f"), ("val mIoU, %", "boundary F-score, %"), strict=True
+        figure.subplots(1, 2), ("miou", "boundary_f"), ("mIoU, %", "boundary F-score, %"), strict=True
     ):
         for x, align in enumerate(ALIGNED):
             values = _values(_of(results, align), key)

@@ -182,7 +182,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup": 100,
         "loss": "ce+1.0*lovasz",
         "loss_stride": 3,
-        "class_weights": "none",
         "ema": 0.995,
         "amp": "auto",
     },

@@ -43,12 +43,9 @@ class Trainer:
         self.config, self.device, self.team = config, device, team or Team()
         self.bf16, self.precision = precision.choose(config.amp, device.type)
         self.dataset = DATASETS[config.data]
-        root = Path(config.root)
-        self.train_pairs = self.dataset.pairs(root, config.train_on)
-        if config.hold_out:
-            self.train_pairs, self.val_pairs = hold_out.split(self.train_pairs, config.hold_out)
-        else:
-            self.val_pairs = self.dataset.pairs(root, "val")
+        self.train_pairs, self.val_pairs = hold_out.train_and_val(
+            self.dataset, Path(config.root), config.train_on, config.hold_out
+        )
         self.step = 0
         self.best = -1.0  # below any mIoU, so that the first weights evaluated are kept
         self.losses: list[float] = []  # of the epoch so far

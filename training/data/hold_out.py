@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
-from training.datasets import Pair
+from training.datasets import Dataset, Pair
 
 
 def drive_of(pair: Pair) -> str:
@@ -33,6 +34,12 @@ def split(pairs: Sequence[Pair], drive: str) -> tuple[list[Pair], list[Pair]]:
     if not rest:
         raise ValueError(f"hold_out: got {drive!r}, which leaves no images to train on; the drives are {_names(pairs)}")
     return rest, held_out
+
+
+def train_and_val(dataset: Dataset, root: Path, train_on: str, drive: str) -> tuple[list[Pair], list[Pair]]:
+    """What a run trains on and what it is measured on: the images of `drive`, or val where no drive is held out."""
+    pairs = dataset.pairs(root, train_on)
+    return split(pairs, drive) if drive else (pairs, dataset.pairs(root, "val"))
 
 
 def _names(pairs: Sequence[Pair]) -> str:
