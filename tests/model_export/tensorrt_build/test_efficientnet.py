@@ -1,12 +1,11 @@
-"""The EfficientNet network through the whole export: a model folder, then an engine of TensorRT for RTX from it."""
+"""The EfficientNet network as a model folder, and an engine of TensorRT for RTX from it."""
 
 from pathlib import Path
 
 import onnx
 import pytest
-import torch
 
-from model_export import build_engine, model_folder, trt_graph, trt_library
+from model_export import build_engine, export_onnx, model_folder, trt_graph, trt_library
 from model_export.alignseg import AlignSeg
 from model_export.provenance import Provenance
 from model_export.trt_library import NoTensorRTError
@@ -16,20 +15,17 @@ from tests.model_export.frames import frames
 CLASSES = tuple(ClassEntry(name=f"class {i}", color=(i, i, i)) for i in range(5))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(3)
-    network = AlignSeg("efficientnet-lite0", 5, channels=16)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # as trained ones: not all the same
-            torch.nn.init.uniform_(module.weight, 0.8, 1.2)
+@pytest.fixture
+def folder(
+    efficientnet: AlignSeg, efficientnet_model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    monkeypatch.setattr(export_onnx, "to_onnx", lambda _network: efficientnet_model)  # the same weights
     origin = Provenance(CLASSES, trained_on="nothing", terms="none")
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     images = [frame[:96, :128] for frame in frames()]
     model_folder.write(
-        folder, network.eval(), origin, [(96, 128)], images, description="", model_version="1", half=True
+        tmp_path / "tiny", efficientnet, origin, [(96, 128)], images, description="", model_version="1", half=True
     )
-    return folder
+    return tmp_path / "tiny"
 
 
 def test_builds_a_real_engine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,7 +40,7 @@ def test_builds_a_real_engine(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert plan.stat().st_size > 1_000_000
 
 
-def test_every_aggregation_becomes_a_plugin(folder: Path) -> None:
-    prepared = trt_graph.prepare(onnx.load(folder / "model.onnx"), "fp16", "plugin")
+def test_every_aggregation_becomes_a_plugin(efficientnet_model: onnx.ModelProto) -> None:
+    prepared = trt_graph.prepare(efficientnet_model, "fp16", "plugin")
     assert len([node for node in prepared.graph.node if node.domain == "alignseg"]) == 4
     assert "BatchNormalization" not in {node.op_type for node in prepared.graph.node}
