@@ -66,7 +66,7 @@ class Config:
     loss_stride: int = _option(1, "the loss looks at every n-th pixel of both axes")
     aux_weight: float = _option(0.4, "weight of the auxiliary loss")
     class_weights: str = _option(
-        "enet", "weights of ce and ohem from the labels' frequencies", ("none", "enet", "median")
+        "enet", "weights of ce and ohem from the labels' frequencies", ("none", "enet", "sqrt-enet", "median")
     )
     ema: float = _option(0.998, "decay of the moving average of the weights that is evaluated and kept; 0: none")
     amp: str = _option(
@@ -175,13 +175,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "scale": "0.4-2.5",
         "hue": 0.1,
         "blur": 0.0,
-        "corrupt": 0.12,
+        "corrupt": 0.06,
         "lr": 2e-3,
         "backbone_lr": 0.2,
         "freeze": 2,
         "warmup": 100,
         "loss": "ce+1.0*lovasz",
         "loss_stride": 3,
+        "class_weights": "sqrt-enet",
         "ema": 0.995,
         "amp": "auto",
     },
