@@ -38,9 +38,9 @@ step are measured; none are selected.
 
 mIoU and boundary F-score (tolerance {tolerance:g} px; defined in `training/metrics.py`, `training/boundaries.py`) are
 of {pictures} {data} {measured} pictures, whole, float32, as mean ± standard deviation over {seeds}. Δ compares runs of
-the same seed with the plain one. Parameters and FLOPs (a multiplication and an addition count as two) are of one picture of
-{height}x{width} without the auxiliary head, of which upsampling and sampling take the share named; norms, activations
-and additions of maps are not counted (`training/cost.py`).
+the same seed with the plain one. Parameters and FLOPs (a multiplication and an addition count as two) are of one
+picture of {height}x{width} without the auxiliary head, of which upsampling and sampling take the share named; norms,
+activations and additions of maps are not counted (`model_export/flops.py`).
 
 ![mIoU and boundary F-score of each run]({figure})
 

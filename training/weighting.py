@@ -26,7 +26,7 @@ def class_shares(dataset: Dataset, pairs: Sequence[Pair]) -> NDArray[np.float64]
 def class_weights(shares: NDArray[np.float64], kind: str) -> NDArray[np.float32]:
     """(C,) weights within a factor of MOST of each other, their least 1.
 
-    enet: 1 / ln(1.02 + share) (Paszke et al., 2016). sqrt-enet: the square root of that, for a loss that has other terms
+    enet: 1 / ln(1.02 + share) (Paszke et al., 2016). sqrt-enet: the square root of that, for a loss with other terms
     for rare classes. median: median share / share (Eigen and Fergus, ICCV 2015).
     """
     if kind == "enet":
