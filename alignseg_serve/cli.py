@@ -170,6 +170,9 @@ def export(
             metavar="FOLDER", help="Typical pictures to measure int8 ranges on, for OpenVINO; without, bf16 is served."
         ),
     ] = None,
+    onnx_only: Annotated[
+        bool, typer.Option("--onnx-only", help="Weights in model.onnx alone, EfficientNets'.")
+    ] = False,
 ) -> None:
     """Turn a checkpoint into a model folder: ONNX and manifest, compared with PyTorch before anything is written."""
     try:
@@ -189,6 +192,7 @@ def export(
             buckets=buckets,
             half=half,
             calibration=calibration,
+            with_checkpoint=not onnx_only,
         )
     except (checkpoints.CheckpointError, parity.ParityError, ValueError, FileNotFoundError) as error:
         _give_up(error)

@@ -31,6 +31,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.harness import RESULTS, ROOT, report
 from model_export import checkpoint
+from model_export.model_folder import checkpoint_of
 from model_export.serving_module import ServingModule
 from service import manifest as manifests
 from service.contracts import Engine, Inference, UInt8Array
@@ -226,7 +227,7 @@ def main() -> None:
     known = kept(onnx)
     with tempfile.TemporaryDirectory() as folder:
         straight = Path(folder) / "straight.onnx"
-        export_straight(checkpoint.load(manifests.verified_file(options.model, manifest, "checkpoint")), straight)
+        export_straight(checkpoint.load(checkpoint_of(options.model, manifest)), straight)
         found = rows(straight, options.model, manifest)
         if options.root:
             figures = {

@@ -30,6 +30,7 @@ def run(
     buckets: Sequence[tuple[int, int]],
     half: bool,
     calibration: Path | None = None,
+    with_checkpoint: bool = True,
 ) -> None:
     """Export checkpoint `source` into model folder `folder` and print the comparison with PyTorch.
 
@@ -55,6 +56,7 @@ def run(
         metadata={key: value for key, value in metadata.items() if key not in {"format", "architecture"}},
         half=half,
         calibration=typical,
+        with_checkpoint=with_checkpoint,
     )
     console.print(parity.table(rows), highlight=False)
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in _files(folder))

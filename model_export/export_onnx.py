@@ -16,6 +16,7 @@ from onnxscript.optimizer import fold_constants_ir
 from model_export import functions, parity
 from model_export.alignseg import AlignSeg
 from model_export.atomic import replacing
+from model_export.checkpoints import onnx_weights
 from model_export.graph_names import name_after_modules
 from model_export.half_weights import store_exact_halves
 from model_export.lowering.merged_generators import merge_generators
@@ -72,6 +73,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
     name_after_modules(model, {INPUT: ("N", "H", "W")})
     functions.attach_bodies(model, network.architecture.sampling)
     store_exact_halves(model)
+    onnx_weights.note_architecture(model, network.architecture)
     onnx.checker.check_model(model)
     return model
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from model_export import checkpoint, export_command, parity
+from model_export.model_folder import checkpoint_of
 from model_export.serving_module import ServingModule
 from service import manifest as manifests
 from service.contracts import Engine, UInt8Array
@@ -49,7 +50,7 @@ def run(folder: Path, frames: Sequence[UInt8Array], built: Path | None = None) -
     frames: (H, W, 3) uint8 RGB. Returns 0, or 1 on a breach.
     """
     manifest = manifests.load(folder)
-    module = ServingModule(checkpoint.load(manifests.verified_file(folder, manifest, "checkpoint")))
+    module = ServingModule(checkpoint.load(checkpoint_of(folder, manifest)))
     path = manifests.verified_file(folder, manifest, "onnx")
     rows = compare(module, OnnxRuntimeEngine(path), "fp32", [(1, *bucket) for bucket in manifest.input.buckets], frames)
     try:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from model_export import checkpoint
 from model_export.alignseg import AlignSeg
+from model_export.model_folder import checkpoint_of
 from service import manifest as manifests
 from service.contracts import Engine
 from service.prepare import prepare, restore
@@ -37,7 +38,7 @@ def load_network(path: Path) -> AlignSeg:
     Raises what checkpoint.load raises, and service.errors.ManifestError for a folder that is none or is damaged.
     """
     if path.is_dir():
-        path = manifests.verified_file(path, manifests.load(path), "checkpoint")
+        path = checkpoint_of(path, manifests.load(path))
     return checkpoint.load(path)
 
 

@@ -1,1 +1,1 @@
-"""Network -> one portable ONNX, compared with PyTorch."""
+"""The network -> one portable ONNX file, compared with PyTorch before it is written."""

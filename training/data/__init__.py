@@ -1,1 +1,1 @@
-"""Data sets and what is done to their images before a training step sees them."""
+"""Labelled images on disk, augmented and batched."""

@@ -1,1 +1,1 @@
-"""The training loop and its parts."""
+"""A training run: trainer, losses, optimiser, moving average, and its state on disk."""

@@ -1,0 +1,1 @@
+"""Strict loading of checkpoints, this project's and the published ones."""
