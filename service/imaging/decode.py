@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from service.errors import CorruptImage, RequestError, UnsupportedImage
-from service.imaging import turbojpeg
+from service.imaging import incomplete_files, turbojpeg
 from service.imaging.decode_limits import CountedReads, check_scans, check_size
 from service.types import Size, UInt8Array
 
@@ -105,6 +105,10 @@ def _open(data: bytes) -> Image.Image:
             raise UnsupportedImage(f"Got {other}, {_EXPECTED}. Convert it first.") from None
         received = f"{len(data):,} bytes that start with {_printable(data[:8])}" if data else "an empty file"
         raise UnsupportedImage(f"Got {received}, {_EXPECTED}.") from None
+    except ValueError:
+        if (data_without := incomplete_files.without_metadata(data)) is None:
+            raise
+        return Image.open(CountedReads(data_without), formats=FORMATS)
 
 
 def _sniff(data: bytes) -> str | None:
@@ -156,10 +160,28 @@ def _pixels(image: Image.Image, data: bytes) -> UInt8Array:
     """Decode, by libjpeg-turbo where possible, and apply the EXIF orientation."""
     stored = turbojpeg.decode(data, image)
     if stored is None:
-        image.load()
-        return _rgb(_upright(image))
+        return _rgb(_upright(_loaded(image, data)))
     turn = _turn(image)
     return stored if turn is None else np.asarray(Image.fromarray(stored).transpose(turn))
+
+
+def _loaded(image: Image.Image, data: bytes) -> Image.Image:
+    """Decode by Pillow; once more if it rejects the file for something that browsers ignore."""
+    size = image.size  # after `draft`
+    try:
+        image.load()
+        return image
+    except (OSError, ValueError):
+        is_jpeg = image.format in turbojpeg.FORMATS
+        repaired = (
+            incomplete_files.complete_jpeg(data, image.mode) if is_jpeg else incomplete_files.without_metadata(data)
+        )
+        if repaired is None:
+            raise
+    image = Image.open(CountedReads(repaired), formats=FORMATS)
+    image.draft(None, size)
+    image.load()
+    return image
 
 
 def _upright(image: Image.Image) -> Image.Image:
