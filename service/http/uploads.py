@@ -14,6 +14,7 @@ from service.settings import Settings
 
 OnReceived = Callable[[int], None]  # called with the size of each chunk of a body
 FIELD: Final = "image"
+UNDECLARED_BYTES: Final = 1024 * 1024  # a photograph; if more arrive, they count as they do
 FORM: Final = "multipart/form-data"
 EXAMPLES: Final = "curl -F image=@photo.jpg, or curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'"
 
@@ -49,8 +50,8 @@ def check_head(request: Request, max_body_bytes: int, extra_media_types: Collect
 
 
 def declared_size(content_length: str, max_body_bytes: int) -> int:
-    """How many bytes the body may have: without a Content-Length as many as are accepted at all."""
-    return min(int(content_length), max_body_bytes) if content_length.isdecimal() else max_body_bytes
+    """How many bytes to count for a body before it arrives: without a Content-Length UNDECLARED_BYTES."""
+    return min(int(content_length) if content_length.isdecimal() else UNDECLARED_BYTES, max_body_bytes)
 
 
 async def read_images(request: Request, on_received: OnReceived) -> list[bytes]:

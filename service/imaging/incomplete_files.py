@@ -1,4 +1,4 @@
-"""Files that browsers show and Pillow rejects: a JPEG without its end marker, a PNG with a large colour profile or text.
+"""Files that browsers show and Pillow rejects: a JPEG without its end marker, a PNG with a large profile or text.
 
 Only called after Pillow has rejected a file, and after its size is checked: valid files cost nothing here.
 """
