@@ -95,7 +95,11 @@ def _open(data: bytes) -> Image.Image:
     """Read the header only."""
     try:
         return Image.open(CountedReads(data), formats=FORMATS)
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ValueError) as error:
+        if (without_metadata := incomplete_files.without_metadata(data)) is not None:
+            return _open(without_metadata)
+        if not isinstance(error, UnidentifiedImageError):
+            raise
         known, other = _sniff(data), _sniff_other(data)
         if known is not None:
             raise CorruptImage(
@@ -105,10 +109,6 @@ def _open(data: bytes) -> Image.Image:
             raise UnsupportedImage(f"Got {other}, {_EXPECTED}. Convert it first.") from None
         received = f"{len(data):,} bytes that start with {_printable(data[:8])}" if data else "an empty file"
         raise UnsupportedImage(f"Got {received}, {_EXPECTED}.") from None
-    except ValueError:
-        if (data_without := incomplete_files.without_metadata(data)) is None:
-            raise
-        return Image.open(CountedReads(data_without), formats=FORMATS)
 
 
 def _sniff(data: bytes) -> str | None:

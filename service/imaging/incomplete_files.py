@@ -16,7 +16,8 @@ _COEFFICIENTS: Final = 64
 _COLOR_SPACES: Final = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # by Pillow's mode
 
 _PNG_HEADER_BYTES: Final = 8
-_PNG_IGNORED: Final = frozenset({b"iCCP", b"iTXt", b"zTXt", b"tEXt"})  # no pixel depends on them
+_ANCILLARY: Final = 0x20  # of a chunk's first letter: a decoder may ignore it (PNG, section 5.4)
+_PNG_KEPT: Final = frozenset({b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"})  # transparency, orientation, animation
 MAX_CHUNKS: Final = 20_000  # as decode_limits.MAX_READS
 
 
@@ -65,9 +66,9 @@ def _note_scan(segment: bytes, missing: dict[int, list[int]]) -> None:
 
 
 def without_metadata(data: bytes) -> bytes | None:
-    """A PNG without its colour profile and texts, which Pillow limits to 1 MB each. None if it has none of them.
+    """A PNG without its colour profile, texts and the like, which Pillow rejects if damaged or above 1 MB.
 
-    None also for files of more than MAX_CHUNKS chunks, and for other formats.
+    None if it has none, for files of more than MAX_CHUNKS chunks, and for other formats.
     """
     if not data.startswith(b"\x89PNG"):
         return None
@@ -77,7 +78,8 @@ def without_metadata(data: bytes) -> bytes | None:
             without = b"".join(kept)
             return without if len(without) < len(data) else None
         end = at + 12 + int.from_bytes(data[at : at + 4])
-        if data[at + 4 : at + 8] not in _PNG_IGNORED:
+        kind = data[at + 4 : at + 8]
+        if kind in _PNG_KEPT or not kind or not kind[0] & _ANCILLARY:
             kept.append(data[at:end])
         at = end
     return None

@@ -103,6 +103,25 @@ def test_a_png_with_a_large_profile_or_text_is_decoded(size: int, behind: bool) 
         np.testing.assert_array_equal(decode(png(chunk, behind=behind), MAX_PIXELS), np.asarray(SCENE), str(chunk[0]))
 
 
+@pytest.mark.parametrize("kind", [b"iCCP", b"tEXt", b"iTXt", b"gAMA", b"pHYs", b"tIME"])
+def test_a_png_with_a_damaged_chunk_of_metadata_is_decoded(kind: bytes) -> None:
+    whole = png((kind, b"a\0\1\xff\xff\xff\xff\xff\xff"))
+    damaged = whole[:50] + b"\0\0" + whole[52:]
+    assert damaged != whole
+    for data in (whole, damaged):
+        np.testing.assert_array_equal(decode(data, MAX_PIXELS), np.asarray(SCENE))
+
+
+def test_a_png_with_a_damaged_header_or_palette_is_rejected() -> None:
+    out = io.BytesIO()
+    SCENE.quantize(16).save(out, "PNG")
+    palette = out.getvalue()
+    at = palette.index(b"PLTE") + 8
+    for whole, damaged in ((png((b"tEXt", b"a\0b")), 20), (palette, at)):
+        with pytest.raises(CorruptImage):
+            decode(whole[:damaged] + bytes([whole[damaged] ^ 1]) + whole[damaged + 1 :], MAX_PIXELS)
+
+
 def test_transparency_and_orientation_survive_beside_a_large_profile() -> None:
     image = Image.new("RGBA", (4, 2), (255, 0, 0, 0))
     exif = Image.Exif()
