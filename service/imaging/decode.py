@@ -171,7 +171,7 @@ def _loaded(image: Image.Image, data: bytes) -> Image.Image:
     try:
         image.load()
         return image
-    except (OSError, ValueError):
+    except (OSError, ValueError, SyntaxError):
         is_jpeg = image.format in turbojpeg.FORMATS
         repaired = (
             incomplete_files.complete_jpeg(data, image.mode) if is_jpeg else incomplete_files.without_metadata(data)
