@@ -42,7 +42,7 @@ def list_images(folder: Path, on_skipped: Callable[[str], object]) -> list[Path]
         else:
             on_skipped(f"{path} is a link to a file that does not exist, skipped.")
     if metadata:
-        on_skipped(f"{len(metadata)} files with metadata of macOS skipped ({metadata[0]}).")
+        on_skipped(f"Metadata of macOS skipped: {len(metadata)}, such as {metadata[0]}.")
     return sorted(images)
 
 

@@ -39,7 +39,7 @@ def test_metadata_of_macos_is_skipped_and_counted(tmp_path: Path) -> None:
     assert code == 0, output
     assert "4 masks written" in output
     assert "0 failed" in output
-    assert "3 files with metadata of macOS skipped" in output
+    assert "Metadata of macOS skipped: 3, such as" in output
     assert names(out) == ["__MACOSX.png", "_b.png", "a.png", "x__MACOSX/c.png"]
     assert ray_keys(folder, out) == ["__MACOSX.png", "_b.png", "a.png", "x__MACOSX/c.png"]
 
