@@ -47,7 +47,8 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     lossless = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(IMAGE, kind, exif=exif, **lossless)
     expected = Image.fromarray(IMAGE)
-    expected.getexif()[0x0112] = orientation
+    if kind != "WEBP":  # browsers ignore it there; see tests/e2e/web/test_orientation.py
+        expected.getexif()[0x0112] = orientation
     np.testing.assert_array_equal(decode(data, LIMIT), np.asarray(ImageOps.exif_transpose(expected)))
 
 
