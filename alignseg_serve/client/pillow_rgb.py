@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageCms
+from PIL.TiffImagePlugin import TiffImageFile
 
 UInt8Array = npt.NDArray[np.uint8]
 # Lossless through an intermediate mode, where Pillow has no direct conversion.
@@ -45,6 +46,20 @@ def to_rgb(image: Image.Image) -> UInt8Array:
     return np.ascontiguousarray(image if image.mode == "RGB" else image.convert("RGB"))  # a convert would copy
 
 
+def undecoded_tiff(image: Image.Image) -> bytes | None:
+    """The file of a TIFF that Pillow has opened and not yet decoded; None for every other image.
+
+    Of some kinds Pillow reads other pixels than were meant: whoever decodes TIFFs by rule needs the file.
+    """
+    if not isinstance(image, TiffImageFile) or not image.tile or image.tell() or image.fp is None:
+        return None
+    position = image.fp.tell()
+    image.fp.seek(0)
+    content = image.fp.read()
+    image.fp.seek(position)
+    return content
+
+
 def _correct_cmyk(image: Image.Image) -> Image.Image:
     """Pillow takes every CMYK JPEG for Adobe's, which stores inverted values; others don't."""
     is_inverted = image.mode == "CMYK" and image.format in {"JPEG", "MPO"} and "adobe" not in image.info
@@ -61,7 +76,7 @@ def _lab_to_srgb(image: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     """image: RGBA. Raises ValueError when alpha leaves nothing to see."""
     alpha = image.getchannel("A")
-    if image.width and image.height and alpha.getextrema()[1] < _MIN_ALPHA:
+    if np.asarray(alpha).max(initial=0) < _MIN_ALPHA:
         raise ValueError(
             "Every pixel is transparent (alpha is 0 everywhere), so nothing can be seen. Remove the alpha channel, "
             "or send the image without its mask."
@@ -104,7 +119,7 @@ def _scale(values: npt.NDArray[Any], nodata: float) -> UInt8Array:
         missing |= np.isin(values, np.array(_MARKERS, dtype=values.dtype if is_float else np.float64))
         missing |= _isolated(values, missing)
         low, high = _range(values, missing)
-    maxima = (1.0, *_INTEGER_MAXIMA) if is_float else _INTEGER_MAXIMA
+    maxima: tuple[float, ...] = (1.0, *_INTEGER_MAXIMA) if is_float else _INTEGER_MAXIMA
     if values.dtype == np.uint32 and high >= 2.0**31:
         maxima = (2.0**32 - 1,)
     tolerance = _TOLERANCE if is_float else 0.0

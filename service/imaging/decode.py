@@ -6,20 +6,20 @@ Thread-safe: each call owns its decoder, which releases the GIL while it decodes
 import math
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from service.errors import CorruptImage, RequestError, UnsupportedImage
 from service.imaging import orientation, tiff, turbojpeg
 from service.imaging.decode_limits import CountedReads, check_scans, check_size
-from service.imaging.pillow_rgb import to_rgb
+from service.imaging.pillow_rgb import to_rgb, undecoded_tiff
 from service.types import Size, UInt8Array
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-_CONVERT: Final = "Save the image as PNG or JPEG."
 _EXPECTED: Final = "expected JPEG, PNG, WebP, BMP or TIFF"
 _MAGIC: Final = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"BM", "BMP"))
 
@@ -29,7 +29,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
+_RAW: Final = "a camera's raw data"
 _MIN_UPPER_BYTE: Final = 16
+_ANY_SIZE: Final = 2**63
 
 
 def decode(data: bytes, max_pixels: int, reserve: Callable[[int], None] = lambda pixels: None) -> UInt8Array:
@@ -53,9 +55,9 @@ def decode_downscaled(
     Returns the pixels and the image's own (height, width).
     """
     try:
-        if tiff.is_tiff(data):
-            tiff.check(data)
         with _open(data) as image:
+            if isinstance(image, TiffImageFile):
+                tiff.check(data)
             check_size(image.size, max_pixels)
             check_size(_tile_size(image), max_pixels)
             if image.format in turbojpeg.FORMATS:
@@ -73,6 +75,21 @@ def decode_downscaled(
         raise CorruptImage(f"Image does not decode: {reason}. Send a complete, undamaged file.") from error
 
 
+def decode_file(path: Path) -> UInt8Array:
+    """`decode` a file of one's own, of any size. Raises OSError, and RequestError with the path."""
+    try:
+        return decode(path.read_bytes(), _ANY_SIZE)
+    except RequestError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def decode_pillow(image: Image.Image) -> UInt8Array:
+    """Like `decode`, of a Pillow image, without its EXIF orientation, as in its own pixels. Raises RequestError."""
+    if (file := undecoded_tiff(image)) is not None:
+        return decode(file, _ANY_SIZE)
+    return _to_rgb(image)
+
+
 def check_array(pixels: UInt8Array, max_pixels: int, reserve: Callable[[int], None]) -> UInt8Array:
     """Apply the same limits to pixels that came decoded, (H, W, 3) uint8 RGB; returns them C-contiguous.
 
@@ -84,13 +101,17 @@ def check_array(pixels: UInt8Array, max_pixels: int, reserve: Callable[[int], No
     return np.ascontiguousarray(pixels)
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile.ImageFile:
     """Read the header only."""
     try:
         return Image.open(CountedReads(data), formats=FORMATS)
-    except UnidentifiedImageError:
+    except OSError as error:
         if tiff.is_tiff(data):
-            raise UnsupportedImage(f"Got a TIFF with {tiff.describe(data)}, which is not read. {_CONVERT}") from None
+            tiff.check(data)
+        if not isinstance(error, UnidentifiedImageError):
+            raise
+        if tiff.is_tiff(data):
+            tiff.reject(data)
         known, other = _sniff(data), _sniff_other(data)
         if known is not None:
             raise CorruptImage(
@@ -111,9 +132,11 @@ def _sniff(data: bytes) -> str | None:
 def _sniff_other(data: bytes) -> str | None:
     """The name of another format that people send, by its first bytes."""
     if data[4:8] == b"ftyp":  # ISO/IEC 14496-12: a brand follows
-        return {b"avif": "an AVIF", b"avis": "an AVIF"}.get(data[8:12], "a HEIC image or a video")
+        brands = {b"avif": "an AVIF", b"avis": "an AVIF", b"crx ": _RAW}
+        return brands.get(data[8:12], "a HEIC image or a video")
+    raw = dict.fromkeys((b"FUJI", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), _RAW)
     begins = {b"GIF8": "a GIF", b"%PDF": "a PDF", b"<svg": "an SVG", b"<?xm": "an XML file or SVG"}
-    return begins.get(data[:4])
+    return (begins | raw).get(data[:4])
 
 
 def _printable(start: bytes) -> str:
@@ -146,7 +169,7 @@ def _draft(image: Image.Image, turn: Image.Transpose | None, min_size: Callable[
     return 1
 
 
-def _stored_pixels(image: Image.Image, data: bytes) -> UInt8Array:
+def _stored_pixels(image: ImageFile.ImageFile, data: bytes) -> UInt8Array:
     """Decode, by libjpeg-turbo where possible, without the orientation. Raises UnsupportedImage, and what Pillow does.
 
     Pillow applies the orientation of a TIFF.
@@ -158,19 +181,24 @@ def _stored_pixels(image: Image.Image, data: bytes) -> UInt8Array:
         tiff.correct(image)
     is_deep = any(";16" in str(tile.args) for tile in image.tile) and len(image.getbands()) > 1
     image.load()
+    if is_deep:
+        _check_depth(image)
+    return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> UInt8Array:
+    image.load()  # a ValueError of the decoder means something else than one of to_rgb
     try:
-        if is_deep:
-            _check_depth(image)
         return to_rgb(image)
     except ValueError as error:
         raise UnsupportedImage(str(error)) from error
 
 
 def _check_depth(image: Image.Image) -> None:
-    """image: 16 bits a channel, of which Pillow keeps the upper 8. Raises ValueError where these are nearly 0."""
+    """image: 16 bits a channel, of which Pillow keeps the upper 8. Raises UnsupportedImage where these are nearly 0."""
     colors = [band for band in image.getbands() if band != "A"]
-    if max(image.getchannel(band).getextrema()[1] for band in colors) < _MIN_UPPER_BYTE:
-        raise ValueError(
+    if max(np.asarray(image.getchannel(band)).max(initial=0) for band in colors) < _MIN_UPPER_BYTE:
+        raise UnsupportedImage(
             f"All values of this {image.format} of 16 bits a channel are below 4,096 of 65,535, as if 8 or 12 bits "
             "were stored in 16. Scale the values to 16 bits, or save the image with 8 bits."
         )

@@ -7,7 +7,7 @@ CCITT fax, LERC and others): files with these codecs are rejected by their tags,
 
 import struct
 import sys
-from typing import Final
+from typing import Final, NoReturn
 
 from PIL import ImagePalette
 from PIL.TiffImagePlugin import TiffImageFile
@@ -67,10 +67,11 @@ def check(data: bytes) -> None:
         raise UnsupportedImage(f"Got a TIFF with {kind}. {_READ}")
 
 
-def describe(data: bytes) -> str:
-    """The kind of a file that `check` allows."""
+def reject(data: bytes) -> NoReturn:
+    """Raises what `check` does; UnsupportedImage also for a kind that only Pillow does not know."""
+    check(data)
     page = tiff_directory.first_page(data)
-    return f"{_samples(page)} ({_color(page)})"
+    raise UnsupportedImage(f"Got a TIFF with {_samples(page)} ({_color(page)}). {_READ}")
 
 
 def _unsupported_page(data: bytes, page: Directory) -> str | None:

@@ -17,7 +17,7 @@ _WANTED: Final = frozenset((
 _MAGIC: Final = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 _TYPES: Final = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # unsigned integers, and offsets of directories
 _MAX_VALUES: Final = 16  # of one tag; those above are not read
-_MAX_ENTRIES: Final = 4096  # of one directory; Pillow reads each in Python
+_MAX_ENTRIES: Final = 4096  # of one directory, which are read; how many Pillow reads is limited in decode_limits.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,15 @@ def read(data: bytes, position: int) -> Directory:
     order, is_big = byte_order(data), data[2:4] in {b"+\0", b"\0+"}
     count_format, entry_format, inline = ("Q", "HHQ", 8) if is_big else ("H", "HHI", 4)
     (count,) = struct.unpack_from(order + count_format, data, position)
-    if count > _MAX_ENTRIES:
-        raise CorruptImage(f"TIFF has {count:,} tags, limit {_MAX_ENTRIES:,}. Re-save the image as a JPEG or PNG.")
     at, head = position + struct.calcsize(order + count_format), struct.calcsize(order + entry_format)
     tags = {}
-    for _ in range(count):
+    for _ in range(min(count, _MAX_ENTRIES)):
         tag, kind, values = struct.unpack_from(order + entry_format, data, at)
         if tag in _WANTED and kind in _TYPES and values:
             size = struct.calcsize(order + _TYPES[kind]) * values
             (offset,) = (at + head,) if size <= inline else struct.unpack_from(order + "IQ"[is_big], data, at + head)
             tags[tag] = struct.unpack_from(f"{order}{min(values, _MAX_VALUES)}{_TYPES[kind]}", data, offset)
         at += head + inline
-    (following,) = struct.unpack_from(order + "IQ"[is_big], data, at)
+    end = position + struct.calcsize(order + count_format) + count * (head + inline)
+    (following,) = struct.unpack_from(order + "IQ"[is_big], data, end)
     return Directory(tags, following)

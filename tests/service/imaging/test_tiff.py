@@ -38,7 +38,7 @@ def test_rgb_of_8_and_16_bits_interleaved_and_planar(order: str, compression: in
 
 
 @EITHER_ORDER
-def test_tiles_of_planes_of_16_bits(order: str) -> None:
+def test_several_strips_of_planes_of_16_bits(order: str) -> None:
     samples = np.zeros((32, 16, 3), dtype=np.uint16)
     samples[:16, :, 0] = samples[16:, :, 2] = 0x8000
     planes = [samples[at : at + 16, :, channel] for channel in range(3) for at in (0, 16)]
@@ -113,7 +113,7 @@ def test_missing_data_that_gdals_tag_names() -> None:
     ids=["outliers", "only NaN", "0..2.55"],
 )
 def test_floats_without_a_known_range_are_rejected(samples: npt.NDArray[np.float32]) -> None:
-    with pytest.raises(UnsupportedImage, match="Save the image with 8 bits|no valid values"):
+    with pytest.raises(UnsupportedImage, match=r"Save the image with 8 bits|no valid values"):
         decode(tiff(samples, GREY), LIMIT)
 
 
@@ -207,6 +207,7 @@ def test_bigtiff_is_read_by_its_tags() -> None:
     np.testing.assert_array_equal(decode(out.getvalue(), LIMIT), COLORS)
 
 
+@pytest.mark.filterwarnings("ignore:::PIL")
 @pytest.mark.parametrize("size", [4, 7, 8, 9, 60])
 def test_a_header_that_does_not_read_is_corrupt(size: int) -> None:
     whole = tiff(COLORS, RGB)
