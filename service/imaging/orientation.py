@@ -2,7 +2,7 @@
 
 The rule, as measured with Chromium 156 (tests/e2e/web/test_orientation.py compares pixels):
 
-- JPEG: the tag Orientation of the first Exif segment before the first scan. PNG: that of an eXIf chunk before IDAT.
+- JPEG: the tag Orientation of the first Exif segment before the first scan. PNG: of the first eXIf chunk before IDAT.
 - There, the first entry of the first directory that has the tag, the type SHORT, one value, and a value of 1 to 8.
 - Everything else is ignored: XMP in every format, Exif in WebP, text chunks of PNG, the thumbnail's directory.
 - TIFF, which browsers do not show: the tag Orientation belongs to the format, and Pillow applies it while it loads.
@@ -34,12 +34,12 @@ _APP1, _SCAN, _FILL = 0xE1, 0xDA, 0xFF
 def turn(image: Image.Image, data: bytes) -> Image.Transpose | None:
     """How to turn the decoded pixels, or None.
 
-    image: opened from `data`, not yet loaded: Pillow reads a PNG's later chunks while it loads.
+    image: opened from `data`, so that the number of segments and chunks is within the limits.
     """
     if image.format in {"JPEG", "MPO"}:
         exif = _jpeg_exif(data)
     elif image.format == "PNG":
-        exif = image.info.get("exif", b"").removeprefix(_PREFIX)  # the prefix is Pillow's: the chunk has none
+        exif = _png_exif(data)
     else:
         return None
     return _TURNS.get(_orientation(exif))
@@ -56,6 +56,17 @@ def _jpeg_exif(data: bytes) -> bytes:
         if marker == _APP1 and data.startswith(_PREFIX[:5], at + 4):
             return data[at + 4 + len(_PREFIX) : end]
         at = end
+    return b""
+
+
+def _png_exif(data: bytes) -> bytes:
+    """The content of the first eXIf chunk before the pixels. Source: PNG, 5.3 and 11.3.4.5."""
+    at = 8
+    while (name := data[at + 4 : at + 8]) and name != b"IDAT":
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        if name == b"eXIf":
+            return data[at + 8 : end]
+        at = end + 4  # the checksum
     return b""
 
 

@@ -59,7 +59,7 @@ MODES: dict[str, tuple[Image.Image, np.ndarray, int]] = {
     "CMYK": (COLORED.convert("CMYK"), COLORS, 1),
     "YCbCr": (COLORED.convert("YCbCr"), COLORS, 3),
     "HSV": (COLORED.convert("HSV"), COLORS, 6),
-    "LAB": (lab(), MUTED, 4),
+    "LAB": (lab(), MUTED, 8),  # one step of a* is up to 7 levels of red
 }  # fmt: skip
 TRANSPARENT = {
     "RGBA": with_alpha("RGBA"),
