@@ -76,14 +76,18 @@ def _lab_to_srgb(image: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     """image: RGBA. Raises ValueError when alpha leaves nothing to see."""
     alpha = image.getchannel("A")
-    if np.asarray(alpha).max(initial=0) < _MIN_ALPHA:
-        raise ValueError(
-            "Every pixel is transparent (alpha is 0 everywhere), so nothing can be seen. Remove the alpha channel, "
-            "or send the image without its mask."
-        )
+    _check_visible(np.asarray(alpha) >= _MIN_ALPHA)
     white = Image.new("RGB", image.size, "white")
     white.paste(image, mask=alpha)
     return white
+
+
+def _check_visible(visible: npt.NDArray[np.bool_]) -> None:
+    if not visible.any():
+        raise ValueError(
+            "Every pixel is transparent (alpha is 0 everywhere), so nothing can be seen. Remove the alpha channel, or "
+            "send the image without its mask."
+        )
 
 
 def _grey_to_rgb(image: Image.Image) -> UInt8Array:
@@ -92,6 +96,9 @@ def _grey_to_rgb(image: Image.Image) -> UInt8Array:
     if image.mode == "I" and tags and tags.get(_SAMPLE_FORMAT, (1,))[0] == 1:
         values = values.view(np.uint32)  # Pillow has no unsigned mode and shows those above 2^31 as negative
     grey = _scale_16_bit(values) if values.dtype.itemsize == 2 else _scale(values, _nodata(tags.get(_NODATA)))
+    if isinstance(key := image.info.get("transparency"), int):  # of a PNG: the value of transparent pixels
+        grey[values == key] = 255
+        _check_visible(np.asarray(values != key))
     return np.ascontiguousarray(np.broadcast_to(grey[..., None], (*grey.shape, 3)))
 
 

@@ -135,6 +135,18 @@ def test_palettes_and_keys_without_a_visible_pixel_are_rejected() -> None:
             decode(out.getvalue(), LIMIT)
 
 
+def test_the_transparent_value_of_a_16_bit_png_lies_on_white() -> None:
+    out = io.BytesIO()
+    values = np.array([[0, 20000, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(out, "PNG", transparency=20000)
+    assert decode(out.getvalue(), LIMIT)[0, :, 0].tolist() == [0, 255, 255]
+    np.testing.assert_array_equal(by_client(Image.open(out)), decode(out.getvalue(), LIMIT))
+    out = io.BytesIO()
+    Image.new("I;16", (4, 4), 7).save(out, "PNG", transparency=7)
+    with pytest.raises(UnsupportedImage, match="Every pixel is transparent"):
+        decode(out.getvalue(), LIMIT)
+
+
 def test_one_visible_pixel_suffices() -> None:
     image = with_alpha("RGBA", 0)
     image.putpixel((3, 4), (1, 2, 3, 255))
