@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from model_export.alignseg import AlignSeg
@@ -24,6 +23,7 @@ from model_export.alignseg.align_fa import OffsetGenerator
 from model_export.alignseg.sampling import upsample
 from model_export.checkpoints import checkpoint
 from service.errors import AlignSegError
+from service.imaging.decode import decode_file
 from training.evaluation.predictors import load_network
 from training.figures.offset_fields import OffsetField, colored, draw
 
@@ -100,9 +100,8 @@ def in_image_pixels(
 
 
 def read_image(path: Path) -> Bytes:
-    """uint8 (H, W, 3) RGB, after EXIF orientation. Raises OSError when the file is not an image."""
-    with Image.open(path) as opened:
-        return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    """uint8 (H, W, 3) RGB, as the server reads it. Raises OSError, and RequestError when the file is not an image."""
+    return decode_file(path)
 
 
 def parser() -> argparse.ArgumentParser:

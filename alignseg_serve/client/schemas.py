@@ -18,9 +18,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from alignseg_serve.client.errors import Problem, UnexpectedResponse
+from alignseg_serve.client.pillow_rgb import to_rgb, undecoded_tiff
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
-_PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+_PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # the server composes transparency
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,9 @@ class Segmentation:
 def encode_image(image: ImageInput) -> bytes:
     """The request body for an image: the bytes of a file unchanged; a Pillow image or an array as PNG (lossless).
 
-    Raises OSError when the file can't be read, TypeError for another type, ValueError for an array of another shape.
+    A Pillow image of a mode that PNG lacks, or of more than 8 bits, is converted as the server converts such files.
+    Raises OSError when the file can't be read, TypeError for another type, ValueError for an array of another shape, or
+    an image in which nothing can be seen.
     """
     if isinstance(image, bytes):
         return image
@@ -104,8 +107,11 @@ def encode_image(image: ImageInput) -> bytes:
         image = _from_array(image)
     if not isinstance(image, Image.Image):
         raise TypeError(f"image: got {type(image).__name__}; expected a path, bytes, a Pillow image or a NumPy array.")
+    if (file := undecoded_tiff(image)) is not None:
+        return file
     out = io.BytesIO()
-    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(out, "PNG", compress_level=1)
+    png = image if image.mode in _PNG_MODES else Image.fromarray(to_rgb(image))
+    png.save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 

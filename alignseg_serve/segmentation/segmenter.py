@@ -1,6 +1,5 @@
 """Segments images in this process, through the same decoder, resizing and engine as the server."""
 
-import io
 import os
 import threading
 import time
@@ -17,7 +16,7 @@ from alignseg_serve.segmentation.result import Segmentation
 from alignseg_serve.settings import load_settings
 from service.engines.selection import open_engine
 from service.errors import BadRequest
-from service.imaging.decode import decode
+from service.imaging.decode import decode, decode_pillow
 from service.imaging.model_input import ImageLimits, ModelInput, open_image
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
@@ -26,7 +25,6 @@ from service.rendering.segmentation import UNSELECTED, find_classes
 from service.settings import Settings
 from service.types import Engine, UInt8Array
 
-PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})  # the others are converted to RGB
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 
 
@@ -139,25 +137,18 @@ class Segmenter:
 
 
 def _file_or_pixels(image: ImageInput) -> bytes | UInt8Array:
-    """A file's bytes, or (H, W, 3) uint8 RGB. Raises OSError, TypeError or ValueError."""
+    """A file's bytes, or (H, W, 3) uint8 RGB. Raises OSError, TypeError, ValueError or RequestError."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | os.PathLike):
         return Path(image).read_bytes()
     if isinstance(image, Image.Image):
-        return np.asarray(image) if image.mode == "RGB" else _png(image)
+        return decode_pillow(image)
     if not isinstance(image, np.ndarray):
         raise TypeError(f"image: got {type(image).__name__}; expected a path, bytes, a Pillow image or a NumPy array.")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"image: got an array {image.dtype} {image.shape}; expected uint8 (H, W, 3) in RGB order.")
     return image
-
-
-def _png(image: Image.Image) -> bytes:
-    """Of another mode than RGB: the decoder has one rule for transparency, palettes and 16 bits."""
-    out = io.BytesIO()
-    (image if image.mode in PNG_MODES else image.convert("RGB")).save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 _default_lock: Final = threading.Lock()

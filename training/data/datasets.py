@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model_export.model_folder import class_tables
+from service.errors import RequestError
+from service.imaging.decode import decode_file
 from service.model_folder.manifest import ClassEntry
 
 Bytes = NDArray[np.uint8]
@@ -74,9 +76,14 @@ class Dataset:
         return pairs
 
     def read(self, pair: Pair) -> tuple[Bytes, Bytes]:
-        """Image uint8 (H, W, 3) RGB, labels uint8 (H, W) in 0..num_classes-1 or IGNORED."""
-        with Image.open(pair.picture) as opened:
-            picture = np.asarray(opened.convert("RGB"))
+        """Image uint8 (H, W, 3) RGB, as the server reads it, labels uint8 (H, W) in 0..num_classes-1 or IGNORED.
+
+        Raises DatasetError when the image can't be read, or the labels are not of its size.
+        """
+        try:
+            picture = decode_file(pair.picture)
+        except RequestError as error:
+            raise DatasetError(f"{error} Unpack the data set again.") from error
         with Image.open(pair.labels) as opened:
             raw = np.asarray(opened)
         if raw.shape != picture.shape[:2]:

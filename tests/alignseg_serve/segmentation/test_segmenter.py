@@ -84,13 +84,17 @@ def test_every_kind_of_image_gives_the_same_mask(tmp_path: Path) -> None:
 
 def test_pillow_images_of_other_modes_are_read_as_files_of_that_mode() -> None:
     grey, rgba = Image.fromarray(striped(16, 24)).convert("L"), Image.fromarray(striped(16, 24)).convert("RGBA")
-    rgba.putalpha(0)  # transparent images lie on white
+    rgba.putalpha(0)  # transparent pixels lie on white
+    rgba.alpha_composite(rgba.crop((0, 0, 4, 16)).convert("RGB").convert("RGBA"))
     with with_fake_engine() as segmenter:
         for image in (grey, rgba, grey.convert("1"), rgba.convert("CMYK"), rgba.convert("P")):
             file = io.BytesIO()
             (image if image.mode != "CMYK" else image.convert("RGB")).save(file, "PNG")
             np.testing.assert_array_equal(segmenter.segment(image).mask, segmenter.segment(file.getvalue()).mask)
-        assert (segmenter.segment(rgba).mask == 255 % len(COLORS)).all()
+        assert (segmenter.segment(rgba).mask[:, 4:] == 255 % len(COLORS)).all()
+        rgba.putalpha(0)
+        with pytest.raises(UnsupportedImage, match="alpha is 0 everywhere"):
+            segmenter.segment(rgba)
 
 
 def test_confidence_tiles_and_classes() -> None:

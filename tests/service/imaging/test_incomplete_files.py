@@ -124,13 +124,15 @@ def test_a_png_with_a_damaged_header_or_palette_is_rejected() -> None:
 
 def test_transparency_and_orientation_survive_beside_a_large_profile() -> None:
     image = Image.new("RGBA", (4, 2), (255, 0, 0, 0))
+    image.putpixel((0, 0), (255, 0, 0, 255))  # an image that is transparent everywhere is rejected
     exif = Image.Exif()
     exif[0x0112] = 6
     out = io.BytesIO()
     image.save(out, "PNG", icc_profile=np.random.default_rng(0).bytes(2_000_000), exif=exif)
     pixels = decode(out.getvalue(), MAX_PIXELS)
     assert pixels.shape == (4, 2, 3)
-    assert pixels.min() == 255
+    assert pixels[0, 1].tolist() == [255, 0, 0]  # the top left pixel, turned clockwise
+    assert pixels[1:].min() == 255  # the rest lies on white
 
 
 def test_a_png_with_a_large_profile_that_is_truncated_is_rejected() -> None:
