@@ -109,10 +109,10 @@ def test_invalid_input_is_an_error(tmp_path, capsys):
 
 def test_a_photograph_is_resized_as_in_serving(tmp_path, monkeypatch):
     """4000x3000 and a small copy of it give the network the same image."""
-    seen = []
+    inputs = []
 
     def record(network, image):
-        seen.append(image)
+        inputs.append(image)
         return offset_fields(network, image)
 
     monkeypatch.setattr("training.visualize_offsets.offset_fields", record)
@@ -122,6 +122,6 @@ def test_a_photograph_is_resized_as_in_serving(tmp_path, monkeypatch):
         large.resize(size, Image.Resampling.BOX).save(tmp_path / "street.png")
         out = tmp_path / "offsets.png"
         assert main([str(tmp_path / "street.png"), "-o", str(out), "--model", str(tmp_path / "x.safetensors")]) == 0
-    assert [image.shape for image in seen] == [(369, 481, 3)] * 2
+    assert [image.shape for image in inputs] == [(369, 481, 3)] * 2
     height, width = 360, 480  # what both fill
-    assert np.abs(seen[0][:height, :width].astype(int) - seen[1][:height, :width]).mean() < 3
+    assert np.abs(inputs[0][:height, :width].astype(int) - inputs[1][:height, :width]).mean() < 3
