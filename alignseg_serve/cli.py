@@ -136,6 +136,7 @@ def export(
     size: options.Sizes = None,
     half: options.Half = False,
     calibration: options.Calibration = None,
+    onnx_only: options.OnnxOnly = False,
 ) -> None:
     """Convert a checkpoint to a model folder (ONNX and model.json).
 
@@ -160,6 +161,7 @@ def export(
             buckets=buckets,
             half=half,
             calibration=calibration,
+            with_checkpoint=not onnx_only,
         )
     except (checkpoints.CheckpointError, parity.ParityError, ValueError, FileNotFoundError) as error:
         _fail(error)

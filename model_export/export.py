@@ -8,6 +8,7 @@ from rich.console import Console
 
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
+from model_export.flops import cost
 from model_export.model_folder import provenance, writer
 from model_export.onnx_export import calibration as int8_calibration
 from model_export.onnx_export import parity
@@ -32,6 +33,7 @@ def run(
     buckets: Sequence[tuple[int, int]],
     half: bool,
     calibration: Path | None = None,
+    with_checkpoint: bool = True,
 ) -> None:
     """Export checkpoint `source` into model folder `folder` and print the comparison with PyTorch.
 
@@ -44,32 +46,36 @@ def run(
     metadata = checkpoint.read_metadata(source) if source.suffix == ".safetensors" else {}
     architecture = network.architecture
     origin = provenance.of(metadata, data, classes, architecture.num_classes)
+    description = describe(network, buckets[0])
     images = read_frames(frames)
     typical_images = read_frames(calibration, most=int8_calibration.IMAGES) if calibration else []
-    console.print(f"export    {describe(network)}; compared with PyTorch on {len(images)} images ...", soft_wrap=True)
+    console.print(f"export    {description}; compared with PyTorch on {len(images)} images ...", soft_wrap=True)
     rows = writer.write(
         folder,
         network,
         origin,
         buckets,
         images,
-        description=describe(network),
+        description=description,
         model_version=datetime.now(UTC).strftime("%Y.%m.%d"),
         metadata={key: value for key, value in metadata.items() if key not in {"format", "architecture"}},
         half=half,
         calibration=typical_images,
+        with_checkpoint=with_checkpoint,
     )
     console.print(parity.table(rows), highlight=False)
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in _files(folder))
-    console.print(f"written   {folder}: {sizes}", soft_wrap=True)
+    total = sum(path.stat().st_size for path in _files(folder)) / 2**20
+    console.print(f"written   {folder}: {sizes}; {total:.1f} MiB in total", soft_wrap=True)
 
 
-def describe(network: AlignSeg) -> str:
-    """The network in one line: backbone, channels, classes, parameters."""
+def describe(network: AlignSeg, size: tuple[int, int]) -> str:
+    """The network in one line: backbone, channels, classes, parameters, operations for an image of (height, width)."""
     a = network.architecture
-    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    counted = cost(a, size)
     return (
-        f"AlignSeg, {a.backbone} backbone, {a.channels} channels, {a.num_classes} classes, {millions:.1f} M parameters"
+        f"AlignSeg, {a.backbone} backbone, {a.channels} channels, {a.num_classes} classes, "
+        f"{counted.parameters / 1e6:.1f} M parameters, {counted.flops / 1e9:.1f} GFLOP at {size[0]}x{size[1]}"
     )
 
 

@@ -15,6 +15,7 @@ import torch
 
 from model_export import export
 from model_export.checkpoints import checkpoint
+from model_export.model_folder.writer import checkpoint_of
 from model_export.onnx_export import parity
 from model_export.onnx_export.serving_module import ServingModule
 from service.engines import cuda
@@ -61,7 +62,7 @@ def run(folder: Path, frames: Sequence[UInt8Array], built: Path | None = None) -
     Returns 0 when all rows are within tolerance, else 1.
     """
     manifest = manifests.load(folder)
-    module = ServingModule(checkpoint.load(manifests.verified_file(folder, manifest, "checkpoint")))
+    module = ServingModule(checkpoint.load(checkpoint_of(folder, manifest)))
     path = manifests.verified_file(folder, manifest, "onnx")
     rows = compare(module, OnnxRuntimeEngine(path), "fp32", [(1, *bucket) for bucket in manifest.input.buckets], frames)
     try:

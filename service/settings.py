@@ -2,15 +2,17 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ALIGNSEG_"
+KEEP_ALIVE_S: Final = 75.0
 REPOSITORY = Path(__file__).resolve().parent.parent
 LogFormat = Literal["auto", "json", "text"]
 EngineName = Literal[
@@ -54,8 +56,19 @@ class Settings(BaseSettings):
         default=None,
         description="File with one API key per line; text after # is a comment. Adds to ALIGNSEG_API_KEYS.",
     )
+    root_path: str = Field(
+        default="",
+        description="Path under which a proxy serves this server, such as /alignseg. The proxy may remove it or not.",
+    )
+    keep_alive_s: float = Field(
+        default=KEEP_ALIVE_S,
+        gt=0,
+        description="How long an idle connection stays open. Must be longer than a load balancer keeps it.",
+    )
     cors_origins: str = Field(
-        default="", description="Origins whose web pages may call the API, separated by commas. None by default."
+        default="",
+        description="Origins whose web pages may call the API, separated by commas, such as https://app.example.com, "
+        "https://*.example.com or `*`. None by default.",
     )
     log: LogFormat = Field(default="auto", description="Log format. auto writes text to a terminal, else JSON.")
     model_poll_s: float = Field(
@@ -80,7 +93,8 @@ class Settings(BaseSettings):
     max_bytes_in_flight: int = Field(
         default=256 * 1024 * 1024,
         ge=1,
-        description="Bodies of all active requests together. A body without Content-Length counts as the largest.",
+        description="Bodies of all active requests together. One without Content-Length counts as 1 MiB, or as it "
+        "grows.",
     )
     max_pixels_in_flight: int = Field(
         default=80_000_000,
@@ -115,6 +129,15 @@ class Settings(BaseSettings):
         ge=0,
         description="How long SIGTERM waits for active requests. The orchestrator's grace period must be longer.",
     )
+
+    @field_validator("root_path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        """/alignseg, alignseg and /alignseg/ mean the same; / means none."""
+        path = value.strip().strip("/")
+        if not re.fullmatch(r"[\w.~!$&'()+,=@%/-]*", path, re.ASCII) or "//" in path:
+            raise ValueError("Expected a path such as /alignseg")
+        return f"/{path}" if path else ""
 
 
 class Row(NamedTuple):

@@ -20,6 +20,7 @@ from service.errors import AlignSegError
 from service.model_folder import manifest as manifests
 from service.settings import EngineName, Settings
 from service.types import parse_size
+from training.data import hold_out
 from training.data.datasets import DATASETS, Dataset, DatasetError
 from training.evaluation.boundary_f1 import TOLERANCE, BoundaryScore
 from training.evaluation.inference_modes import OVERLAP, InferenceMode
@@ -44,6 +45,7 @@ examples:
   alignseg evaluate --model weights/alignseg-lite --engine pytorch --figure confusion.png
   alignseg evaluate --server http://localhost:8000 --root ../shared/camvid --json served.json
   alignseg evaluate --checkpoint weights.pth --data cityscapes --root /data/cityscapes --tile 872x872
+  alignseg evaluate --checkpoint best.safetensors --split train --drive 0006R0
   alignseg evaluate --checkpoint best.safetensors --scales 0.75,1,1.25 --flip"""
 
 PYTORCH = "pytorch"
@@ -79,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the data set, in its official layout (default: data/NAME or ../shared/NAME)",
     )
     options.add_argument("--split", default="val", help="train, val or test (default: val)")
+    options.add_argument("--drive", help="measure only this CamVid drive, such as 0006R0 of --split train")
     options.add_argument("--limit", type=int, help="measure only this many images, from the first")
     _add_inference_mode(options.add_argument_group("inference mode, with PyTorch only (default: the whole image once)"))
     options.add_argument(
@@ -129,13 +132,16 @@ def _write(metrics: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset, mode = DATASETS[arguments.data], _inference_mode(arguments)
-    pairs = dataset.pairs(_root(arguments), arguments.split)[: arguments.limit]
+    pairs, split = dataset.pairs(_root(arguments), arguments.split), arguments.split
+    if arguments.drive:
+        pairs, split = hold_out.only(pairs, arguments.drive), f"{split}, drive {arguments.drive}"
+    pairs = pairs[: arguments.limit]
     boundaries = BoundaryScore(dataset.num_classes, arguments.boundary)
     progress = track(pairs, "evaluating", console=Console(stderr=True), disable=not sys.stderr.isatty())
     with ExitStack() as stack:
         predict, measured = _predictor(arguments, dataset, mode, stack)
         metrics = report(evaluate(predict, dataset, progress, boundaries), boundaries, dataset)
-    return {"measured": measured, "data": dataset.name, "split": arguments.split, "pictures": len(pairs), **metrics}
+    return {"measured": measured, "data": dataset.name, "split": split, "pictures": len(pairs), **metrics}
 
 
 def _root(arguments: argparse.Namespace) -> Path:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from alignseg_serve.ray_job import MaskFormat, inputs, results
 from alignseg_serve.ray_job.storage import open_path
+from alignseg_serve.segmentation.image_files import output_name
 from service.batching.fault_isolation import FaultIsolatingEngine
 from service.errors import AlignSegError, EngineError
 from service.imaging.letterbox import unletterbox_ids
@@ -114,7 +115,7 @@ class Encode:
         result: Row = {"picture": key, "height": ids.shape[0], "width": ids.shape[1], "classes": classes}
         if self._masks == "png":
             png = images.indexed_png(ids, self._manifest.palette, names=self._manifest.names)
-            return result | {"png": png, "mask": f"{results.MASKS}/{key}.png"}
+            return result | {"png": png, "mask": f"{results.MASKS}/{mask_path(key)}"}
         masks = encode_rle(ids, [entry.id for entry in present])
         for entry in classes:
             entry["counts"] = masks[entry["id"]]["counts"]
@@ -142,6 +143,12 @@ class Write:
             pixels.update({entry["id"]: entry["pixels"] for entry in row["classes"]})
         summary = {"written": len(done), "failed": failed, "pixels": [pixels[n] for n in range(self._classes)]}
         return pa.Table.from_pylist([summary], schema=SUMMARY)
+
+
+def mask_path(key: str) -> str:
+    """The path of an image's mask below the folder of masks."""
+    folder, slash, name = key.rpartition("/")
+    return folder + slash + output_name(name, ".png")
 
 
 def _array(data: bytes, shape: tuple[int, ...]) -> UInt8Array:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +12,11 @@ from rich.console import Console
 from rich.progress import track
 
 from alignseg_serve.segmentation.backends import Backend, ImageFailed
+from alignseg_serve.segmentation.image_files import SUFFIXES, list_images, output_name
 from service.errors import AlignSegError
 from service.files import atomic_replace
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+OnSkipped = Callable[[str], object]
 SOME_FAILED: Final = 1
 INTERRUPTED: Final = 130
 
@@ -41,7 +43,8 @@ def run(
     overwrite: segment images again whose files exist.
     Raises AlignSegError when there is no image, or a mask would overwrite an image.
     """
-    jobs = plan(sources, out, overlay=overlay)
+    on_skipped = partial(console.print, style="yellow", markup=False, soft_wrap=True)
+    jobs = plan(sources, out, overlay=overlay, on_skipped=on_skipped)
     remaining = [job for job in jobs if overwrite or not job.done]
     if skipped := len(jobs) - len(remaining):
         console.print(f"{skipped} of {len(jobs)} images are already done, skipped (--overwrite segments them again)")
@@ -87,10 +90,13 @@ def _segment(job: Job, backend: Backend) -> _Failure | None:
     return None
 
 
-def plan(sources: Sequence[Path], out: Path, *, overlay: bool) -> list[Job]:
+def plan(
+    sources: Sequence[Path], out: Path, *, overlay: bool, on_skipped: OnSkipped = lambda message: None
+) -> list[Job]:
     """The files to write for each image of `sources`: in the folder `out`, or, for a single image, `out` itself.
 
     street/a.jpg becomes street/a.png; with a street/a.bmp beside it they become a.jpg.png and a.bmp.png.
+    on_skipped: called with a sentence for what is no input although it is in a folder, see `list_images`.
     Raises AlignSegError.
     """
     if out.suffix.lower() == ".png" and not out.is_dir():
@@ -98,7 +104,7 @@ def plan(sources: Sequence[Path], out: Path, *, overlay: bool) -> list[Job]:
     elif out.is_file():
         raise AlignSegError(f"{out} is a file; --out takes a folder or, for a single image, a name that ends in .png.")
     else:
-        jobs = [job for source in sources for job in _jobs(source, out, overlay=overlay)]
+        jobs = [job for source in sources for job in _jobs(source, out, on_skipped, overlay=overlay)]
     _check_collisions(jobs)
     return jobs
 
@@ -106,11 +112,11 @@ def plan(sources: Sequence[Path], out: Path, *, overlay: bool) -> list[Job]:
 def _single_job(sources: Sequence[Path], out: Path, *, overlay: bool) -> Job:
     if len(sources) != 1 or sources[0].is_dir():
         raise AlignSegError(f"{out} names a single mask, and there may be several images. Pass a folder with --out.")
-    return Job(sources[0], out, out.with_suffix(".overlay.png") if overlay else None)
+    return Job(sources[0], out, _with_suffix(out.with_suffix(""), ".overlay.png") if overlay else None)
 
 
-def _jobs(source: Path, out: Path, *, overlay: bool) -> list[Job]:
-    images = _images(source, out)
+def _jobs(source: Path, out: Path, on_skipped: OnSkipped, *, overlay: bool) -> list[Job]:
+    images = _images(source, out, on_skipped)
     root = source if source.is_dir() else source.parent
     stems = Counter(_stem(image, root, out) for image in images)
     jobs = []
@@ -122,14 +128,16 @@ def _jobs(source: Path, out: Path, *, overlay: bool) -> list[Job]:
     return jobs
 
 
-def _images(source: Path, out: Path) -> list[Path]:
+def _images(source: Path, out: Path, on_skipped: OnSkipped) -> list[Path]:
     if source.is_file():
         return [source]
     if out.resolve() == source.resolve():
         raise AlignSegError(f"{out} is the folder of the images. Use another, or a subfolder: --out {out / 'masks'}")
-    images = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if out.resolve().is_relative_to(source.resolve()):  # masks of an earlier run are not input
-        images = [path for path in images if not path.resolve().is_relative_to(out.resolve())]
+    images, masks = list_images(source, on_skipped), out.resolve()
+    if not source.resolve().is_relative_to(
+        masks
+    ):  # masks of an earlier run are not input, nor where a link leads to them
+        images = [path for path in images if not (path.parent.resolve() / path.name).is_relative_to(masks)]
     if not images:
         raise AlignSegError(f"{source} contains no image; expected files named {', '.join(sorted(SUFFIXES))}.")
     return images
@@ -140,7 +148,7 @@ def _stem(image: Path, root: Path, out: Path) -> Path:
 
 
 def _with_suffix(base: Path, suffix: str) -> Path:
-    return base.with_name(base.name + suffix)
+    return base.with_name(output_name(base.name, suffix))
 
 
 def _check_collisions(jobs: list[Job]) -> None:

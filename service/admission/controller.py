@@ -127,6 +127,16 @@ class AdmissionController:
             return limits.count
         return min(limits.count, max(limits.min_active, int(limits.overload_latency_s * self._throughput.per_second)))
 
+    def make_room(self, permit: Permit, size: int) -> None:
+        """Called by the permit of a body without Content-Length. Raises Overloaded, unless it is the only one."""
+        others = iter(stalled for stalled in self._uploads.stalled(self.clock()) if stalled is not permit)
+        while self.in_flight > 1 and self.bytes + size > self.limits.bytes:
+            if (stalled := next(others, None)) is None:
+                raise self.rejection_error("bytes", size)
+            stalled.preempt()
+        permit.size += size
+        self.bytes += size
+
     def upload_finished(self, permit: Permit) -> None:
         """Called by the permit."""
         if self._uploads.is_slow(permit):
@@ -168,7 +178,7 @@ class AdmissionController:
         if reason == "bytes":
             return (
                 f"{self.bytes} bytes in flight, {size} more announced, limit {limits.bytes} "
-                "(ALIGNSEG_MAX_BYTES_IN_FLIGHT). A body without Content-Length counts as ALIGNSEG_MAX_BODY_BYTES."
+                "(ALIGNSEG_MAX_BYTES_IN_FLIGHT). A body without Content-Length counts as it grows."
             )
         return f"{self.active} active requests, limit {self.limit()}."
 

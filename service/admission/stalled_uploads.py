@@ -18,6 +18,10 @@ class _Owner(Protocol):
 
     clock: Callable[[], float]
 
+    def make_room(self, permit: "Permit", size: int) -> None:
+        """Count `size` more bytes for the permit. Raises Overloaded."""
+        ...
+
     def upload_finished(self, permit: "Permit") -> None:
         """The permit's body is complete."""
         ...
@@ -30,7 +34,8 @@ class _Owner(Protocol):
 class Permit:
     """One admitted request: a slot and `size` bytes. Released once, when its work ends, not when the client leaves.
 
-    size: announced bytes of the body. arrived: bytes received so far. entered: when it was admitted, on the clock.
+    size: counted bytes of the body: as announced or, if more have arrived, those. arrived: bytes received so far.
+    entered: when it was admitted, on the clock.
     stalls_at: when the upload counts as stalled unless more bytes arrive. Each byte postpones it by the time that the
     byte takes at MIN_BYTES_PER_S, at most to MAX_PAUSE_S from now, so an occasional byte does not keep the slot.
     preempted: whether another request got the slot. on_preempted: called when that happens.
@@ -46,10 +51,12 @@ class Permit:
         self._owner: _Owner | None = owner
 
     def received(self, size: int) -> None:
-        """Record that `size` more bytes of the body arrived."""
+        """Record that `size` more bytes of the body arrived. Raises Overloaded if there is no room for them."""
         if self._owner is not None:
             now = self._owner.clock()
             self.arrived += size
+            if self.arrived > self.size:
+                self._owner.make_room(self, self.arrived - self.size)
             self.stalls_at = min(max(self.stalls_at, now) + size / MIN_BYTES_PER_S, now + MAX_PAUSE_S)
 
     def body_read(self) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from service.errors import CorruptImage, RequestError, UnsupportedImage
-from service.imaging import turbojpeg
+from service.imaging import incomplete_files, turbojpeg
 from service.imaging.decode_limits import CountedReads, check_scans, check_size
 from service.types import Size, UInt8Array
 
@@ -95,7 +95,11 @@ def _open(data: bytes) -> Image.Image:
     """Read the header only."""
     try:
         return Image.open(CountedReads(data), formats=FORMATS)
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ValueError) as error:
+        if (without_metadata := incomplete_files.without_metadata(data)) is not None:
+            return _open(without_metadata)
+        if not isinstance(error, UnidentifiedImageError):
+            raise
         known, other = _sniff(data), _sniff_other(data)
         if known is not None:
             raise CorruptImage(
@@ -156,10 +160,28 @@ def _pixels(image: Image.Image, data: bytes) -> UInt8Array:
     """Decode, by libjpeg-turbo where possible, and apply the EXIF orientation."""
     stored = turbojpeg.decode(data, image)
     if stored is None:
-        image.load()
-        return _rgb(_upright(image))
+        return _rgb(_upright(_loaded(image, data)))
     turn = _turn(image)
     return stored if turn is None else np.asarray(Image.fromarray(stored).transpose(turn))
+
+
+def _loaded(image: Image.Image, data: bytes) -> Image.Image:
+    """Decode by Pillow; once more if it rejects the file for something that browsers ignore."""
+    size = image.size  # after `draft`
+    try:
+        image.load()
+        return image
+    except (OSError, ValueError, SyntaxError):
+        is_jpeg = image.format in turbojpeg.FORMATS
+        repaired = (
+            incomplete_files.complete_jpeg(data, image.mode) if is_jpeg else incomplete_files.without_metadata(data)
+        )
+        if repaired is None:
+            raise
+    image = Image.open(CountedReads(repaired), formats=FORMATS)
+    image.draft(None, size)
+    image.load()
+    return image
 
 
 def _upright(image: Image.Image) -> Image.Image:

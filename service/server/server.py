@@ -35,7 +35,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         rejection = fast_reject.for_app(app)
         reject = None if rejection is None else rejection.reject
-        options = uvicorn_options(reject, app.state.metrics.record_connection_error)
+        options = uvicorn_options(reject, app.state.metrics.record_connection_error, settings.keep_alive_s)
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=FLUSH_TIMEOUT_S, **options))
         self.exit_code = 0
         self._app = app

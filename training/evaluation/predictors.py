@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
+from model_export.model_folder.writer import checkpoint_of
 from service.imaging.letterbox import letterbox, unletterbox_ids
 from service.model_folder import manifest as manifests
 from service.types import Engine
@@ -34,7 +35,7 @@ def load_network(path: Path) -> AlignSeg:
     Raises what checkpoint.load raises, and service.errors.ManifestError for an invalid model folder.
     """
     if path.is_dir():
-        path = manifests.verified_file(path, manifests.load(path), "checkpoint")
+        path = checkpoint_of(path, manifests.load(path))
     return checkpoint.load(path)
 
 

@@ -19,10 +19,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model_export.alignseg import AlignSeg
+from model_export.alignseg import AlignSeg, efficientnet_lite
 from model_export.alignseg.backbone import Backbone
+from model_export.alignseg.efficientnet_lite import EfficientNetLite
 from model_export.checkpoints import checkpoint, published_weights
 from model_export.checkpoints.checkpoint import CheckpointError, listed, read_state_dict
+from training.loop import pretrained_efficientnet
 
 CLASSIFIER = "fc."  # ImageNet's, which a backbone has no use for
 
@@ -57,10 +59,14 @@ def load(network: AlignSeg, path: Path, partly: bool = False) -> Fit:
     Raises FileNotFoundError; CheckpointError when the file can't be read, when nothing fits, or, unless `partly`, when
     anything does not: the message names each key.
     """
+    if str(path) in efficientnet_lite.NAMES:
+        path = pretrained_efficientnet.path_of(str(path))
     if not path.is_file():
         raise FileNotFoundError(f"--init-from: {path} does not exist")
     if path.suffix == ".safetensors":
         return _load_network(network, path, partly)
+    if isinstance(network.backbone, EfficientNetLite):
+        return Fit(pretrained_efficientnet.load(network.backbone, path), [], [], [])
     return load_backbone(network.backbone, path, partly)
 
 

@@ -49,7 +49,7 @@ class ObservabilityMiddleware:
             self._finish(scope, record)
 
     def _finish(self, scope: Scope, record: RequestRecord) -> None:
-        record.route = _route(scope)
+        record.route, record.path = _route(scope), scope["path"]  # as the routes know it, see PathMiddleware
         record.status = record.status or 499  # nginx's status for a client that disconnected before the response
         if self._tracer is not None:
             record.trace_id = self._tracer.export(record, scope["headers"])

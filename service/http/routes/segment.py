@@ -5,7 +5,7 @@ Read on in http/request_lifecycle.py (`handle_post`), then in inference/pipeline
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
@@ -22,8 +22,6 @@ from service.inference.pipeline import Pipeline, RenderedResponse
 from service.rendering import formats, media_types
 from service.rendering.options import RenderOptions
 from service.rendering.segmentation import find_classes
-
-_HEADERS: Final = {"Vary": "Accept", "Link": '</classes>; rel="describedby"'}  # RFC 8288: what the ids mean
 
 
 async def segment(request: Request) -> Response:
@@ -68,11 +66,13 @@ class SegmentRequest:
 
 async def _respond(request: Request, segment_request: SegmentRequest, images: list[bytes]) -> Response:
     pipeline: Pipeline = request.app.state.pipeline
-    segment_one = partial(_segment_one, pipeline, segment_request)
+    segment_one, media_type = partial(_segment_one, pipeline, segment_request), segment_request.media_type
     if len(images) == 1:
-        return _response(await segment_one(images[0]), segment_request.media_type)
-    _require_json(segment_request.media_type, len(images))
-    return _response(await segment_all(request, pipeline.admission, images, segment_one), segment_request.media_type)
+        result = await segment_one(images[0])
+    else:
+        _require_json(media_type, len(images))
+        result = await segment_all(request, pipeline.admission, images, segment_one)
+    return _response(result, media_type, pipeline.settings.root_path)
 
 
 async def _segment_one(pipeline: Pipeline, segment_request: SegmentRequest, image: bytes) -> RenderedResponse:
@@ -95,9 +95,13 @@ def _require_json(media_type: str, images: int) -> None:
         )
 
 
-def _response(result: RenderedResponse, media_type: str) -> Response:
-    timing = ", ".join(f"{stage};dur={ms}" for stage, ms in result.timing_ms.items())
-    headers = {**_HEADERS, "Server-Timing": timing, "Content-Type": formats.content_type(media_type)}
+def _response(result: RenderedResponse, media_type: str, root_path: str) -> Response:
+    headers = {
+        "Vary": "Accept",
+        "Link": f'<{root_path}/classes>; rel="describedby"',  # RFC 8288: what the ids mean
+        "Server-Timing": ", ".join(f"{stage};dur={ms}" for stage, ms in result.timing_ms.items()),
+        "Content-Type": formats.content_type(media_type),
+    }
     return Response(result.body, headers=headers)
 
 
