@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         default=40_000_000, ge=1, description="Width times height of one image, checked before it is decoded."
     )
-    max_tiles: int = Field(default=192, ge=1, description="Tiles of one image with tile=true.")
+    max_tiles: int = Field(default=192, ge=1, description="Tiles of one image.")
     max_images: int = Field(default=16, ge=1, description="Images of one request.")
 
     request_timeout_ms: float = Field(

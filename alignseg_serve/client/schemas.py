@@ -64,6 +64,7 @@ class Segmentation:
     mask_png: indexed PNG of the image's size. overlay_png: the class colours blended over the image.
     confidence_png: 8-bit grey PNG, 255 times the probability of each pixel's class. The last two are None unless
     requested. timing_ms: milliseconds in decode, queue, infer and encode, measured by the server.
+    input_size: (width, height) of the image as the model saw it, in `tiles` tiles; None from servers that do not say.
     """
 
     model: str
@@ -75,6 +76,8 @@ class Segmentation:
     overlay_png: bytes | None
     confidence_png: bytes | None
     timing_ms: Mapping[str, float]
+    input_size: tuple[int, int] | None = None
+    tiles: int = 1
 
     @cached_property
     def mask(self) -> npt.NDArray[np.uint8]:
@@ -121,9 +124,11 @@ def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def query_params(*, overlay: bool, confidence: bool, tile: bool, classes: Sequence[str]) -> dict[str, str]:
+def query_params(*, overlay: bool, confidence: bool, tile: bool | str, classes: Sequence[str]) -> dict[str, str]:
     """Query parameters of POST /segment; defaults are left out."""
-    params = {name: "true" for name, value in (("confidence", confidence), ("tile", tile)) if value}
+    params = {"confidence": "true"} if confidence else {}
+    if tile != "auto":
+        params["tile"] = str(tile).lower()
     if overlay:
         params["include"] = "overlay"
     if classes:
@@ -145,6 +150,8 @@ def parse_segmentation(response: httpx.Response) -> Segmentation:
             overlay_png=_optional_png(body, "overlay"),
             confidence_png=_optional_png(body, "confidence"),
             timing_ms=body["timing_ms"],
+            input_size=(*body["input_size"],) if "input_size" in body else None,
+            tiles=body.get("tiles", 1),
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise _unexpected(response, error) from error

@@ -11,6 +11,7 @@ from service.admission.controller import AdmissionController, Limits
 from service.admission.pixel_budget import PixelBudget, ReservePixels
 from service.batching.queue import InferenceResult
 from service.imaging.model_input import ImageLimits, ModelInput, open_image
+from service.imaging.tile_plan import TileMode
 from service.inference.health import Health
 from service.inference.served_model import ServedModel
 from service.inference.thread_pool import ThreadPool
@@ -75,13 +76,13 @@ class Pipeline:
         deadline: float,
         *,
         with_confidence: bool = False,
-        tile: bool = False,
+        tile: TileMode = "auto",
         with_pixels: bool = True,
     ) -> RenderedResponse:
         """Segment an image and render the response.
 
         image: an encoded file, or (H, W, 3) uint8 RGB. render: makes the body; called in a thread.
-        deadline: on time.monotonic(). tile: see imaging/tiling.py. with_confidence, with_pixels: whether the
+        deadline: on time.monotonic(). tile: see imaging/tile_plan.py. with_confidence, with_pixels: whether the
         segmentation contains them; without its pixels, decoding a large image takes a tenth of the time.
         Raises RequestError. When cancelled, ends once its work has ended.
         """
@@ -114,7 +115,7 @@ class Pipeline:
         return await self._codecs.run(partial(work, *args, **kwargs))
 
     def _decode(
-        self, manifest: Manifest, image: bytes | UInt8Array, tile: bool, with_pixels: bool, reserve: ReservePixels
+        self, manifest: Manifest, image: bytes | UInt8Array, tile: TileMode, with_pixels: bool, reserve: ReservePixels
     ) -> tuple[UInt8Array | None, ModelInput]:
         limits = ImageLimits(self.settings.max_pixels, self.settings.max_tiles, reserve)
         return open_image(image, manifest.input.buckets, limits, tile=tile, with_pixels=with_pixels)
@@ -127,7 +128,8 @@ class Pipeline:
             return [await model.infer(model_input.tensor(0), deadline, with_confidence)]
         # Two full batches at a time keep the engine busy and let other requests' images in between.
         concurrent = 2 * model.total_batch_size
-        slots, tile_deadline = asyncio.Semaphore(concurrent), TileDeadline(model_input.count, deadline, concurrent)
+        slots, max_s = asyncio.Semaphore(concurrent), self.settings.request_timeout_ms / 1e3
+        tile_deadline = TileDeadline(model_input.count, deadline, concurrent, advice=model_input.advice, max_s=max_s)
 
         async def infer_tile(index: int) -> InferenceResult:
             async with slots:
@@ -189,8 +191,9 @@ def _render(
     render: Callable[[Segmentation], bytes],
 ) -> RenderedResponse:
     began = time.perf_counter()
-    ids = model_input.assemble([result.ids for result in results])
+    ids = model_input.assemble_ids([result.ids for result in results])
     confidences = [result.confidence for result in results if result.confidence is not None]
     confidence = model_input.assemble(confidences) if confidences else None
-    seg = Segmentation(manifest, pixels, ids, timing_ms, began, confidence=confidence, tiles=model_input.count)
+    size, tiles = model_input.input_size, model_input.count
+    seg = Segmentation(manifest, pixels, ids, timing_ms, began, confidence=confidence, input_size=size, tiles=tiles)
     return RenderedResponse(render(seg), seg.timing_until_now())

@@ -16,6 +16,7 @@ from service.admission.controller import AdmissionController
 from service.inference.pipeline import Pipeline
 from service.server import fast_reject
 from service.server.admin_port import FLUSH_TIMEOUT_S, AdminPort
+from service.server.memory_trim import MemoryTrimmer
 from service.server.process import freeze_gc_and_trim, limit_malloc_arenas, shorten_switch_interval
 from service.server.protocol import uvicorn_options
 from service.settings import Settings
@@ -42,6 +43,7 @@ class Server(uvicorn.Server):
         self._admin: AdminPort | None = None
         self._draining_since: float | None = None
         self._drain_logged = False
+        self._trimmer = MemoryTrimmer()
 
     def run_until_stopped(self) -> int:
         """Serve until a signal; returns the process's exit code."""
@@ -94,6 +96,8 @@ class Server(uvicorn.Server):
         if pipeline is not None and self._draining_since is not None:
             has_ended = self._drain(pipeline.admission, time.monotonic() - self._draining_since)
             self.should_exit = self.should_exit or has_ended
+        if pipeline is not None:
+            self._trimmer.on_tick(pipeline.pixels)
         if self._admin is not None:
             await self._admin.on_tick(counter)
         return await super().on_tick(counter)

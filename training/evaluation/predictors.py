@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
 from model_export.model_folder.writer import checkpoint_of
-from service.imaging.letterbox import letterbox, unletterbox
+from service.imaging.letterbox import letterbox, unletterbox_ids
 from service.model_folder import manifest as manifests
 from service.types import Engine
 from training.evaluation.inference_modes import Predict, pad_to_raster, whole_image
@@ -59,7 +59,7 @@ def with_engine(engine: Engine, buckets: Sequence[tuple[int, int]]) -> Predictor
 
     def predict_ids(image: Bytes) -> Bytes:
         prepared = letterbox(image, buckets)
-        return unletterbox(engine.infer(prepared.pixels[None]).ids[0], prepared)
+        return unletterbox_ids(engine.infer(prepared.pixels[None]).ids[0], prepared)
 
     return predict_ids
 

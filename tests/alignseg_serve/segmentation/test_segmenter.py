@@ -110,6 +110,7 @@ def test_confidence_tiles_and_classes() -> None:
     assert (np.asarray(opened(result.confidence_png)) == 200).all()
     assert len(engine.batches) > 1
     assert max(shape[0] for shape in engine.batches) == 4  # tiles share batches
+    assert (result.input_size, result.tiles) == ((96, 64), sum(shape[0] for shape in engine.batches))
     mask_file = opened(result.mask_png)
     np.testing.assert_array_equal(np.asarray(mask_file), result.mask)
     assert np.asarray(mask_file.convert("RGBA"))[30, [12, 36], 3].tolist() == [0, 255]  # others are transparent

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from service.admission.controller import AdmissionController, Limits
+from service.admission.pixel_budget import PixelBudget
 from service.server import admin_port
 from service.server.admin_port import AdminPort
 from service.server.server import Server
@@ -24,6 +25,7 @@ class StubPipeline:
     def __init__(self) -> None:
         self.health = SimpleNamespace(lost=False)
         self.admission = AdmissionController(Limits(4))
+        self.pixels = PixelBudget(10**6, lambda: 1.0)
 
     def stop_admitting(self, because: str = "shutting down") -> None:
         self.admission.close(because)
