@@ -16,6 +16,7 @@ from service.inference.served_model import ServedModel
 from service.inference.thread_pool import ThreadPool
 from service.inference.tile_deadline import TileDeadline
 from service.model_folder.manifest import Manifest
+from service.observers import isolated
 from service.rendering.segmentation import Segmentation
 from service.settings import Settings
 from service.telemetry import request_record
@@ -86,7 +87,8 @@ class Pipeline:
         Raises RequestError. When cancelled, ends once its work has ended.
         """
         model = self.model
-        request_record.note_model(model.manifest.name)
+        with isolated:
+            request_record.note_model(model.manifest.name)
         if with_confidence:
             model.require_confidence()
         with model.in_use(), self.pixels.reservation() as reserve:
@@ -167,7 +169,8 @@ def _limits(settings: Settings, model: ServedModel) -> Limits:
 def _note_stage(stage: str, began: float) -> float:
     """Note a stage in the request record; return its milliseconds, from `began` until now."""
     seconds = time.monotonic() - began
-    request_record.note_stage(stage, began, seconds)
+    with isolated:
+        request_record.note_stage(stage, began, seconds)
     return seconds * 1e3
 
 
@@ -175,8 +178,9 @@ def _note_queue_and_infer(began: float, results: Sequence[InferenceResult]) -> d
     """Note and return the milliseconds of queue and infer. With tiles: the wait of the first, then all the rest."""
     queued_s = results[0].queued_s
     infer_s = results[0].infer_s if len(results) == 1 else time.monotonic() - began - queued_s
-    request_record.note_stage("queue", began, queued_s)
-    request_record.note_stage("infer", began + queued_s, infer_s)
+    with isolated:
+        request_record.note_stage("queue", began, queued_s)
+        request_record.note_stage("infer", began + queued_s, infer_s)
     return {"queue": queued_s * 1e3, "infer": infer_s * 1e3}
 
 

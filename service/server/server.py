@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from service.admission.controller import AdmissionController
 from service.inference.pipeline import Pipeline
+from service.observers import isolated
 from service.server import fast_reject
 from service.server.admin_port import FLUSH_TIMEOUT_S, AdminPort
 from service.server.process import freeze_gc_and_trim, limit_malloc_arenas, shorten_switch_interval
@@ -85,7 +86,8 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second. Returns whether to exit."""
-        logs.flush()
+        with isolated:
+            logs.flush()
         pipeline = self._pipeline
         if pipeline is not None and pipeline.health.lost:
             log.error("the engine is lost: ending the process, so that it can be restarted")
