@@ -130,6 +130,11 @@ def _add_gauges(metrics: Metrics, pipeline: Pipeline) -> None:
         "Requests that use the engine or the codecs; slow uploads are not counted",
         lambda: admission.active,
     )
+    metrics.add_gauge(
+        "active_tensors",
+        "Images and tiles of active requests that are not completed",
+        lambda: admission.tensors,
+    )
     metrics.add_gauge("admission_limit", "Active requests that are admitted at the moment", admission.limit)
     metrics.add_gauge(
         "estimated_drain_seconds",

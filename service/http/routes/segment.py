@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.routing import request_response
 
+from service.admission.stalled_uploads import Permit
 from service.errors import BadRequest
 from service.http import query_params
 from service.http.content_negotiation import choose
@@ -66,21 +67,25 @@ class SegmentRequest:
         return cls(media_type, options, request_deadline(request))
 
 
-async def _respond(request: Request, segment_request: SegmentRequest, images: list[bytes]) -> Response:
+async def _respond(request: Request, segment_request: SegmentRequest, images: list[bytes], permit: Permit) -> Response:
     pipeline: Pipeline = request.app.state.pipeline
     segment_one = partial(_segment_one, pipeline, segment_request)
     if len(images) == 1:
-        return _response(await segment_one(images[0]), segment_request.media_type)
+        return _response(await segment_one(images[0], permit), segment_request.media_type)
     _require_json(segment_request.media_type, len(images))
-    return _response(await segment_all(request, pipeline.admission, images, segment_one), segment_request.media_type)
+    result = await segment_all(request, pipeline.admission, permit, images, segment_one)
+    return _response(result, segment_request.media_type)
 
 
-async def _segment_one(pipeline: Pipeline, segment_request: SegmentRequest, image: bytes) -> RenderedResponse:
+async def _segment_one(
+    pipeline: Pipeline, segment_request: SegmentRequest, image: bytes, permit: Permit
+) -> RenderedResponse:
     media_type, options = segment_request.media_type, segment_request.options
     return await pipeline.segment(
         image,
         partial(formats.render, media_type, options),
         segment_request.deadline,
+        permit,
         with_confidence=options.confidence,
         tile=options.tile,
         with_pixels=formats.needs_pixels(media_type, options),
