@@ -141,11 +141,9 @@ class AdmissionController:
         return self._throughput.seconds_for(self.tensors)
 
     def limit(self) -> int:
-        """Return how many active requests are admitted at the moment; in an overload how many tensors ahead."""
-        limits = self.limits
-        if not self._is_overloaded(self.clock()):
-            return limits.count
-        return min(limits.count, max(limits.min_active, int(limits.overload_latency_s * self._throughput.per_second)))
+        """Return how many active requests are admitted at the moment."""
+        count = self.limits.count
+        return min(count, self._tensor_limit()) if self._is_overloaded(self.clock()) else count
 
     def upload_finished(self, permit: Permit) -> None:
         """Called by the permit."""
@@ -159,6 +157,8 @@ class AdmissionController:
         self._waiting += waiting
         if completed:
             self._throughput.completed()
+        elif tiles > 0:
+            self._throughput.more_queued()
 
     def released(self, permit: Permit) -> None:
         """Called by the permit."""
@@ -173,7 +173,11 @@ class AdmissionController:
         if (reason := self._find_room(size, now)[0]) is not None:
             return reason
         self._uploads.mark_slow(now, self.limits.overload_latency_s)
-        return "time" if self._is_overloaded(now) and self.tensors_ahead >= self.limit() else None
+        return "time" if self._is_overloaded(now) and self.tensors_ahead >= self._tensor_limit() else None
+
+    def _tensor_limit(self) -> int:
+        limits = self.limits
+        return max(limits.min_active, int(limits.overload_latency_s * self._throughput.per_second))
 
     def _is_overloaded(self, now: float) -> bool:
         return now - self._last_rejection <= _OVERLOAD_ENDS_S and self._throughput.known
@@ -206,7 +210,7 @@ class AdmissionController:
                 f"{self.bytes} bytes in flight, {size} more announced, limit {limits.bytes} "
                 "(ALIGNSEG_MAX_BYTES_IN_FLIGHT). A body without Content-Length counts as ALIGNSEG_MAX_BODY_BYTES."
             )
-        return f"{self.tensors_ahead} images and tiles are ahead, limit {self.limit()}."
+        return f"{self.tensors_ahead} images and tiles are ahead, limit {self._tensor_limit()}."
 
     def _misses_deadline(self, deadline: float, now: float) -> str | None:
         if not self.active or deadline == float("inf") or not self._throughput.known:

@@ -35,6 +35,14 @@ class ThroughputMeter:
         if active_before == 0:
             self._last_event = self._clock()
 
+    def more_queued(self) -> None:
+        """Record that an image was split into tiles. Its decoding until now is latency, which the rate must not count.
+
+        A large image decodes for as long as many of its tiles take. Counted for the first of them, the rate would be
+        far too low until dozens are completed.
+        """
+        self._last_event = self._clock()
+
     def completed(self) -> None:
         """Record a completed tensor."""
         now = self._clock()

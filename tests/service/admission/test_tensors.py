@@ -162,3 +162,12 @@ def test_slow_uploads_are_no_work(clock: Clock) -> None:
     clock.now += 0.1
     admission.rejection()  # marks it as slow
     assert (admission.tensors, admission.tensors_ahead) == (0, 0)
+
+
+def test_the_decoding_of_a_tiled_image_does_not_lower_the_rate(clock: Clock) -> None:
+    admission = AdmissionController(Limits(64), clock)
+    permit = active(admission)
+    clock.now += 20 * TILE_S
+    permit.decoded(99)
+    compute(permit, clock, 3)
+    assert admission.estimated_drain_s() == pytest.approx(96 * TILE_S)
