@@ -98,7 +98,7 @@ def test_interrupted_twice_each_picture_is_done_once(ray_cluster: Any, tmp_path:
     for _ in range(2):
         _interrupted(ray_cluster, str(source), str(out))
     output = _finished(ray_cluster, str(source), str(out))
-    assert "bad.jpg: got 10 bytes" in output
+    assert "bad.jpg: Got 10 bytes" in output
     assert "2 failed" in output
     _lies_there(str(out), pictures)
     assert not list(out.rglob("*.tmp"))
@@ -136,7 +136,7 @@ def test_parquet_in_rle_out(ray_cluster: Any, tmp_path: Path, capsys: pytest.Cap
     images = [{"bytes": encoded(striped(8 + n, 24)), "path": None} for n in range(20)] + [{"bytes": b"", "path": None}]
     pq.write_table(pa.table({"label": list(range(21)), "image": images}), table, row_group_size=6)
     assert job.main(f"local://{tmp_path}/in", f"local://{tmp_path}/out", "rle") == 1
-    assert "part-0.parquet#20: got an empty file" in capsys.readouterr().err
+    assert "part-0.parquet#20: Got an empty file" in capsys.readouterr().err
     rows = {row["picture"]: row for row in _rows(str(tmp_path / "out"))}
     assert set(rows) == {f"part-0.parquet#{n}" for n in range(20)}
     for number, image in enumerate(images[:20]):

@@ -79,7 +79,7 @@ def test_invalid_images_are_listed_and_the_others_are_segmented(images: Path, tm
     (images / "b.jpg").write_bytes(encoded(striped(), "JPEG")[:200])
     code, output = segment(images, tmp_path / "out")
     assert code == 1
-    assert "bad.jpg: got 10 bytes" in output
+    assert "bad.jpg: Got 10 bytes" in output
     assert "3 masks written" in output
     assert names(tmp_path / "out") == ["a.png", "sub/a.png", "sub/deep/c.png"]
 
