@@ -50,8 +50,12 @@ def serve(
 ) -> None:
     """Serve a model over HTTP.
 
-    SIGTERM or Ctrl-C stops accepting requests, completes those that were accepted, and exits with code 0.
+    SIGTERM or Ctrl-C stops accepting requests, completes those that were accepted, and exits with code 0. A second
+    Ctrl-C ends at once.
     """
+    from service.server import stop_signals
+
+    stop_signals.exit_while_loading()  # before the imports below, which take a second
     from alignseg_serve import ray_commands
     from service.app import create_app
     from service.engines.selection import open_engines

@@ -20,6 +20,7 @@ from service.inference import lifespan
 from service.inference.lifespan import EngineFactory, RemoteModelFactory
 from service.inference.model_reload import FolderSnapshot
 from service.model_folder.manifest import Manifest
+from service.observers import isolated
 from service.settings import Settings
 from service.telemetry import tracing
 from service.telemetry.access_log import AccessLog
@@ -60,7 +61,8 @@ def create_app(
                 yield
         finally:
             if tracer is not None:
-                await asyncio.to_thread(tracer.close)
+                with isolated:
+                    await asyncio.to_thread(tracer.close)
 
     app = FastAPI(
         title="alignseg-serve",

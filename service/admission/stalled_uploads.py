@@ -26,6 +26,10 @@ class _Owner(Protocol):
         """The permit's body is complete."""
         ...
 
+    def tensors_changed(self, tiles: int, waiting: int, *, completed: bool = False) -> None:
+        """The work of a permit has changed by this much; completed: because one more tensor is."""
+        ...
+
     def released(self, permit: "Permit") -> None:
         """The permit's slot is free."""
         ...
@@ -39,10 +43,13 @@ class Permit:
     stalls_at: when the upload counts as stalled unless more bytes arrive. Each byte postpones it by the time that the
     byte takes at MIN_BYTES_PER_S, at most to MAX_PAUSE_S from now, so an occasional byte does not keep the slot.
     preempted: whether another request got the slot. on_preempted: called when that happens.
+    tensors: of the image in progress, not yet computed; 1 until it is decoded. waiting: further images of the request.
     """
 
-    def __init__(self, owner: _Owner, size: int, now: float) -> None:
+    def __init__(self, owner: _Owner, size: int, now: float, tensors: int = 1) -> None:
         self.size = size
+        self.tensors = tensors
+        self.waiting = 0
         self.arrived = 0
         self.entered = now
         self.stalls_at = now + MAX_PAUSE_S
@@ -64,6 +71,28 @@ class Permit:
         if self._owner is not None:
             self._owner.upload_finished(self)
 
+    def expect_images(self, count: int) -> None:
+        """Record that the request has `count` images; `start_image` follows for each."""
+        self._change(0, count)
+
+    def start_image(self, request_permit: "Permit") -> None:
+        """Take one of the images that wait under the request's first permit."""
+        request_permit._change(request_permit.tensors, request_permit.waiting - 1)
+        self._change(1, self.waiting)
+
+    def decoded(self, tensors: int) -> None:
+        """Record how many tensors the image has."""
+        self._change(tensors, self.waiting)
+
+    def tile_computed(self) -> None:
+        """Record that a tile has been computed. The last one counts when the whole image is done."""
+        if self.tensors > 1:
+            self._change(self.tensors - 1, self.waiting, completed=True)
+
+    def image_done(self) -> None:
+        """Record the end of the work on an image. A request's only image ends with `release`."""
+        self._change(0, self.waiting, completed=self.tensors > 0)
+
     def preempt(self) -> None:
         """Free the slot of a stalled upload for another request."""
         self.preempted = True
@@ -75,6 +104,11 @@ class Permit:
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.released(self)
+
+    def _change(self, tensors: int, waiting: int, *, completed: bool = False) -> None:
+        if self._owner is not None:
+            self._owner.tensors_changed(tensors - self.tensors, waiting - self.waiting, completed=completed)
+        self.tensors, self.waiting = tensors, waiting
 
 
 class Uploads:

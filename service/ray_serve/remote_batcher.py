@@ -16,6 +16,7 @@ from service.batching.fault_isolation import OnCall
 from service.batching.queue import InferenceResult
 from service.errors import DeadlineExceeded, DeviceLost, EngineError
 from service.model_folder.manifest import Manifest
+from service.observers import never_raises
 from service.ray_serve.messages import Description, Reply, engine_error, error_from_wire, tag
 from service.types import UInt8Array
 
@@ -38,7 +39,7 @@ class RemoteBatcher:
         self._handle = handle
         self._model = tag(manifest)
         self._description = description
-        self._on_call = on_call
+        self._on_call = never_raises(on_call)
 
     @property
     def runtime(self) -> str:

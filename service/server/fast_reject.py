@@ -24,6 +24,7 @@ from service.http.middleware.paths import route_path
 from service.http.problems import TYPE_PREFIX, serialize
 from service.http.security_headers import HEADERS
 from service.inference.pipeline import Pipeline
+from service.observers import isolated
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecord
@@ -117,12 +118,18 @@ class FastReject:
             response = cached.response.replace(_PLACEHOLDER_ID, request_id.encode())
         else:
             response = _render(cached.error, request_id, path)
-        status, label = cached.error.status, cached.error.reason
-        self._metrics.rejected_early(path, status, label)
-        if self._log.allows_rejection():
-            record = RequestRecord(request_id, "POST", path, status=status, refused=label, bytes_out=len(response))
-            self._log.write_rejection(record)
+        self._observe(path, request_id, cached.error, len(response))
         return response
+
+    def _observe(self, path: str, request_id: str, error: RequestError, size: int) -> None:
+        with isolated:
+            self._metrics.rejected_early(path, error.status, error.reason)
+        with isolated:
+            if self._log.allows_rejection():
+                record = RequestRecord(
+                    request_id, "POST", path, status=error.status, refused=error.reason, bytes_out=size
+                )
+                self._log.write_rejection(record)
 
     def _cached_rejection(
         self, path: str, body_size: int, reason: str, admission: AdmissionController

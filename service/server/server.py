@@ -1,11 +1,14 @@
 """uvicorn with a graceful shutdown: SIGTERM stops admission, accepted requests are answered, the exit code is 0."""
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
 import time
+from collections.abc import Generator
 from types import FrameType
 from typing import Final
 
@@ -14,7 +17,8 @@ from fastapi import FastAPI
 
 from service.admission.controller import AdmissionController
 from service.inference.pipeline import Pipeline
-from service.server import fast_reject
+from service.observers import isolated
+from service.server import fast_reject, stop_signals
 from service.server.admin_port import FLUSH_TIMEOUT_S, AdminPort
 from service.server.memory_trim import MemoryTrimmer
 from service.server.process import freeze_gc_and_trim, limit_malloc_arenas, shorten_switch_interval
@@ -24,6 +28,7 @@ from service.telemetry import logs
 
 log = logging.getLogger("alignseg.server")
 STARTUP_FAILED: Final = 3  # the exit code of uvicorn's own command
+INTERRUPTED: Final = 130  # the exit code after a second SIGINT; shells use it for a process that SIGINT ended
 # uvloop (libuv since 1.45) accepts one connection per listening descriptor and iteration of the loop. Under a flood of
 # new connections an iteration takes milliseconds, and clients would wait seconds for a 429.
 LISTENING_DESCRIPTORS: Final = 8
@@ -41,6 +46,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._settings = settings
         self._admin: AdminPort | None = None
+        self._interrupts = 0
         self._draining_since: float | None = None
         self._drain_logged = False
         self._trimmer = MemoryTrimmer()
@@ -55,6 +61,8 @@ class Server(uvicorn.Server):
         limit_malloc_arenas()
         shorten_switch_interval()
         self.run(sockets)
+        if threading.current_thread() is threading.main_thread():
+            stop_signals.ignore_while_ending()
         return self.exit_code if self.started else STARTUP_FAILED
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -77,17 +85,29 @@ class Server(uvicorn.Server):
             await self._admin.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain. Second signal: exit now."""
+        """Drain, once, however many signals come. A second SIGINT ends the process at once."""
+        self._interrupts += sig == signal.SIGINT
+        if self._interrupts > 1:
+            os._exit(INTERRUPTED)  # not an exception: what it interrupted might catch it, or wait for the engine
         pipeline = self._pipeline
-        if pipeline is None or self._draining_since is not None:
-            self.should_exit = self.force_exit = True
-            return
-        self._draining_since = time.monotonic()
-        pipeline.stop_admitting()
+        if pipeline is None:
+            self.should_exit = True  # as soon as the model is warm: nothing was accepted yet
+        elif self._draining_since is None:
+            self._draining_since = time.monotonic()
+            pipeline.stop_admitting()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Handle signals until the process ends; uvicorn would restore the defaults before that."""
+        if threading.current_thread() is threading.main_thread():
+            for stop_signal in stop_signals.STOP_SIGNALS:
+                signal.signal(stop_signal, self.handle_exit)
+        yield
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second. Returns whether to exit."""
-        logs.flush()
+        with isolated:
+            logs.flush()
         pipeline = self._pipeline
         if pipeline is not None and pipeline.health.lost:
             log.error("the engine is lost: ending the process, so that it can be restarted")

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.routing import request_response
 
+from service.admission.stalled_uploads import Permit
 from service.errors import BadRequest
 from service.http import query_params
 from service.http.content_negotiation import choose
@@ -64,23 +65,26 @@ class SegmentRequest:
         return cls(media_type, options, request_deadline(request))
 
 
-async def _respond(request: Request, segment_request: SegmentRequest, images: list[bytes]) -> Response:
+async def _respond(request: Request, segment_request: SegmentRequest, images: list[bytes], permit: Permit) -> Response:
     pipeline: Pipeline = request.app.state.pipeline
     segment_one, media_type = partial(_segment_one, pipeline, segment_request), segment_request.media_type
     if len(images) == 1:
-        result = await segment_one(images[0])
+        result = await segment_one(images[0], permit)
     else:
         _require_json(media_type, len(images))
-        result = await segment_all(request, pipeline.admission, images, segment_one)
+        result = await segment_all(request, pipeline.admission, permit, images, segment_one)
     return _response(result, media_type, pipeline.settings.root_path)
 
 
-async def _segment_one(pipeline: Pipeline, segment_request: SegmentRequest, image: bytes) -> RenderedResponse:
+async def _segment_one(
+    pipeline: Pipeline, segment_request: SegmentRequest, image: bytes, permit: Permit
+) -> RenderedResponse:
     media_type, options = segment_request.media_type, segment_request.options
     return await pipeline.segment(
         image,
         partial(formats.render, media_type, options),
         segment_request.deadline,
+        permit,
         with_confidence=options.confidence,
         tile=options.tile,
         with_pixels=formats.needs_pixels(media_type, options),
