@@ -23,22 +23,22 @@ TEXT = """\
 # Does learned alignment help?
 
 AlignSeg's claim (Huang et al., TPAMI 2022) is that features should be aligned by learned offsets before they are added.
-Here four networks are trained that differ only in that:
+To test this, four networks were trained that differ only in their alignment:
 
 - **plain upsample-and-add**: low + upsample(high), as in FPN, in place of AlignFA; in place of AlignCM the same two
-  projections, with the pooled 3x3 context upsampled rather than sampled at offsets.
+  projections, but the pooled 3x3 context is upsampled instead of sampled at offsets.
 - **+ AlignFA**, **+ AlignCM**, **+ both**: offsets learned in one, the other, or both.
 
-Variants differ only in their offset generators. All have the pooled context, so its alignment is measured, not its
-presence. For each seed all variants start from the same weights (offsets start at zero, where all four compute the same
-function) and train on the same views in the same order. The weights after the last step are measured; none are selected
-on val.
+Variants differ only in their offset generators. All four have the pooled context, so the results show the effect of its
+alignment, not of the context itself. For each seed all variants start from the same weights (offsets start at zero,
+where all four compute the same function) and train on the same augmented crops in the same order. The weights after the
+last step are measured; none are selected on val.
 
 {table}
 
 mIoU and boundary F-score (tolerance {tolerance:g} px; defined in `training/evaluation`) are measured on
 {pictures} whole {data} val images in float32, as mean ± standard deviation over {seeds}. Δ compares runs of the
-same seed with the plain one. Parameters and FLOPs (a multiply-add counts as two) are those of one image of
+same seed with the plain one. Parameters and FLOPs (a multiply-add counts as two) are for one image of
 {height}x{width} without the auxiliary head. Warping is upsampling and sampling; norms, activations and additions of
 maps are not counted (`training/evaluation/flops.py`).
 
