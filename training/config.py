@@ -36,8 +36,8 @@ class Config:
     )
     init_from: str = _option(
         "",
-        "weights to start from: a checkpoint of this project (.safetensors), or a state dict for the backbone in the "
-        "names of torchvision or CSAIL (.pth)",
+        "weights to start from: a checkpoint of this project (.safetensors), or a backbone's state dict with the "
+        "tensor names of torchvision or CSAIL (.pth)",
     )
     init_partly: bool = _option(False, "load only the tensors of --init-from that fit; without it, all must fit")
     iterations: int = _option(0, "optimiser steps; 0: --epochs determines them")
@@ -58,17 +58,17 @@ class Config:
     loss_stride: int = _option(1, "use every n-th pixel of both axes for the loss")
     aux_weight: float = _option(0.4, "weight of the auxiliary loss")
     class_weights: str = _option(
-        "enet", "weights of ce and ohem from the labels' frequencies", ("none", "enet", "median")
+        "enet", "class weights of ce and ohem, computed from label frequencies", ("none", "enet", "median")
     )
     ema: float = _option(
         0.998, "decay of the moving average of the weights, which is evaluated and saved; 0: no average"
     )
     amp: str = _option(
-        "bf16", "mixed precision: bf16 computes convolutions in bfloat16, none all in float32", ("bf16", "none")
+        "bf16", "mixed precision: bf16 computes convolutions in bfloat16; none uses float32 only", ("bf16", "none")
     )
     seed: int = _option(0, "seed of the initial weights and of the augmentation")
     eval_every: int = _option(5, "epochs between evaluations on val")
-    workers: int = _option(1, "processes that load and augment images; no effect on the result")
+    workers: int = _option(1, "processes that load and augment images; does not change the result")
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the option, its value and what was expected."""

@@ -31,9 +31,9 @@ Bytes = NDArray[np.uint8]
 DEFAULT_MODEL = Path("weights/alignseg-lite")
 
 EPILOG = """\
-How to read the figure: the hue of a pixel is the direction in which it samples its feature, the saturation the length
-of the offset; full colour is the length above the panel, in image pixels. White pixels have no offset. "high" is the
-coarse map, "low" the fine one.
+How to read the figure: the hue of a pixel is the direction of its offset, the saturation is its length. Full colour is
+the length that is written above the panel, in image pixels. White pixels have no offset. "high" is the coarse
+feature map, "low" is the fine one.
 
 examples:
   alignseg offsets street.jpg -o offsets.png
