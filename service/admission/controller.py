@@ -167,7 +167,7 @@ class AdmissionController:
             return f"{self.in_flight} requests in flight, limit {limits.count} (ALIGNSEG_MAX_IN_FLIGHT)."
         if reason == "bytes":
             return (
-                f"{self.bytes} bytes in flight, {size} more announced, limit {limits.bytes} "
+                f"{self.bytes} bytes in flight, {size} more in this request, limit {limits.bytes} "
                 "(ALIGNSEG_MAX_BYTES_IN_FLIGHT). A body without Content-Length counts as ALIGNSEG_MAX_BODY_BYTES."
             )
         return f"{self.active} active requests, limit {self.limit()}."
@@ -180,5 +180,5 @@ class AdmissionController:
             return None
         return (
             f"The response is due in {left_s:.3f} s but would take about {needed_s:.3f} s. "
-            f"{_RETRY} Or raise X-Request-Timeout-Ms."
+            f"{_RETRY[:-1]}, or raise X-Request-Timeout-Ms."
         )

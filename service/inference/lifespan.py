@@ -127,11 +127,11 @@ def _add_gauges(metrics: Metrics, pipeline: Pipeline) -> None:
         "Requests that use the engine or the codecs; slow uploads are not counted",
         lambda: admission.active,
     )
-    metrics.add_gauge("admission_limit", "Active requests that are admitted at the moment", admission.limit)
+    metrics.add_gauge("admission_limit", "Current limit of active requests", admission.limit)
     metrics.add_gauge(
         "estimated_drain_seconds",
         "Time until all active requests are completed, from the measured throughput",
         admission.estimated_drain_s,
     )
     metrics.add_gauge("decoded_pixels", "Pixels of all decoded images in memory", lambda: pipeline.pixels.reserved)
-    metrics.add_gauge("log_lines_lost", "Log lines that could not be written: full disk, closed pipe", logs.lost_lines)
+    metrics.add_gauge("log_lines_lost", "Log lines not written, for example because the disk is full", logs.lost_lines)
