@@ -37,7 +37,7 @@ def run(
 ) -> None:
     """Export checkpoint `source` into model folder `folder` and print the comparison with PyTorch.
 
-    data, classes: see provenance.of. frames: image or folder to compare on; None: the example scene. buckets: (height,
+    data, classes: see provenance.of. frames: image or folder to compare on; None: the demo scene. buckets: (height,
     width). half: store weights as float16. calibration: folder of typical images, for int8; None: no int8.
     Raises CheckpointError, ParityError, ValueError or FileNotFoundError; `folder` then stays as it was.
     """
@@ -80,7 +80,7 @@ def describe(network: AlignSeg, size: tuple[int, int]) -> str:
 
 
 def read_frames(path: Path | None, most: int = FRAMES_COMPARED) -> list[UInt8Array]:
-    """Read an image file, or at most `most` images of a folder, evenly chosen, or the example scene.
+    """Read an image file, or at most `most` images of a folder, evenly chosen, or the demo scene.
 
     Returns (H, W, 3) uint8 RGB arrays. Raises FileNotFoundError when there is none.
     """

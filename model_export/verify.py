@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="verify.py", description="Compare each runtime with PyTorch on images.")
     parser.add_argument("folder", type=Path, help="model folder")
-    parser.add_argument("--frames", type=Path, help="image or folder to compare on; default: the example scene")
+    parser.add_argument("--frames", type=Path, help="image or folder to compare on; default: the demo scene")
     options = parser.parse_args(arguments)
     try:
         return run(options.folder, export.read_frames(options.frames))

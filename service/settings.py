@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     )
     engine: EngineName = Field(
         default="auto",
-        description="Runtime. auto chooses the fastest one that is installed, has its device and passes its check.",
+        description="Runtime. auto chooses the fastest that is installed, finds its device and passes its check.",
     )
     build_engine: Literal["off", "auto"] = Field(
         default="off",
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         default=None,
-        description="File with one API key per line; text after # is a comment. Adds to ALIGNSEG_API_KEYS.",
+        description="File with one API key per line; text after # is a comment. Added to ALIGNSEG_API_KEYS.",
     )
     root_path: str = Field(
         default="",
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     intra_op_threads: int = Field(
         default=0,
         ge=0,
-        description="Threads of one inference on the CPU. 0 leaves it to the runtime: one for each core.",
+        description="Threads of one inference on the CPU. 0: the runtime decides, usually one per core.",
     )
     codec_threads: int = Field(
         default_factory=lambda: min(8, os.cpu_count() or 1),
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     )
 
     max_in_flight: int = Field(
-        default=64, ge=1, description="Active requests, uploads included. One more gets 429. Lower it to limit latency."
+        default=64, ge=1, description="Requests in flight, uploads included. More get 429. Lower it to limit latency."
     )
     max_bytes_in_flight: int = Field(
         default=256 * 1024 * 1024,
@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     max_pixels_in_flight: int = Field(
         default=80_000_000,
         ge=1,
-        description="Decoded images of all active requests together. Limits memory: 3 bytes a pixel.",
+        description="Decoded images of all requests in flight. Limits memory: 3 bytes per pixel.",
     )
     overload_latency_ms: float = Field(
         default=60.0, gt=0, description="Target latency under overload: requests that would exceed it get 429."
@@ -119,15 +119,15 @@ class Settings(BaseSettings):
     request_timeout_ms: float = Field(
         default=30_000.0,
         gt=0,
-        description="From the request's head to its response. Work past its deadline is not computed.",
+        description="From the request's head to its response. Work is not computed after its deadline.",
     )
     engine_hang_s: float = Field(
-        default=120.0, gt=0, description="How long one call of the engine may take before /healthz/live fails."
+        default=120.0, gt=0, description="How long one engine call may take before /healthz/live fails."
     )
     drain_timeout_s: float = Field(
         default=30.0,
         ge=0,
-        description="How long SIGTERM waits for active requests. The orchestrator's grace period must be longer.",
+        description="How long SIGTERM waits for requests in flight. The orchestrator's grace period must be longer.",
     )
 
     @field_validator("root_path")

@@ -99,9 +99,9 @@ def _expect_schedule(run: Run) -> None:
         changed = [k for k, v in asdict(run.config).items() if saved[k] != v and k not in configs.MAY_CHANGE]
         if changed:
             raise AblationError(
-                f"{run.folder} has another schedule: "
+                f"{run.folder} was started with other options: "
                 + ", ".join(f"{name} {saved[name]!r}, not {getattr(run.config, name)!r}" for name in changed)
-                + ". Use another --out, or the options it was started with."
+                + ". Use another --out, or the earlier options."
             )
 
 

@@ -79,7 +79,7 @@ class Config:
     )
     seed: int = _option(0, "seed of the initial weights and of the augmentation")
     eval_every: int = _option(5, "epochs between evaluations on val")
-    workers: int = _option(1, "processes that load and augment images; no effect on the result")
+    workers: int = _option(1, "processes that load and augment images; does not change the result")
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the option, its value and what was expected."""

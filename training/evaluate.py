@@ -170,7 +170,7 @@ def _predictor(
         _check_classes(network.architecture.num_classes, dataset, path)
         return with_network(network, mode.predict_with(network)), f"{path} with PyTorch, {mode}"
     if not mode.is_default:
-        raise ValueError(f"{mode}: only PyTorch has tiles, scales and mirror images; use --engine {PYTORCH}")
+        raise ValueError(f"{mode}: only PyTorch supports tiles, scales and mirror images; use --engine {PYTORCH}")
     if arguments.server:
         api_key = os.environ.get("ALIGNSEG_API_KEY")
         return stack.enter_context(with_server(arguments.server, api_key)), arguments.server

@@ -86,7 +86,7 @@ class Backbone(nn.Module):
     def __init__(self, name: BackboneName) -> None:
         super().__init__()
         if name not in PLANS:
-            raise ValueError(f"no backbone {name!r}; there are {', '.join(PLANS)}")
+            raise ValueError(f"unknown backbone {name!r}; expected one of {', '.join(PLANS)}")
         plan = PLANS[name]
         width = plan.width
         self.stem = nn.Sequential(

@@ -56,12 +56,12 @@ def of(metadata: Mapping[str, str], data: str | None, classes: Path | None, num_
     else:
         raise ValueError(
             f"the names of the {num_classes} classes are unknown: got the data set {name!r}, expected one of "
-            f"{', '.join(DATASETS)}. Set it with --data, or give names and colors in a file with --classes FILE.json."
+            f"{', '.join(DATASETS)}. Set it with --data, or pass a file of names and colors: --classes FILE.json."
         )
     if len(provenance.classes) != num_classes:
         raise ValueError(
             f"{classes or name} has {len(provenance.classes)} classes, expected {num_classes} as in the network. "
-            "Give the matching --data or --classes."
+            "Pass the matching --data or --classes."
         )
     return provenance
 

@@ -71,7 +71,7 @@ def onnx_runtime(model: ModelProto) -> Runtime:
 def compare(module: ServingModule, runtime: Runtime, frames: Sequence[UInt8Array]) -> list[Row]:
     """Run both on `frames`, (H, W, 3) uint8 RGB, resized to each of SHAPES. Raises ValueError without frames."""
     if not frames:
-        raise ValueError("got no frames; expected at least one image to compare on")
+        raise ValueError("got no images; expected at least one to compare on")
     return [_compare_at(module, runtime, frames, shape) for shape in SHAPES]
 
 

@@ -230,5 +230,5 @@ class AdmissionController:
             return None
         return (
             f"The response is due in {left_s:.3f} s but would take about {needed_s:.3f} s. "
-            f"{_RETRY} Or raise X-Request-Timeout-Ms."
+            f"{_RETRY[:-1]}, or raise X-Request-Timeout-Ms."
         )

@@ -122,8 +122,8 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     for parameter in (
         Parameter(
             "masks",
-            "Format of the masks in the JSON: one indexed PNG, COCO compressed RLE per class, GeoJSON MultiPolygon in "
-            "pixel corners per class, or none.",
+            "Format of the masks in the JSON: one indexed PNG; per class one COCO compressed RLE, or one GeoJSON "
+            "MultiPolygon whose points are pixel corners; or none.",
             _WITH_JSON,
             {"type": "string", "enum": list(MASKS), "default": "png"},
             _choice,
@@ -164,7 +164,7 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
         Parameter(
             "include",
             "Images to add to the JSON, separated by commas. An overlay in the JSON is a lossless PNG; "
-            "`Accept: image/jpeg` returns one for a tenth of the cost.",
+            "`Accept: image/jpeg` returns a JPEG overlay at a tenth of the cost.",
             frozenset({media_types.JSON}),
             _array_of(*INCLUDE),
             _set_of_choices,

@@ -72,7 +72,7 @@ def decode_downscaled(
     except Exception as error:
         # Decoders raise anything (struct.error, IndexError, ...); to the client all of these are one error.
         reason = str(error) or type(error).__name__
-        raise CorruptImage(f"Image does not decode: {reason}. Send a complete, undamaged file.") from error
+        raise CorruptImage(f"Image cannot be decoded: {reason}. Send a complete, undamaged file.") from error
 
 
 def decode_file(path: Path) -> UInt8Array:

@@ -111,7 +111,7 @@ class RemoteBatcher:
         except RayTaskError as error:  # the replica's code failed, not the replica
             return Reply(error=(EngineError.__name__, f"the engine replica failed: {error.cause!r}"))
         except (RayError, RayServeException) as error:
-            return Reply(retry_on_other_replica=f"a replica is gone: {type(error).__name__}")
+            return Reply(retry_on_other_replica=f"an engine replica is lost: {type(error).__name__}")
 
     def _result(self, reply: Reply, seconds: float) -> InferenceResult:
         for size, failure in reply.calls:

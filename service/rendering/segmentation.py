@@ -43,7 +43,7 @@ class Segmentation:
     def image(self) -> UInt8Array:
         """The pixels, which must be there."""
         if self.pixels is None:
-            raise ValueError("segmented without pixels; rendering.formats.needs_pixels says when they are needed")
+            raise ValueError("this segmentation has no pixels, but the format needs them; see formats.needs_pixels")
         return self.pixels
 
     def restricted_to(self, class_ids: Sequence[int]) -> Self:

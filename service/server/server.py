@@ -135,9 +135,11 @@ class Server(uvicorn.Server):
         if admission.in_flight:
             self.exit_code = 1
             cut_off = _requests(admission.in_flight)
-            log.warning("drain timed out after %.1f s (ALIGNSEG_DRAIN_TIMEOUT_S): %s cut off", draining_s, cut_off)
+            log.warning(
+                "drain timed out after %.1f s (ALIGNSEG_DRAIN_TIMEOUT_S): %s not completed", draining_s, cut_off
+            )
         else:
-            log.info("drained in %.1f s: all requests are answered", draining_s)
+            log.info("drained in %.1f s: all requests are completed", draining_s)
         return True
 
     def _check_for_new_model(self) -> None:

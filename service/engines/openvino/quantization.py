@@ -26,7 +26,7 @@ def load(path: Path) -> Ranges:
     except (ValueError, TypeError, AttributeError) as error:
         raise _not_ranges(path, str(error)) from error
     if not ranges or not all(low <= high for low, high in ranges.values()):
-        raise _not_ranges(path, "it is empty, or a range ends before it begins")
+        raise _not_ranges(path, "it is empty, or a range has its minimum above its maximum")
     return ranges
 
 

@@ -71,7 +71,7 @@ async def test_the_log_says_when_the_drain_begins_and_ends(
     await server.on_tick(3)
     began, ended = caplog.messages
     assert re.fullmatch(r"draining: 1 request in flight, at most until \d\d:\d\d:\d\d UTC", began)
-    assert re.fullmatch(r"drained in \d\.\d s: all requests are answered", ended)
+    assert re.fullmatch(r"drained in \d\.\d s: all requests are completed", ended)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ async def test_a_drain_that_takes_too_long_exits_with_1(
     assert server.exit_code == 1
     began, ended = caplog.messages
     assert began.startswith("draining: 2 requests in flight, at most until ")
-    assert re.fullmatch(r"drain timed out after \d\.\d s \(ALIGNSEG_DRAIN_TIMEOUT_S\): 2 requests cut off", ended)
+    assert re.fullmatch(r"drain timed out after \d\.\d s \(ALIGNSEG_DRAIN_TIMEOUT_S\): 2 requests not completed", ended)
 
 
 async def test_a_lost_engine_exits_with_1(server: Server, pipeline: StubPipeline) -> None:

@@ -203,7 +203,7 @@ def test_a_file_that_is_no_reference_check_is_rejected(tmp_path: Path, arrays: d
     [
         ("not JSON", "no int8 ranges"),
         ("{}", "it is empty"),
-        ('{"a": [1, 0]}', "ends before it begins"),
+        ('{"a": [1, 0]}', "minimum above its maximum"),
         ("[]", "no int8 ranges"),
     ],
 )
