@@ -13,7 +13,7 @@ LOCK   := requirements/serve-$(EXTRA).lock
 # This project itself; the lock has the setuptools that builds it.
 SELF   := $(PIP) --no-deps --no-build-isolation -e .
 
-.PHONY: help serve install dev test test-gpu bench bench-gpu check format lock audit sbom clean
+.PHONY: help serve install dev test test-gpu bench bench-gpu fuzz check format lock audit sbom clean
 
 serve: install  ## Install what serving needs; serve weights/alignseg-lite on http://127.0.0.1:8000
 	$(SERVE)/bin/alignseg serve
@@ -75,6 +75,10 @@ bench: dev  ## Measure runtimes, the server beside its peers, and codecs; half a
 	$(DEV)/bin/python -m benchmarks.server.startup_and_memory
 	$(DEV)/bin/python -m benchmarks.model.codecs
 	$(DEV)/bin/python -m benchmarks.plots
+
+MINUTES ?= 3
+fuzz: dev  ## Fuzz what reads clients' bytes, guided by coverage, for MINUTES=3 in all; a failing input ends it
+	for target in image v2 multipart; do $(DEV)/bin/python -m tests.fuzz.run $$target -max_total_time=$$(( $(MINUTES) * 20 )) || exit 1; done
 
 check: dev  ## Check lint, format, types and import contracts
 	$(DEV)/bin/ruff check .
