@@ -25,14 +25,18 @@ _CHALLENGES: Final = ("Bearer", 'Basic realm="alignseg", charset="UTF-8"')
 
 
 def install(app: FastAPI) -> None:
-    """Respond to all errors of `app` with problem documents."""
+    """Respond to all errors of `app` with problem documents.
+
+    The handlers are coroutines although they await nothing: Starlette runs plain functions in a thread, which costs
+    time, and a server that stops meanwhile would cancel the response.
+    """
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Exception, _unexpected_error)
 
 
-def _request_error(request: Request, error: Exception) -> Response:
+async def _request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)  # noqa: S101 - Starlette passes the class that was registered
     return error_response(request, error)
 
@@ -63,7 +67,7 @@ def problem_members(request: Request, error: RequestError) -> dict[str, Any]:
     return problem
 
 
-def _http_exception(request: Request, error: Exception) -> Response:
+async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     title, path = HTTPStatus(error.status_code).phrase, request.url.path
     detail, headers = f"{request.method} {path}: {error.detail}", error.headers
@@ -82,13 +86,13 @@ def _is_served(request: Request, method: str, path: str) -> bool:
     return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
-def _validation_error(request: Request, error: Exception) -> Response:
+async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     return _response(request, _members(request, 422, "Unprocessable Content", detail))
 
 
-def _unexpected_error(request: Request, error: Exception) -> Response:
+async def _unexpected_error(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", _request_id(request), request.url.path, exc_info=error)
     detail = "Unexpected server error. The server log has the details under this request id; please report it."
     problem = _members(request, 500, "Internal Server Error", detail)

@@ -163,7 +163,7 @@ def test_a_hanging_engine_does_not_prevent_shutdown() -> None:
         time.sleep(0.3)
         assert process.stop() == 1
         waiting.join()
-    assert [response.status_code for response in busy] == [503]
+    assert [response.status_code for response in busy] == [503], (busy[0].text, process.log[-8:])
     assert not [line for line in process.log if "Traceback" in line]
 
 

@@ -98,7 +98,7 @@ def test_interrupted_twice_each_picture_is_done_once(ray_cluster: Any, tmp_path:
     for _ in range(2):
         _interrupted(ray_cluster, str(source), str(out))
     output = _finished(ray_cluster, str(source), str(out))
-    assert "bad.jpg: got 10 bytes" in output
+    assert "bad.jpg: Got 10 bytes" in output
     assert "2 failed" in output
     _lies_there(str(out), pictures)
     assert not list(out.rglob("*.tmp"))

@@ -49,5 +49,5 @@ def test_merged_generators_cost_less() -> None:
 
 
 def test_a_network_in_training_mode_is_rejected() -> None:
-    with pytest.raises(ValueError, match="call eval"):
+    with pytest.raises(ValueError, match=r"call network\.eval\(\)"):
         merge_generators(AlignSeg("lite", 3, channels=8).train())

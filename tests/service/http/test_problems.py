@@ -1,5 +1,10 @@
 """Errors that no route raises, and request ids."""
 
+import asyncio
+from unittest.mock import Mock
+
+import anyio
+import anyio.to_thread
 import httpx
 import pytest
 
@@ -55,3 +60,21 @@ async def test_a_safe_request_id_is_kept_and_others_are_replaced() -> None:
         unsafe = await client.get("/classes", headers={"X-Request-Id": "two words"})
     assert len(set(generated)) == 2
     assert " " not in unsafe.headers["x-request-id"]
+
+
+async def test_an_error_response_needs_no_thread() -> None:
+    threads = anyio.to_thread.current_default_thread_limiter()
+    threads.total_tokens = 1
+    async with serving() as (client, app):
+        failing = app.state.pipeline.segment = Mock(side_effect=ZeroDivisionError)
+        async with threads:  # no thread is left for error handlers
+            responses = [
+                await asyncio.wait_for(request, 5)
+                for request in (
+                    client.post("/segment", content=b"", headers={"Content-Type": "text/plain"}),
+                    client.get("/nowhere"),
+                    client.post("/segment", content=PNG),
+                )
+            ]
+    assert [response.status_code for response in responses] == [415, 404, 500]
+    assert failing.called

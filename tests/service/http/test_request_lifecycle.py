@@ -112,3 +112,19 @@ async def test_forty_concurrent_requests_get_their_own_results() -> None:
             *(client.post("/segment", content=encoded(p), headers={"Accept": "image/png"}) for p in images)
         )
     assert [int(np.asarray(opened(a.content))[0, 0]) for a in responses] == [i % 4 for i in range(40)]
+
+
+async def test_a_request_cancelled_at_the_end_of_the_drain_gets_a_503() -> None:
+    gate = Gate()
+    gate.opened.set()
+    async with serving(FakeEngine(before=gate)) as (client, app):
+        gate.entered.clear()
+        gate.opened.clear()
+        request = asyncio.create_task(client.post("/segment", content=PNG))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        app.state.pipeline.stop_admitting()
+        request.cancel()  # as uvicorn does when the drain has timed out
+        response = await asyncio.wait_for(request, 5)
+        gate.opened.set()
+    assert (response.status_code, response.json()["type"]) == (503, "urn:alignseg:problem:not-ready")
+    assert "The server shut down before the response was ready" in response.json()["detail"]

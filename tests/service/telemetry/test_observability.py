@@ -71,7 +71,7 @@ def test_text_format() -> None:
     assert stream.getvalue().endswith("INFO alignseg.access: request status=200 ms=1.5\n")
 
 
-async def test_metrics_count_stages_batches_and_rejections() -> None:
+async def test_metrics_count_stages_batches_and_rejections(log: io.StringIO) -> None:
     async with serving() as (client, _):
         for body in (PNG, PNG, b"no picture"):
             await client.post("/segment", content=body)
