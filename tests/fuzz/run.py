@@ -1,4 +1,4 @@
-"""Fuzz one target, guided by coverage: python -m tests.fuzz.run TARGET [options of libFuzzer], such as -max_total_time=60.
+"""Fuzz a target, guided by coverage: python -m tests.fuzz.run TARGET [options of libFuzzer, as -max_total_time=60].
 
 Inputs that reach new code go to runs/fuzz/TARGET, an input that fails to runs/fuzz/TARGET-crash-...: move that one to
 tests/fuzz/corpus/TARGET together with the fix.

@@ -1,7 +1,7 @@
 """What is fuzzed: each target takes any bytes and raises nothing but the errors that become 4xx responses."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Final
