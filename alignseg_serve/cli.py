@@ -51,8 +51,12 @@ def serve(
 ) -> None:
     """Serve a model over HTTP.
 
-    SIGTERM or Ctrl-C stops accepting requests, completes those that were accepted, and exits with code 0.
+    SIGTERM or Ctrl-C stops accepting requests, completes those that were accepted, and exits with code 0. A second
+    Ctrl-C ends at once.
     """
+    from service.server import stop_signals
+
+    stop_signals.exit_while_loading()  # before the imports below, which take a second
     from alignseg_serve import ray_commands
     from service.app import create_app
     from service.engines.selection import open_engines
@@ -139,6 +143,7 @@ def export(
     size: options.Sizes = None,
     half: options.Half = False,
     calibration: options.Calibration = None,
+    onnx_only: options.OnnxOnly = False,
 ) -> None:
     """Convert a checkpoint to a model folder (ONNX and model.json).
 
@@ -165,6 +170,7 @@ def export(
                 buckets=buckets,
                 half=half,
                 calibration=calibration,
+                with_checkpoint=not onnx_only,
             )
     except (checkpoints.CheckpointError, parity.ParityError, ValueError, FileNotFoundError) as error:
         _fail(error)

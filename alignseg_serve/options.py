@@ -114,6 +114,13 @@ Sizes = Annotated[
 Half = Annotated[
     bool, typer.Option("--half", help="Store the weights as float16. The model still computes in float32.")
 ]
+OnnxOnly = Annotated[
+    bool,
+    typer.Option(
+        "--onnx-only",
+        help="Write no model.safetensors: PyTorch reads the weights from model.onnx. For EfficientNet backbones only.",
+    ),
+]
 Calibration = Annotated[
     Path | None,
     typer.Option(

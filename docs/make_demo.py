@@ -10,7 +10,7 @@ from PIL import Image
 
 from service.engines.onnxruntime.engine import ROLE, OnnxRuntimeEngine
 from service.imaging.decode import decode
-from service.imaging.letterbox import letterbox, unletterbox
+from service.imaging.letterbox import letterbox, unletterbox_ids
 from service.model_folder import manifest as manifests
 from service.settings import REPOSITORY
 
@@ -26,7 +26,7 @@ def main() -> None:
     engine = OnnxRuntimeEngine(manifests.verified_file(folder, manifest, ROLE))
     scene = decode((DOCS / "scene.png").read_bytes(), max_pixels=10**7)
     prepared = letterbox(scene, manifest.input.buckets)
-    ids = unletterbox(engine.infer(prepared.pixels[None]).ids[0], prepared)
+    ids = unletterbox_ids(engine.infer(prepared.pixels[None]).ids[0], prepared)
     overlay = np.rint((1 - ALPHA) * scene + ALPHA * manifest.palette[ids]).astype(np.uint8)
     gap = np.full((scene.shape[0], GAP, 3), 255, dtype=np.uint8)
     picture = Image.fromarray(np.hstack([scene, gap, overlay]))

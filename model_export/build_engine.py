@@ -168,7 +168,10 @@ def _verify(request: BuildRequest, path: Path, frames: Path | None) -> int:
         _print("verify", f"skipped: {folder} is not a model folder, so it names no checkpoint to compare with")
         return 0
     if not request.target.is_local:
-        _print("verify", f"skipped: this machine has no GPU. On one that has: python model_export/verify.py {folder}")
+        _print(
+            "verify",
+            f"skipped: this machine has no GPU. On a machine with a GPU, run: python model_export/verify.py {folder}",
+        )
         return 0
     from model_export import verify  # noqa: PLC0415 - imports PyTorch
 
@@ -198,15 +201,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--warp",
         choices=("plugin", "gridsample"),
-        help="sample by the fused kernel or by native layers;\ndefault: plugin, gridsample for TensorRT for RTX",
+        help="sample with the fused kernel or with native layers;\ndefault: plugin, gridsample for TensorRT for RTX",
     )
     parser.add_argument("--bucket", type=_bucket, nargs="+", help="HEIGHTxWIDTH ...; default: those of the model")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="batch sizes to tune for; default: 1 8")
-    parser.add_argument("--runtime", choices=("tensorrt", "tensorrt_rtx"), help="default: the installed one")
+    parser.add_argument("--runtime", choices=("tensorrt", "tensorrt_rtx"), help="default: the one that is installed")
     parser.add_argument("--arch", type=int, nargs="+", help="TensorRT for RTX: architectures to build for, e.g. 89 120")
     parser.add_argument("--workspace-mib", type=int, help="limit of TensorRT's scratch memory during the build")
-    parser.add_argument("--frames", type=Path, help="image or folder to compare on; default: the example scene")
-    parser.add_argument("--if-missing", action="store_true", help="build only if no such engine for this GPU exists")
+    parser.add_argument("--frames", type=Path, help="image or folder to compare on; default: the demo scene")
+    parser.add_argument("--if-missing", action="store_true", help="skip the build if this engine exists for this GPU")
     parser.add_argument("--no-verify", action="store_true", help="do not compare the engine with PyTorch")
     parser.add_argument("--dry-run", action="store_true", help="parse, check and report, but build nothing")
     return parser

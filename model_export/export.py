@@ -8,6 +8,7 @@ from rich.console import Console
 
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
+from model_export.flops import cost
 from model_export.model_folder import provenance, writer
 from model_export.onnx_export import calibration as int8_calibration
 from model_export.onnx_export import parity
@@ -38,10 +39,11 @@ def run(
     buckets: Sequence[tuple[int, int]] | None,
     half: bool,
     calibration: Path | None = None,
+    with_checkpoint: bool = True,
 ) -> None:
     """Export checkpoint `source` into model folder `folder` and print the comparison with PyTorch.
 
-    data, classes: see provenance.of. frames: image or folder to compare on; None: the example scene. buckets: (height,
+    data, classes: see provenance.of. frames: image or folder to compare on; None: the demo scene. buckets: (height,
     width); None: those of the data set. half: store weights as float16. calibration: folder of typical images, for
     int8; None: no int8.
     Raises CheckpointError, ParityError, ValueError or FileNotFoundError; `folder` then stays as it was.
@@ -54,37 +56,41 @@ def run(
     used = buckets or BUCKETS.get(data or metadata.get("data", ""), DEFAULT_BUCKETS)
     shown = ", ".join(f"{height}x{width}" for height, width in used)
     console.print(f"sizes     {shown}: every image is segmented at one of these; --size sets others", soft_wrap=True)
+    description = describe(network, used[0])
     images = read_frames(frames)
     typical_images = read_frames(calibration, most=int8_calibration.IMAGES) if calibration else []
-    console.print(f"export    {describe(network)}; compared with PyTorch on {len(images)} images ...", soft_wrap=True)
+    console.print(f"export    {description}; compared with PyTorch on {len(images)} images ...", soft_wrap=True)
     rows = writer.write(
         folder,
         network,
         origin,
         used,
         images,
-        description=describe(network),
+        description=description,
         model_version=datetime.now(UTC).strftime("%Y.%m.%d"),
         metadata={key: value for key, value in metadata.items() if key not in {"format", "architecture"}},
         half=half,
         calibration=typical_images,
+        with_checkpoint=with_checkpoint,
     )
     console.print(parity.table(rows), highlight=False)
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in _files(folder))
-    console.print(f"written   {folder}: {sizes}", soft_wrap=True)
+    total = sum(path.stat().st_size for path in _files(folder)) / 2**20
+    console.print(f"written   {folder}: {sizes}; {total:.1f} MiB in total", soft_wrap=True)
 
 
-def describe(network: AlignSeg) -> str:
-    """The network in one line: backbone, channels, classes, parameters."""
+def describe(network: AlignSeg, size: tuple[int, int]) -> str:
+    """The network in one line: backbone, channels, classes, parameters, operations for an image of (height, width)."""
     a = network.architecture
-    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    counted = cost(a, size)
     return (
-        f"AlignSeg, {a.backbone} backbone, {a.channels} channels, {a.num_classes} classes, {millions:.1f} M parameters"
+        f"AlignSeg, {a.backbone} backbone, {a.channels} channels, {a.num_classes} classes, "
+        f"{counted.parameters / 1e6:.1f} M parameters, {counted.flops / 1e9:.1f} GFLOP at {size[0]}x{size[1]}"
     )
 
 
 def read_frames(path: Path | None, most: int = FRAMES_COMPARED) -> list[UInt8Array]:
-    """Read an image file, or at most `most` images of a folder, evenly chosen, or the example scene.
+    """Read an image file, or at most `most` images of a folder, evenly chosen, or the demo scene.
 
     Returns (H, W, 3) uint8 RGB arrays. Raises FileNotFoundError when there is none.
     """

@@ -16,6 +16,7 @@ try:
 
     from model_export import export
     from model_export.checkpoints import checkpoint
+    from model_export.model_folder.writer import checkpoint_of
     from model_export.onnx_export import parity
     from model_export.onnx_export.serving_module import ServingModule
     from service.engines import cuda
@@ -67,7 +68,7 @@ def run(folder: Path, frames: Sequence[UInt8Array], built: Path | None = None) -
     Returns 0 when all rows are within tolerance, else 1.
     """
     manifest = manifests.load(folder)
-    module = ServingModule(checkpoint.load(manifests.verified_file(folder, manifest, "checkpoint")))
+    module = ServingModule(checkpoint.load(checkpoint_of(folder, manifest)))
     path = manifests.verified_file(folder, manifest, "onnx")
     rows = compare(module, OnnxRuntimeEngine(path), "fp32", [(1, *bucket) for bucket in manifest.input.buckets], frames)
     try:
@@ -128,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="verify.py", description="Compare each runtime with PyTorch on images.")
     parser.add_argument("folder", type=Path, help="model folder")
-    parser.add_argument("--frames", type=Path, help="image or folder to compare on; default: the example scene")
+    parser.add_argument("--frames", type=Path, help="image or folder to compare on; default: the demo scene")
     options = parser.parse_args(arguments)
     try:
         return run(options.folder, export.read_frames(options.frames))

@@ -1,24 +1,26 @@
 """The composition root: creates the application from routes, middleware and what they share."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from service.engines.selection import open_engines
-from service.http import auth, problems
+from service.errors import SettingsError
+from service.http import auth, cors, problems
 from service.http.middleware.early_rejection import EarlyRejectionMiddleware, EarlyRejectionRule
 from service.http.middleware.observability import ObservabilityMiddleware
+from service.http.middleware.paths import PathMiddleware
 from service.http.openapi import segment as openapi
 from service.http.routes import classes, health, huggingface, kserve, segment, web
 from service.inference import lifespan
 from service.inference.lifespan import EngineFactory, RemoteModelFactory
 from service.inference.model_reload import FolderSnapshot
 from service.model_folder.manifest import Manifest
+from service.observers import isolated
 from service.settings import Settings
 from service.telemetry import tracing
 from service.telemetry.access_log import AccessLog
@@ -59,7 +61,8 @@ def create_app(
                 yield
         finally:
             if tracer is not None:
-                await asyncio.to_thread(tracer.close)
+                with isolated:
+                    await asyncio.to_thread(tracer.close)
 
     app = FastAPI(
         title="alignseg-serve",
@@ -67,6 +70,7 @@ def create_app(
         version=version("alignseg-serve"),
         lifespan=while_serving,
         responses=openapi.PROBLEMS,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         docs_url=None,  # see http/routes/web.py
         redoc_url=None,
         redirect_slashes=False,  # behind an HTTPS proxy it would redirect to http, and curl would show an empty body
@@ -75,11 +79,22 @@ def create_app(
     _add_middleware(app, settings, metrics, tracer)
     problems.install(app)
     segment.add_route(app)
-    for router in (web.router, classes.router, kserve.router, huggingface.router):
+    routers = (web.router, classes.router, kserve.router, huggingface.router)
+    _check_root_path(settings.root_path, (app.router, health.router, *routers))
+    for router in routers:
         app.include_router(router)
     if settings.admin_port is None:
         app.include_router(health.router)
     return app
+
+
+def _check_root_path(root_path: str, routers: Iterable[APIRouter]) -> None:
+    """Raises SettingsError for a path that some route begins with: nothing would say which of the two is meant."""
+    paths = [str(getattr(route, "path", "")) for router in routers for route in router.routes]
+    if root_path and (same := [path for path in paths if f"{path}/".startswith(f"{root_path}/")]):
+        raise SettingsError(
+            f"ALIGNSEG_ROOT_PATH is {root_path}, but this server has a path {same[0]}. Use another one."
+        )
 
 
 def create_admin_app(app: FastAPI) -> FastAPI:
@@ -90,33 +105,24 @@ def create_admin_app(app: FastAPI) -> FastAPI:
     )
     admin.state = app.state
     unused = Metrics()  # requests to this port are not counted among those of `app`
+    admin.add_middleware(PathMiddleware)
     admin.add_middleware(ObservabilityMiddleware, metrics=unused, log=AccessLog())
     problems.install(admin)
     admin.include_router(health.router)
     return admin
 
 
-def cors_options(origins: str) -> dict[str, Any]:
-    """Arguments of Starlette's CORSMiddleware for origins separated by commas. No cookies, so no credentials."""
-    return {
-        "allow_origins": [origin.strip() for origin in origins.split(",") if origin.strip()],
-        "allow_methods": ["GET", "POST"],
-        "allow_headers": ["Authorization", "Content-Type", "X-API-Key", "X-Request-Id", "X-Request-Timeout-Ms"],
-        "expose_headers": ["Retry-After", "Retry-After-Ms", "Server-Timing", "X-Request-Id"],
-        "max_age": 600,
-    }
-
-
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracer: Tracer | None) -> None:
     """From the innermost to the outermost."""
     access_log, has_cors = AccessLog(), bool(settings.cors_origins.strip())
-    keys = auth.load(settings)
-    rule = EarlyRejectionRule(keys, app.routes)
+    keys, root_path = auth.load(settings), settings.root_path
+    rule = EarlyRejectionRule(keys, app.routes, root_path)
     app.add_middleware(EarlyRejectionMiddleware, rule=rule)
+    app.add_middleware(PathMiddleware, root_path=root_path)
     if keys:
         openapi.declare_keys(app)
     if has_cors:
-        app.add_middleware(CORSMiddleware, **cors_options(settings.cors_origins))
+        app.add_middleware(CORSMiddleware, **cors.options(settings.cors_origins))
     app.add_middleware(ObservabilityMiddleware, metrics=metrics, log=access_log, tracer=tracer)
     app.state.access_log = access_log
     if not has_cors and tracer is None:  # CORS and traces need every response to pass through the application

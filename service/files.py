@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Final
+
+_NAME_BYTES: Final = 200  # of the file's name in that of the temporary file: file systems allow 255 in all
 
 
 @contextmanager
@@ -19,7 +22,8 @@ def atomic_replace(path: Path, *, durable: bool = True) -> Iterator[Path]:
     durable: flush the data to the disk first, so that the file is complete even after a power failure. Costs
         milliseconds: pass False for files that can be made again.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    name = path.name.encode("utf-8", "surrogateescape")[:_NAME_BYTES].decode("utf-8", "ignore")
+    temporary = path.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
     temporary.touch(exist_ok=False)
     try:
         mode = temporary.stat().st_mode

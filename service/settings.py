@@ -2,15 +2,17 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ALIGNSEG_"
+KEEP_ALIVE_S: Final = 75.0
 REPOSITORY = Path(__file__).resolve().parent.parent
 LogFormat = Literal["auto", "json", "text"]
 EngineName = Literal[
@@ -29,7 +31,7 @@ class Settings(BaseSettings):
     )
     engine: EngineName = Field(
         default="auto",
-        description="Runtime. auto chooses the fastest one that is installed, has its device and passes its check.",
+        description="Runtime. auto chooses the fastest that is installed, finds its device and passes its check.",
     )
     build_engine: Literal["off", "auto"] = Field(
         default="off",
@@ -52,10 +54,21 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         default=None,
-        description="File with one API key per line; text after # is a comment. Adds to ALIGNSEG_API_KEYS.",
+        description="File with one API key per line; text after # is a comment. Added to ALIGNSEG_API_KEYS.",
+    )
+    root_path: str = Field(
+        default="",
+        description="Path under which a proxy serves this server, such as /alignseg. The proxy may remove it or not.",
+    )
+    keep_alive_s: float = Field(
+        default=KEEP_ALIVE_S,
+        gt=0,
+        description="How long an idle connection stays open. Must be longer than a load balancer keeps it.",
     )
     cors_origins: str = Field(
-        default="", description="Origins whose web pages may call the API, separated by commas. None by default."
+        default="",
+        description="Origins whose web pages may call the API, separated by commas, such as https://app.example.com, "
+        "https://*.example.com or `*`. None by default.",
     )
     log: LogFormat = Field(default="auto", description="Log format. auto writes text to a terminal, else JSON.")
     model_poll_s: float = Field(
@@ -65,7 +78,7 @@ class Settings(BaseSettings):
     intra_op_threads: int = Field(
         default=0,
         ge=0,
-        description="Threads of one inference on the CPU. 0 leaves it to the runtime: one for each core.",
+        description="Threads of one inference on the CPU. 0: the runtime decides, usually one per core.",
     )
     codec_threads: int = Field(
         default_factory=lambda: min(8, os.cpu_count() or 1),
@@ -75,17 +88,18 @@ class Settings(BaseSettings):
     )
 
     max_in_flight: int = Field(
-        default=64, ge=1, description="Active requests, uploads included. One more gets 429. Lower it to limit latency."
+        default=64, ge=1, description="Requests in flight, uploads included. More get 429. Lower it to limit latency."
     )
     max_bytes_in_flight: int = Field(
         default=256 * 1024 * 1024,
         ge=1,
-        description="Bodies of all active requests together. A body without Content-Length counts as the largest.",
+        description="Bodies of all active requests together. One without Content-Length counts as 1 MiB, or as it "
+        "grows.",
     )
     max_pixels_in_flight: int = Field(
         default=80_000_000,
         ge=1,
-        description="Decoded images of all active requests together. Limits memory: 3 bytes a pixel.",
+        description="Decoded images of all requests in flight. Limits memory: 3 bytes per pixel.",
     )
     overload_latency_ms: float = Field(
         default=60.0, gt=0, description="Target latency under overload: requests that would exceed it get 429."
@@ -99,22 +113,31 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         default=40_000_000, ge=1, description="Width times height of one image, checked before it is decoded."
     )
-    max_tiles: int = Field(default=192, ge=1, description="Tiles of one image with tile=true.")
+    max_tiles: int = Field(default=192, ge=1, description="Tiles of one image.")
     max_images: int = Field(default=16, ge=1, description="Images of one request.")
 
     request_timeout_ms: float = Field(
         default=30_000.0,
         gt=0,
-        description="From the request's head to its response. Work past its deadline is not computed.",
+        description="From the request's head to its response. Work is not computed after its deadline.",
     )
     engine_hang_s: float = Field(
-        default=120.0, gt=0, description="How long one call of the engine may take before /healthz/live fails."
+        default=120.0, gt=0, description="How long one engine call may take before /healthz/live fails."
     )
     drain_timeout_s: float = Field(
         default=30.0,
         ge=0,
-        description="How long SIGTERM waits for active requests. The orchestrator's grace period must be longer.",
+        description="How long SIGTERM waits for requests in flight. The orchestrator's grace period must be longer.",
     )
+
+    @field_validator("root_path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        """/alignseg, alignseg and /alignseg/ mean the same; / means none."""
+        path = value.strip().strip("/")
+        if not re.fullmatch(r"[\w.~!$&'()+,=@%/-]*", path, re.ASCII) or "//" in path:
+            raise ValueError("Expected a path such as /alignseg")
+        return f"/{path}" if path else ""
 
 
 class Row(NamedTuple):

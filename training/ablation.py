@@ -19,14 +19,15 @@ import torch
 from rich.console import Console
 
 from model_export.checkpoints import checkpoint
+from model_export.flops import cost
 from service.files import atomic_replace
 from training import config as configs
 from training import train
 from training.config import Config
+from training.data import hold_out
 from training.data.datasets import DATASETS
 from training.evaluation.ablation_report import ALIGNED, write
 from training.evaluation.boundary_f1 import BoundaryScore
-from training.evaluation.flops import cost
 from training.evaluation.measure import evaluate
 from training.evaluation.predictors import with_network
 from training.evaluation.report import report
@@ -98,9 +99,9 @@ def _expect_schedule(run: Run) -> None:
         changed = [k for k, v in asdict(run.config).items() if saved[k] != v and k not in configs.MAY_CHANGE]
         if changed:
             raise AblationError(
-                f"{run.folder} has another schedule: "
+                f"{run.folder} was started with other options: "
                 + ", ".join(f"{name} {saved[name]!r}, not {getattr(run.config, name)!r}" for name in changed)
-                + ". Use another --out, or the options it was started with."
+                + ". Use another --out, or the earlier options."
             )
 
 
@@ -111,9 +112,9 @@ def _flags(config: Config) -> list[str]:
 
 
 def measure(run: Run, device: str, tolerance: float) -> dict[str, Any]:
-    """The metrics of a trained run on val: whole images, float32."""
-    dataset = DATASETS[run.config.data]
-    pairs = dataset.pairs(Path(run.config.root), "val")
+    """The metrics of a trained run on val, or on the drive it held out: whole images, float32."""
+    c, dataset = run.config, DATASETS[run.config.data]
+    pairs = hold_out.train_and_val(dataset, Path(c.root), c.train_on, c.hold_out)[1]
     network = checkpoint.load(run.folder / "best.safetensors").to(device)
     boundaries = BoundaryScore(dataset.num_classes, tolerance)
     confusion = evaluate(with_network(network), dataset, pairs, boundaries)

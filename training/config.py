@@ -8,8 +8,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from model_export.alignseg.backbone import PLANS
+from model_export.alignseg.efficientnet_lite import NAMES
 from service.types import parse_size
 from training.data.datasets import DATASETS
+
+BACKBONES = (*PLANS, *NAMES)
 
 
 def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -27,8 +31,9 @@ class Config:
         "train", "splits to train on; with train+val, val mIoU is not a measure of accuracy", ("train", "train+val")
     )
     scenes: float = _option(0.0, "share of rendered street scenes among the training images, 0..1; CamVid only")
-    backbone: str = _option("lite", "size of the network", ("lite", "resnet18", "resnet50", "resnet101"))
-    channels: int = _option(0, "channels of the decoder; 0: 64 for lite, 256 otherwise")
+    hold_out: str = _option("", "drive of the training images that is not trained on and replaces val; CamVid only")
+    backbone: str = _option("lite", "size of the network", BACKBONES)
+    channels: int = _option(0, "channels of the decoder; 0: 64 for lite and the EfficientNets, 256 otherwise")
     align: str = _option(
         "fa+cm",
         "modules with learned alignment, for the ablation: AlignFA, AlignCM, both or none",
@@ -36,8 +41,9 @@ class Config:
     )
     init_from: str = _option(
         "",
-        "weights to start from: a checkpoint of this project (.safetensors), or a state dict for the backbone in the "
-        "names of torchvision or CSAIL (.pth)",
+        "weights to start from: a checkpoint of this project (.safetensors), a state dict for the backbone in the "
+        "names of torchvision, CSAIL or EfficientNet-PyTorch (.pth), or the name of an EfficientNet whose package is "
+        "installed (efficientnet-lite0)",
     )
     init_partly: bool = _option(False, "load only the tensors of --init-from that fit; without it, all must fit")
     iterations: int = _option(0, "optimiser steps; 0: --epochs determines them")
@@ -49,8 +55,11 @@ class Config:
     colour: float = _option(0.4, "largest relative change of brightness, contrast and saturation")
     hue: float = _option(0.15, "largest rotation of the hue, in radians")
     blur: float = _option(0.2, "probability of blur")
+    corrupt: float = _option(0.0, "probability of each corruption: light, night, haze, rain, blur, JPEG, noise ...")
     optimizer: str = _option("adamw", "optimiser", ("sgd", "adamw"))
     lr: float = _option(1.5e-3, "peak learning rate; decays as (1 - t/T)^0.9")
+    backbone_lr: float = _option(1.0, "share of the learning rate that the backbone gets")
+    freeze: int = _option(0, "number of the backbone's first stages whose weights, and the stem's, stay fixed")
     weight_decay: float = _option(0.02, "weight decay")
     decay_norms: bool = _option(False, "also apply weight decay to norms and biases, as the published code does")
     warmup: int = _option(200, "steps over which the learning rate rises from 0")
@@ -58,17 +67,19 @@ class Config:
     loss_stride: int = _option(1, "use every n-th pixel of both axes for the loss")
     aux_weight: float = _option(0.4, "weight of the auxiliary loss")
     class_weights: str = _option(
-        "enet", "weights of ce and ohem from the labels' frequencies", ("none", "enet", "median")
+        "enet", "weights of ce and ohem from the labels' frequencies", ("none", "enet", "sqrt-enet", "median")
     )
     ema: float = _option(
         0.998, "decay of the moving average of the weights, which is evaluated and saved; 0: no average"
     )
     amp: str = _option(
-        "bf16", "mixed precision: bf16 computes convolutions in bfloat16, none all in float32", ("bf16", "none")
+        "bf16",
+        "mixed precision: bf16 computes convolutions in bfloat16, none all in float32, auto the faster one",
+        ("bf16", "none", "auto"),
     )
     seed: int = _option(0, "seed of the initial weights and of the augmentation")
     eval_every: int = _option(5, "epochs between evaluations on val")
-    workers: int = _option(1, "processes that load and augment images; no effect on the result")
+    workers: int = _option(1, "processes that load and augment images; does not change the result")
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the option, its value and what was expected."""
@@ -85,6 +96,10 @@ class Config:
             )
         if self.init_partly and not self.init_from:
             raise ValueError("--init-partly requires --init-from")
+        if self.hold_out and self.train_on != "train":
+            raise ValueError(
+                f"--hold-out leaves a drive out of train; got --train-on {self.train_on!r}, expected 'train'"
+            )
         if self.scenes and self.data != "camvid":
             raise ValueError(f"scenes: rendered scenes have CamVid's classes, and data is {self.data!r}; leave it at 0")
 
@@ -115,6 +130,9 @@ _RANGES = [
     ("epochs", 1, _MANY),
     ("batch", 1, _MANY),
     ("blur", 0.0, 1.0),
+    ("corrupt", 0.0, 1.0),
+    ("backbone_lr", 0.0, 10.0),
+    ("freeze", 0, 7),
     ("ema", 0.0, 1.0),
     ("loss_stride", 1, 8),
     ("eval_every", 1, _MANY),
@@ -154,6 +172,26 @@ RECIPES: dict[str, dict[str, Any]] = {
         "aux_weight": 0.1,
         "class_weights": "none",
         "ema": 0.0,
+    },
+    # A backbone with ImageNet weights, fine-tuned slowly under a decoder from scratch, on what other cameras may send.
+    "efficientnet": {
+        "backbone": "efficientnet-lite0",
+        "init_from": "efficientnet-lite0",
+        "epochs": 60,
+        "crop": "241x321",
+        "scale": "0.4-2.5",
+        "hue": 0.1,
+        "blur": 0.0,
+        "corrupt": 0.06,
+        "lr": 2e-3,
+        "backbone_lr": 0.2,
+        "freeze": 2,
+        "warmup": 100,
+        "loss": "ce+1.0*lovasz",
+        "loss_stride": 3,
+        "class_weights": "sqrt-enet",
+        "ema": 0.995,
+        "amp": "auto",
     },
 }
 

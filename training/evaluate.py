@@ -20,6 +20,7 @@ from service.errors import AlignSegError
 from service.model_folder import manifest as manifests
 from service.settings import EngineName, Settings
 from service.types import parse_size
+from training.data import hold_out
 from training.data.datasets import DATASETS, Dataset
 from training.data.errors import DatasetError
 from training.evaluation.boundary_f1 import TOLERANCE, BoundaryScore
@@ -45,6 +46,7 @@ examples:
   alignseg evaluate --model weights/alignseg-lite --engine pytorch --figure confusion.png
   alignseg evaluate --server http://localhost:8000 --root ../shared/camvid --json served.json
   alignseg evaluate --checkpoint weights.pth --data cityscapes --root /data/cityscapes --tile 872x872
+  alignseg evaluate --checkpoint best.safetensors --split train --drive 0006R0
   alignseg evaluate --checkpoint best.safetensors --scales 0.75,1,1.25 --flip"""
 
 PYTORCH = "pytorch"
@@ -80,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the data set, in its official layout (default: data/NAME or ../shared/NAME)",
     )
     options.add_argument("--split", default="val", help="train, val or test (default: val)")
+    options.add_argument("--drive", help="measure only this CamVid drive, such as 0006R0 of --split train")
     options.add_argument("--limit", type=_count, help="measure only this many images, from the first")
     _add_inference_mode(options.add_argument_group("inference mode, with PyTorch only (default: the whole image once)"))
     options.add_argument(
@@ -152,13 +155,16 @@ def _write(metrics: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset, mode = DATASETS[arguments.data], _inference_mode(arguments)
-    pairs = dataset.pairs(_root(arguments), arguments.split)[: arguments.limit]
+    pairs, split = dataset.pairs(_root(arguments), arguments.split), arguments.split
+    if arguments.drive:
+        pairs, split = hold_out.only(pairs, arguments.drive), f"{split}, drive {arguments.drive}"
+    pairs = pairs[: arguments.limit]
     boundaries = BoundaryScore(dataset.num_classes, arguments.boundary)
     progress = track(pairs, "evaluating", console=Console(stderr=True), disable=not sys.stderr.isatty())
     with ExitStack() as stack:
         predict, measured = _predictor(arguments, dataset, mode, stack)
         metrics = report(evaluate(predict, dataset, progress, boundaries), boundaries, dataset)
-    return {"measured": measured, "data": dataset.name, "split": arguments.split, "pictures": len(pairs), **metrics}
+    return {"measured": measured, "data": dataset.name, "split": split, "pictures": len(pairs), **metrics}
 
 
 def _root(arguments: argparse.Namespace) -> Path:
@@ -187,7 +193,7 @@ def _predictor(
         _check_classes(network.architecture.num_classes, dataset, path)
         return with_network(network, mode.predict_with(network)), f"{path} with PyTorch, {mode}"
     if not mode.is_default:
-        raise ValueError(f"{mode}: only PyTorch has tiles, scales and mirror images; use --engine {PYTORCH}")
+        raise ValueError(f"{mode}: only PyTorch supports tiles, scales and mirror images; use --engine {PYTORCH}")
     if arguments.server:
         api_key = os.environ.get("ALIGNSEG_API_KEY") or None
         return stack.enter_context(with_server(arguments.server, api_key)), arguments.server

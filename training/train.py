@@ -86,6 +86,7 @@ def _start(arguments: argparse.Namespace, group: ProcessGroup, console: Console)
         raise ValueError(f"--out: {out} already contains a run. Continue it with --resume, or use another folder.")
     config = resumed(out / "config.json", arguments) if arguments.resume else from_arguments(arguments)
     trainer = Trainer(config, torch.device(arguments.device), group)
+    console.print(trainer.precision)
     if arguments.resume:
         trainer.load(state)
         return trainer
@@ -126,7 +127,8 @@ def _end_epoch(trainer: Trainer, out: Path, curve: CurveLog, progress: ProgressD
     if epoch % trainer.config.eval_every == 0 or trainer.step == trainer.steps:
         miou = trainer.validate().miou
         kept = trainer.keep_if_best(miou, out / "best.safetensors")
-        progress.print(f"epoch {epoch} loss {loss:.3f} val mIoU {miou:.4f}{' (best)' if kept else ''}")
+        measured = trainer.config.hold_out or "val"
+        progress.print(f"epoch {epoch} loss {loss:.3f} {measured} mIoU {miou:.4f}{' (best)' if kept else ''}")
     curve.add(trainer.step, epoch, loss, trainer.rate, miou)
     trainer.save(out / "state.pt")
 

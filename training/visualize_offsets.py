@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from model_export.alignseg import AlignSeg
@@ -23,7 +22,12 @@ from model_export.alignseg.align_cm import REGIONS
 from model_export.alignseg.align_fa import OffsetGenerator
 from model_export.alignseg.sampling import upsample
 from model_export.checkpoints import checkpoint
+from model_export.export import DEFAULT_BUCKETS
 from service.errors import AlignSegError
+from service.imaging.decode import decode_file
+from service.imaging.letterbox import letterbox
+from service.model_folder import manifest as manifests
+from service.types import Size
 from training.evaluation.predictors import load_network
 from training.figures.offset_fields import OffsetField, colored, draw
 
@@ -32,8 +36,8 @@ DEFAULT_MODEL = Path("weights/alignseg-lite")
 
 EPILOG = """\
 How to read the figure: the hue of a pixel is the direction in which it samples its feature, the saturation the length
-of the offset; full colour is the length above the panel, in image pixels. White pixels have no offset. "high" is the
-coarse map, "low" the fine one.
+of the offset; full colour is the length above the panel. White pixels have no offset. "high" is the coarse map, "low"
+the fine one. The image is resized for the model as by the server; lengths are in pixels of the resized image.
 
 examples:
   alignseg offsets street.jpg -o offsets.png
@@ -67,7 +71,7 @@ def capture_offsets(network: AlignSeg) -> Iterator[CapturedOffsets]:
 
 
 def offset_fields(network: AlignSeg, image: Bytes) -> tuple[Bytes, list[OffsetField]]:
-    """The class map of an image, uint8 (H, W), and its offset fields in image pixels.
+    """The class map of an image, uint8 (H, W), and its offset fields in pixels of this image.
 
     image: uint8 (H, W, 3) RGB. Raises ValueError when the network has no learned offsets.
     """
@@ -100,9 +104,16 @@ def in_image_pixels(
 
 
 def read_image(path: Path) -> Bytes:
-    """uint8 (H, W, 3) RGB, after EXIF orientation. Raises OSError when the file is not an image."""
-    with Image.open(path) as opened:
-        return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    """uint8 (H, W, 3) RGB, as the server reads it. Raises OSError, and RequestError when the file is not an image."""
+    return decode_file(path)
+
+
+def served_buckets(model: Path) -> Sequence[Size]:
+    """The (height, width) buckets in which a model folder is served; for a checkpoint, in which it would be exported.
+
+    Raises ManifestError.
+    """
+    return manifests.load(model).input.buckets if model.is_dir() else DEFAULT_BUCKETS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,8 +138,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         image = read_image(arguments.image)
         network = load_network(arguments.model)
-        ids, fields = offset_fields(network, image)
-        draw(image, colored(ids, network.architecture.num_classes), fields, arguments.out)
+        # As in serving: at the size of a photograph the network would see objects many times as large as in training.
+        prepared = letterbox(image, served_buckets(arguments.model))
+        ids, fields = offset_fields(network, prepared.pixels)
+        height, width = prepared.content
+        class_map = colored(ids[:height, :width], network.architecture.num_classes)
+        draw(prepared.pixels[:height, :width], class_map, fields, arguments.out, prepared.bucket)
     except (OSError, ValueError, checkpoint.CheckpointError, AlignSegError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -81,14 +81,15 @@ class Client:
         *,
         overlay: bool = False,
         confidence: bool = False,
-        tile: bool = False,
+        tile: bool | str = "auto",
         classes: Sequence[str] = (),
     ) -> Segmentation:
         """Segment an image: assign a class to each pixel.
 
         image: a path, the bytes of a file, a Pillow image, or an (H, W, 3) uint8 RGB array.
-        overlay, confidence: request these images too. tile: segment overlapping tiles at full resolution, for images
-        much larger than the model's input. classes: return only these, by name or id.
+        overlay, confidence: request these images too. tile: "auto", "height", True or False, how the image is
+        scaled down to the model's input; see POST /segment in the server's /docs.
+        classes: return only these, by name or id.
         Raises ClientError; OSError, TypeError or ValueError when `image` can't be read.
         """
         params = query_params(overlay=overlay, confidence=confidence, tile=tile, classes=classes)
@@ -153,7 +154,7 @@ class AsyncClient:
         *,
         overlay: bool = False,
         confidence: bool = False,
-        tile: bool = False,
+        tile: bool | str = "auto",
         classes: Sequence[str] = (),
     ) -> Segmentation:
         """As Client.segment. Files are read and images encoded in a thread."""

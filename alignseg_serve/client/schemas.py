@@ -18,9 +18,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from alignseg_serve.client.errors import Problem, UnexpectedResponse
+from alignseg_serve.client.pillow_rgb import to_rgb, undecoded_tiff
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
-_PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+_PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # the server composes transparency
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Segmentation:
     mask_png: indexed PNG of the image's size. overlay_png: the class colours blended over the image.
     confidence_png: 8-bit grey PNG, 255 times the probability of each pixel's class. The last two are None unless
     requested. timing_ms: milliseconds in decode, queue, infer and encode, measured by the server.
+    input_size: (width, height) of the image as the model saw it, in `tiles` tiles; None from servers that do not say.
     """
 
     model: str
@@ -74,6 +76,8 @@ class Segmentation:
     overlay_png: bytes | None
     confidence_png: bytes | None
     timing_ms: Mapping[str, float]
+    input_size: tuple[int, int] | None = None
+    tiles: int = 1
 
     @cached_property
     def mask(self) -> npt.NDArray[np.uint8]:
@@ -94,7 +98,9 @@ class Segmentation:
 def encode_image(image: ImageInput) -> bytes:
     """The request body for an image: the bytes of a file unchanged; a Pillow image or an array as PNG (lossless).
 
-    Raises OSError when the file can't be read, TypeError for another type, ValueError for an array of another shape.
+    A Pillow image of a mode that PNG lacks, or of more than 8 bits, is converted as the server converts such files.
+    Raises OSError when the file can't be read, TypeError for another type, ValueError for an array of another shape, or
+    an image in which nothing can be seen.
     """
     if isinstance(image, bytes):
         return image
@@ -104,8 +110,11 @@ def encode_image(image: ImageInput) -> bytes:
         image = _from_array(image)
     if not isinstance(image, Image.Image):
         raise TypeError(f"image: got {type(image).__name__}; expected a path, bytes, a Pillow image or a NumPy array.")
+    if (file := undecoded_tiff(image)) is not None:
+        return file
     out = io.BytesIO()
-    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(out, "PNG", compress_level=1)
+    png = image if image.mode in _PNG_MODES else Image.fromarray(to_rgb(image))
+    png.save(out, "PNG", compress_level=1)
     return out.getvalue()
 
 
@@ -115,9 +124,11 @@ def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def query_params(*, overlay: bool, confidence: bool, tile: bool, classes: Sequence[str]) -> dict[str, str]:
+def query_params(*, overlay: bool, confidence: bool, tile: bool | str, classes: Sequence[str]) -> dict[str, str]:
     """Query parameters of POST /segment; defaults are left out."""
-    params = {name: "true" for name, value in (("confidence", confidence), ("tile", tile)) if value}
+    params = {"confidence": "true"} if confidence else {}
+    if tile != "auto":
+        params["tile"] = str(tile).lower()
     if overlay:
         params["include"] = "overlay"
     if classes:
@@ -139,6 +150,8 @@ def parse_segmentation(response: httpx.Response) -> Segmentation:
             overlay_png=_optional_png(body, "overlay"),
             confidence_png=_optional_png(body, "confidence"),
             timing_ms=body["timing_ms"],
+            input_size=(*body["input_size"],) if "input_size" in body else None,
+            tiles=body.get("tiles", 1),
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise _unexpected(response, error) from error

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignseg_serve.ray_job.storage import StoragePath, open_path
-from alignseg_serve.segmentation.files import SUFFIXES
+from alignseg_serve.segmentation.image_files import SUFFIXES, is_image, is_macos_metadata
 from service.errors import AlignSegError
 
 PARQUET: Final = ".parquet"
@@ -31,13 +31,13 @@ def parts(source: str) -> list[Row]:
         raise AlignSegError(
             f"{source} is not a folder and not a {PARQUET} file. --ray takes a folder of images, or Parquet files."
         )
-    first = next((path for path in root.files() if _suffix(path) in SUFFIXES | {PARQUET}), None)
+    first = next((path for path in root.files() if is_image(path) or _is_table(path)), None)
     if first is None:
         expected = ", ".join([*sorted(SUFFIXES), PARQUET])
         raise AlignSegError(f"{source} contains no image and no Parquet file; expected files named {expected}.")
-    if _suffix(first) in SUFFIXES:
+    if is_image(first):
         return [{"source": source, "file": "", "group": -1}]
-    tables = (path for path in root.files() if _suffix(path) == PARQUET)
+    tables = (path for path in root.files() if _is_table(path))
     return [row for path in tables for row in _row_groups(source, root / path, path)]
 
 
@@ -50,8 +50,8 @@ def images(part: Row, out: StoragePath, is_selected: Callable[[str], bool]) -> I
     if part["group"] >= 0:
         yield from _table_images(root / part["file"] if part["file"] else root, part, is_selected)
         return
-    for path in root.files():
-        if _suffix(path) in SUFFIXES and is_selected(path) and not (root / path).path.startswith(out.path + "/"):
+    for path in root.files(without=out):
+        if is_image(path) and is_selected(path):
             yield {"key": path, "source": part["source"], "data": None}
 
 
@@ -106,6 +106,5 @@ def _cell_bytes(value: Any) -> bytes:
     return (value["bytes"] if isinstance(value, dict) else value) or b""
 
 
-def _suffix(path: str) -> str:
-    name = path.rsplit("/", 1)[-1]
-    return "." + name.rpartition(".")[2].lower() if "." in name else ""
+def _is_table(path: str) -> bool:
+    return path.lower().endswith(PARQUET) and not is_macos_metadata(path)

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from alignseg_serve.ray_job import MaskFormat, inputs, results
 from alignseg_serve.ray_job.storage import open_path
+from alignseg_serve.segmentation.image_files import output_name
 from service.batching.fault_isolation import FaultIsolatingEngine
 from service.errors import AlignSegError, EngineError
-from service.imaging.letterbox import unletterbox
+from service.imaging.letterbox import unletterbox_ids
 from service.imaging.model_input import ImageLimits, SingleInput, open_image
 from service.model_folder.manifest import Manifest
 from service.rendering import images
@@ -52,7 +53,7 @@ class Read:
             _, model_input = open_image(inputs.read(row), self._buckets, self._limits)
         except (AlignSegError, OSError) as error:
             return {"key": row["key"], "error": str(error)}
-        assert isinstance(model_input, SingleInput)  # noqa: S101 - always, without tile=True
+        assert isinstance(model_input, SingleInput)  # noqa: S101 - always with tile="false"
         prepared = model_input.prepared
         sizes = {name: getattr(prepared, name) for name in _SIZES}
         return {"key": row["key"], "pixels": prepared.pixels.tobytes(), **sizes}
@@ -114,7 +115,7 @@ class Encode:
         result: Row = {"picture": key, "height": ids.shape[0], "width": ids.shape[1], "classes": classes}
         if self._masks == "png":
             png = images.indexed_png(ids, self._manifest.palette, names=self._manifest.names)
-            return result | {"png": png, "mask": f"{results.MASKS}/{key}.png"}
+            return result | {"png": png, "mask": f"{results.MASKS}/{mask_path(key)}"}
         masks = encode_rle(ids, [entry.id for entry in present])
         for entry in classes:
             entry["counts"] = masks[entry["id"]]["counts"]
@@ -144,6 +145,12 @@ class Write:
         return pa.Table.from_pylist([summary], schema=SUMMARY)
 
 
+def mask_path(key: str) -> str:
+    """The path of an image's mask below the folder of masks."""
+    folder, slash, name = key.rpartition("/")
+    return folder + slash + output_name(name, ".png")
+
+
 def _array(data: bytes, shape: tuple[int, ...]) -> UInt8Array:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
@@ -151,4 +158,4 @@ def _array(data: bytes, shape: tuple[int, ...]) -> UInt8Array:
 def _unletterboxed(row: Row) -> UInt8Array:
     ids = _array(row["pixels"], tuple(row["bucket"]))
     (content, original) = (tuple(row[name]) for name in _SIZES[1:])
-    return unletterbox(ids, PreparedImage(ids, content, original))
+    return unletterbox_ids(ids, PreparedImage(ids, content, original))

@@ -1,5 +1,6 @@
 """Folders and files by path or URI: local, s3://, gs:// and other storage that pyarrow or fsspec supports."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -52,17 +53,28 @@ class StoragePath:
         with self.system.open_output_stream(self.path) as stream:
             stream.write(data)
 
-    def files(self) -> Iterator[str]:
-        """Paths of all files below the folder, relative to it. Lists one folder at a time: there may be millions."""
-        folders = [self.path.rstrip("/")]
+    def files(self, without: "StoragePath | None" = None) -> Iterator[str]:
+        """Paths of all files below the folder, relative to it. Lists one folder at a time: there may be millions.
+
+        without: a folder that is left out. Links to local folders are followed, but none to a folder that contains it.
+        """
+        left_out = without._real_path(without.path) if without is not None else None
+        folders: list[tuple[str, frozenset[str]]] = [(self.path.rstrip("/"), frozenset())]
         while folders:
-            folder = folders.pop()
+            folder, above = folders.pop()
+            real = self._real_path(folder)
+            if real in above or real == left_out:
+                continue
             selector = arrow_fs.FileSelector(folder, allow_not_found=True)
             for entry in sorted(self.system.get_file_info(selector), key=lambda info: str(info.path)):
                 if entry.type == arrow_fs.FileType.Directory:
-                    folders.append(entry.path)
+                    folders.append((entry.path, above | {real}))
                 elif entry.type == arrow_fs.FileType.File:
                     yield entry.path.removeprefix(self.path.rstrip("/") + "/")
+
+    def _real_path(self, path: str) -> str:
+        """Without links, where there are any."""
+        return os.path.realpath(path) if self.system.type_name in _LOCAL else path.rstrip("/")
 
     def clear(self) -> None:
         """Delete the folder's contents, if the folder exists."""

@@ -1,10 +1,10 @@
 """Image files to mask files. A run that was interrupted continues where it stopped."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.progress import track
 
 from alignseg_serve.segmentation.backends import Backend, ImageFailed
+from alignseg_serve.segmentation.image_files import SUFFIXES, list_images, output_name
 from alignseg_serve.segmentation.record import ModelId, Record
 from service.errors import AlignSegError
 from service.files import atomic_replace
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+OnSkipped = Callable[[str], object]
 _OTHER_OUTPUTS: Final = (SUFFIXES - {".png"}) | {".gif", ".avif", ".heic", ".jp2", ".jxl", ".npy", ".json", ".zip"}
 SOME_FAILED: Final = 1
 INTERRUPTED: Final = 130
@@ -53,7 +54,8 @@ def run(
     as a server that goes away, after printing how much is done.
     """
     other_files: Counter[str] = Counter()
-    jobs = plan(sources, out, overlay=overlay, other_files=other_files)
+    on_skipped = partial(console.print, style="yellow", markup=False, soft_wrap=True)
+    jobs = plan(sources, out, overlay=overlay, on_skipped=on_skipped, other_files=other_files)
     record = Record(_record_folder(out))
     remaining = [job for job in jobs if overwrite or not job.is_done(record, backend.model)]
     for line in _notes(jobs, remaining, record, other_files):
@@ -126,10 +128,18 @@ def _segment(job: Job, backend: Backend, record: Record) -> _Failure | None:
     return None
 
 
-def plan(sources: Sequence[Path], out: Path, *, overlay: bool, other_files: Counter[str] | None = None) -> list[Job]:
+def plan(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    overlay: bool,
+    on_skipped: OnSkipped = lambda message: None,
+    other_files: Counter[str] | None = None,
+) -> list[Job]:
     """The files to write for each image of `sources`: in the folder `out`, or, for a single image, `out` itself.
 
     street/a.jpg becomes street/a.png; with a street/a.bmp beside it they become a.jpg.png and a.bmp.png.
+    on_skipped: called with a sentence for what is no input although it is in a folder, see `list_images`.
     other_files: counts the files that are not named as images, by their suffix. Raises AlignSegError.
     """
     if _is_file_name(out):
@@ -143,7 +153,7 @@ def plan(sources: Sequence[Path], out: Path, *, overlay: bool, other_files: Coun
         raise AlignSegError(f"{out} is a file; --out takes a folder or, for a single image, a name that ends in .png.")
     else:
         counts = Counter[str]() if other_files is None else other_files
-        jobs = [job for source in sources for job in _jobs(source, out, counts, overlay=overlay)]
+        jobs = [job for source in sources for job in _jobs(source, out, on_skipped, counts, overlay=overlay)]
     _check_collisions(jobs)
     return jobs
 
@@ -155,11 +165,11 @@ def _is_file_name(out: Path) -> bool:
 def _single_job(sources: Sequence[Path], out: Path, *, overlay: bool) -> Job:
     if len(sources) != 1 or sources[0].is_dir():
         raise AlignSegError(f"{out} names a single mask, and there may be several images. Pass a folder with --out.")
-    return Job(sources[0], out, out.with_suffix(".overlay.png") if overlay else None)
+    return Job(sources[0], out, _with_suffix(out.with_suffix(""), ".overlay.png") if overlay else None)
 
 
-def _jobs(source: Path, out: Path, other_files: Counter[str], *, overlay: bool) -> list[Job]:
-    images = _images(source, out, other_files)
+def _jobs(source: Path, out: Path, on_skipped: OnSkipped, other_files: Counter[str], *, overlay: bool) -> list[Job]:
+    images = _images(source, out, on_skipped, other_files)
     root = source if source.is_dir() else source.parent
     stems = Counter(_stem(image, root, out) for image in images)
     jobs = []
@@ -171,27 +181,24 @@ def _jobs(source: Path, out: Path, other_files: Counter[str], *, overlay: bool) 
     return jobs
 
 
-def _images(source: Path, out: Path, other_files: Counter[str]) -> list[Path]:
+def _images(source: Path, out: Path, on_skipped: OnSkipped, other_files: Counter[str]) -> list[Path]:
     if source.is_file():
         return [source]
     if out.resolve() == source.resolve():
         raise AlignSegError(f"{out} is the folder of the images. Use another, or a subfolder: --out {out / 'masks'}")
-    files = sorted(_walk(source))
-    if out.resolve().is_relative_to(source.resolve()):  # masks of an earlier run are not input
-        files = [path for path in files if not path.resolve().is_relative_to(out.resolve())]
-    images = [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
-    others = (path for path in files if path.suffix.lower() not in SUFFIXES and not path.name.startswith("."))
+    others: list[Path] = []
+    images, masks = list_images(source, on_skipped, others), out.resolve()
+    if not source.resolve().is_relative_to(
+        masks
+    ):  # masks of an earlier run are no input, also through links
+        images, others = (
+            [path for path in paths if not (path.parent.resolve() / path.name).is_relative_to(masks)]
+            for paths in (images, others)
+        )
     other_files.update(path.suffix.lower() or "without suffix" for path in others)
     if not images:
         raise AlignSegError(f"{source} contains no image; expected files named {', '.join(sorted(SUFFIXES))}.")
     return images
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files below `folder`, except those in hidden folders, such as .git or .thumbnails."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in names)
 
 
 def _stem(image: Path, root: Path, out: Path) -> Path:
@@ -199,7 +206,7 @@ def _stem(image: Path, root: Path, out: Path) -> Path:
 
 
 def _with_suffix(base: Path, suffix: str) -> Path:
-    return base.with_name(base.name + suffix)
+    return base.with_name(output_name(base.name, suffix))
 
 
 def _check_collisions(jobs: list[Job]) -> None:

@@ -21,6 +21,7 @@ class Segmentation:
         (x, y, width, height) and confidence (mean probability, 0..1; None unless requested).
     confidence: (H, W) uint8, 255 times the probability of the pixel's class; None unless requested.
     timing_ms: milliseconds in decode and infer. manifest: of the model.
+    input_size: (width, height) of the image as the model saw it, in `tiles` tiles.
     read_pixels: gives the image, (H, W, 3) uint8 RGB; called when an overlay is drawn.
     """
 
@@ -30,6 +31,8 @@ class Segmentation:
     timing_ms: Mapping[str, float]
     manifest: Manifest
     read_pixels: Callable[[], UInt8Array]
+    input_size: tuple[int, int]
+    tiles: int
 
     @property
     def model(self) -> str:

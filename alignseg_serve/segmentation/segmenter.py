@@ -1,13 +1,12 @@
 """Segments images in this process, through the same decoder, resizing and engine as the server."""
 
-import io
 import os
 import threading
 import time
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,9 @@ from alignseg_serve.segmentation.result import Segmentation
 from alignseg_serve.settings import load_settings
 from service.engines.selection import open_engine
 from service.errors import BadRequest
-from service.imaging.decode import decode
+from service.imaging.decode import decode, decode_pillow
 from service.imaging.model_input import ImageLimits, ModelInput, open_image
+from service.imaging.tile_plan import TileMode
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
 from service.rendering.class_stats import summarize
@@ -26,7 +26,6 @@ from service.rendering.segmentation import UNSELECTED, find_classes
 from service.settings import Settings
 from service.types import Engine, UInt8Array
 
-PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})  # the others are converted to RGB
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 
 
@@ -75,15 +74,15 @@ class Segmenter:
         *,
         overlay: bool = False,
         confidence: bool = False,
-        tile: bool = False,
+        tile: bool | str = "auto",
         classes: Sequence[str] = (),
     ) -> Segmentation:
         """Segment an image: assign a class to each pixel.
 
         image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF file, a Pillow image, or (H, W, 3) uint8 RGB.
         overlay: keep the decoded image for the overlay; without it, a file is decoded again when the overlay is drawn.
-        confidence: compute the probability of each pixel's class. tile: segment overlapping tiles at full resolution,
-        for images much larger than the model's input. classes: keep only these, by name or id.
+        confidence: compute the probability of each pixel's class. tile: "auto", "height", True or False, how the image
+        is scaled down to the model's input; see service/imaging/tile_plan.py. classes: keep only these, by name or id.
         Raises OSError when a file can't be read, TypeError or ValueError for another type or array shape, RequestError
         when the image can't be decoded or is too large, or an option is invalid, EngineError.
         """
@@ -92,7 +91,7 @@ class Segmenter:
         began = time.perf_counter()
         source = _file_or_pixels(image)
         pixels, model_input = open_image(
-            source, self.manifest.input.buckets, self._limits, tile=tile, with_pixels=overlay
+            source, self.manifest.input.buckets, self._limits, tile=_tile_mode(tile), with_pixels=overlay
         )
         decoded = time.perf_counter()
         ids, probability = self._infer(model_input, confidence)
@@ -102,7 +101,10 @@ class Segmenter:
             ids = np.where(np.isin(ids, kept), ids, np.uint8(UNSELECTED))
             present = [entry for entry in present if entry.id in kept]
         read_pixels = partial(self._read_pixels, source if pixels is None else pixels)
-        return Segmentation(ids, tuple(present), probability, timing_ms, self.manifest, read_pixels)
+        height, width = model_input.input_size
+        return Segmentation(
+            ids, tuple(present), probability, timing_ms, self.manifest, read_pixels, (width, height), model_input.count
+        )
 
     def _check_confidence(self, requested: bool) -> None:
         if requested and not self.engine.has_confidence:
@@ -122,7 +124,7 @@ class Segmenter:
                 inference = self.engine.infer(batch, with_confidence)
             ids += list(inference.ids)
             confidences += [] if inference.confidence is None else list(inference.confidence)
-        return model_input.assemble(ids), model_input.assemble(confidences) if confidences else None
+        return model_input.assemble_ids(ids), model_input.assemble(confidences) if confidences else None
 
     def _read_pixels(self, source: bytes | UInt8Array) -> UInt8Array:
         return decode(source, self._limits.max_pixels) if isinstance(source, bytes) else source
@@ -138,26 +140,27 @@ class Segmenter:
         self.close()
 
 
+def _tile_mode(tile: bool | str) -> TileMode:
+    """Raises BadRequest for a name that tile_plan.py does not have."""
+    name = str(tile).lower() if isinstance(tile, bool) else tile
+    if name not in get_args(TileMode):
+        raise BadRequest(f"tile is {tile!r}. Expected True, False, or one of {', '.join(get_args(TileMode))}.")
+    return cast("TileMode", name)
+
+
 def _file_or_pixels(image: ImageInput) -> bytes | UInt8Array:
-    """A file's bytes, or (H, W, 3) uint8 RGB. Raises OSError, TypeError or ValueError."""
+    """A file's bytes, or (H, W, 3) uint8 RGB. Raises OSError, TypeError, ValueError or RequestError."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | os.PathLike):
         return Path(image).read_bytes()
     if isinstance(image, Image.Image):
-        return np.asarray(image) if image.mode == "RGB" else _png(image)
+        return decode_pillow(image)
     if not isinstance(image, np.ndarray):
         raise TypeError(f"image: got {type(image).__name__}; expected a path, bytes, a Pillow image or a NumPy array.")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"image: got an array {image.dtype} {image.shape}; expected uint8 (H, W, 3) in RGB order.")
     return image
-
-
-def _png(image: Image.Image) -> bytes:
-    """Of another mode than RGB: the decoder has one rule for transparency, palettes and 16 bits."""
-    out = io.BytesIO()
-    (image if image.mode in PNG_MODES else image.convert("RGB")).save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 _default_lock: Final = threading.Lock()
@@ -173,7 +176,7 @@ def segment(
     *,
     overlay: bool = False,
     confidence: bool = False,
-    tile: bool = False,
+    tile: bool | str = "auto",
     classes: Sequence[str] = (),
 ) -> Segmentation:
     """Segment an image with the default model, which is loaded on the first call and kept; see Segmenter.segment."""

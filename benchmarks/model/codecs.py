@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.harness import report
 from service.imaging.decode import decode
-from service.imaging.letterbox import letterbox, unletterbox
+from service.imaging.letterbox import letterbox, unletterbox, unletterbox_ids
 from service.imaging.model_input import ImageLimits, open_image
 from service.model_folder.manifest import ClassEntry, Manifest
 from service.rendering import formats, images, media_types
@@ -49,7 +49,7 @@ def scene() -> Segmentation:
     rng = np.random.default_rng(0)
     classes = tuple(ClassEntry(name=f"class {i}", color=tuple(rng.integers(0, 256, 3).tolist())) for i in range(11))
     model = Manifest.model_construct(name="benchmark", version="1", classes=classes)
-    ids, sure = unletterbox(labels, prepared), unletterbox(confidence, prepared)
+    ids, sure = unletterbox_ids(labels, prepared), unletterbox(confidence, prepared)
     return Segmentation(model, pixels, ids, {}, time.perf_counter(), sure)
 
 
@@ -84,7 +84,7 @@ def steps(seg: Segmentation) -> dict[str, Work]:
     confidence = seg.confidence
     return {
         "decode and letterbox a JPEG": lambda: open_image(jpeg, [BUCKET], ImageLimits(10**9)),
-        "class map to the image's size": lambda: unletterbox(small, prepared),
+        "class map to the image's size": lambda: unletterbox_ids(small, prepared),
         "class statistics": lambda: summarize(ids, seg.model),
         "class statistics with confidence": lambda: summarize(ids, seg.model, confidence),
         "RLE of all classes": lambda: encode_rle(ids, present),

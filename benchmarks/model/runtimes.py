@@ -31,6 +31,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.harness import RESULTS, ROOT, report
 from model_export.checkpoints import checkpoint
+from model_export.model_folder.writer import checkpoint_of
 from model_export.onnx_export.serving_module import ServingModule
 from service.engines import reference_check
 from service.engines.onnxruntime.engine import ROLE, OnnxRuntimeEngine
@@ -227,7 +228,7 @@ def main() -> None:
     known = previous(onnx)
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
-        export_plain(checkpoint.load(manifests.verified_file(options.model, manifest, "checkpoint")), plain)
+        export_plain(checkpoint.load(checkpoint_of(options.model, manifest)), plain)
         engines = rows(plain, options.model, manifest)
         if options.root:
             results = {

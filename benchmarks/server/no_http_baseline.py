@@ -42,7 +42,7 @@ class Baseline:
         pixels, before = model_input.tensor(0)[None], time.perf_counter()
         ids = self._engine.infer(pixels).ids
         engine_s = time.perf_counter() - before
-        seg = Segmentation(self._model, None, model_input.assemble(list(ids)), {}, began)
+        seg = Segmentation(self._model, None, model_input.assemble_ids(list(ids)), {}, began)
         formats.render(media_types.PNG, RenderOptions(), seg)
         return engine_s * 1e3, (time.perf_counter() - began) * 1e3
 

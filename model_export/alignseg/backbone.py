@@ -5,7 +5,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-BackboneName = Literal["lite", "resnet18", "resnet50", "resnet101"]
+from model_export.alignseg.efficientnet_lite import EfficientNetName
+
+ResNetName = Literal["lite", "resnet18", "resnet50", "resnet101"]
+BackboneName = ResNetName | EfficientNetName
 
 
 class ConvNormReLU(nn.Sequential):
@@ -69,7 +72,7 @@ class _Plan:
     width: int  # planes of the first stage; each later stage doubles them
 
 
-PLANS: dict[BackboneName, _Plan] = {
+PLANS: dict[str, _Plan] = {
     "lite": _Plan(BasicBlock, (2, 2, 2, 2), 32),
     "resnet18": _Plan(BasicBlock, (2, 2, 2, 2), 64),
     "resnet50": _Plan(Bottleneck, (3, 4, 6, 3), 64),
@@ -83,7 +86,7 @@ class Backbone(nn.Module):
     def __init__(self, name: BackboneName) -> None:
         super().__init__()
         if name not in PLANS:
-            raise ValueError(f"no backbone {name!r}; there are {', '.join(PLANS)}")
+            raise ValueError(f"unknown backbone {name!r}; expected one of {', '.join(PLANS)}")
         plan = PLANS[name]
         width = plan.width
         self.stem = nn.Sequential(

@@ -5,11 +5,14 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from model_export.alignseg import efficientnet_lite
 from model_export.alignseg.align_cm import AlignCM, PlainCM
 from model_export.alignseg.align_fa import AlignFA, NormLeakyReLU, PlainFA
 from model_export.alignseg.backbone import Backbone, BackboneName
+from model_export.alignseg.efficientnet_lite import EfficientNetLite
 from model_export.alignseg.preprocessing import IMAGENET_RGB, Normalise, Preprocessing
 from model_export.alignseg.sampling import Sampling
+from model_export.alignseg.slim_decoder import CHANNELS, STEPS, ConvNormReLU, SlimAlignFA, SlimCM, SlimHead, SlimRefine
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,10 @@ class Head(nn.Sequential):
 class AlignSeg(nn.Module):
     """Feature-Aligned Segmentation Network (Huang et al., TPAMI 2022, arXiv 2003.00872).
 
-    backbone: "lite", "resnet18", "resnet50" or "resnet101". channels: width of the decoder, a multiple of 4;
-    256 as published, 64 for "lite". sampling: see sampling.py; weights of one do not serve under the other.
+    backbone: "efficientnet-lite0", "-lite1" or "-lite2", with the decoder of slim_decoder.py; "lite", "resnet18",
+    "resnet50" or "resnet101", with the published one. channels: width of the decoder, a multiple of 4; 256 as
+    published, 64 for the small ones. preprocessing: IMAGENET_RGB, or for an EfficientNet its own.
+    sampling: see sampling.py; weights of one do not serve under the other.
     aux_head: whether the auxiliary head of training is there. align_fa, align_cm: False puts plain upsampling in the
     place of sampling at learned offsets (PlainFA, PlainCM), so that an ablation takes away alignment and nothing else.
     """
@@ -74,28 +79,49 @@ class AlignSeg(nn.Module):
         channels: int | None = None,
         sampling: Sampling = "standard",
         aux_head: bool = True,
-        preprocessing: Preprocessing = IMAGENET_RGB,
+        preprocessing: Preprocessing | None = None,
         align_fa: bool = True,
         align_cm: bool = True,
     ) -> None:
         super().__init__()
-        channels = channels or (64 if backbone == "lite" else 256)
+        self.slim = backbone in efficientnet_lite.NAMES
+        channels = channels or (CHANNELS if self.slim or backbone == "lite" else 256)
+        preprocessing = preprocessing or (efficientnet_lite.PREPROCESSING if self.slim else IMAGENET_RGB)
         self.architecture = Architecture(
             backbone, num_classes, channels, sampling, aux_head, preprocessing, align_fa, align_cm
         )
         self.normalise = Normalise(preprocessing)
-        self.backbone = Backbone(backbone)
+        self.aux_head: nn.Module | None
+        self.align_cm: AlignCM | PlainCM | SlimCM
+        self.backbone: Backbone | EfficientNetLite
+        self.head: nn.Sequential
+        (self._build_slim if self.slim else self._build_published)(self.architecture)
+
+    def _build_published(self, a: Architecture) -> None:
+        self.backbone = Backbone(a.backbone)
         features = self.backbone.channels[3]
-        self.align_cm = AlignCM(features, channels, sampling) if align_cm else PlainCM(features, channels)
+        self.align_cm = AlignCM(features, a.channels, a.sampling) if a.align_cm else PlainCM(features, a.channels)
         # Number n works on the backbone's stage n; 5 is AlignCM's context. "a" refines before AlignFA, "b" after it.
-        inputs = [*self.backbone.channels, channels]
-        self.refine_a = nn.ModuleDict({str(n): Refine(inputs[n - 1], channels) for n in (1, 2, 3, 4, 5)})
+        inputs = [*self.backbone.channels, a.channels]
+        self.refine_a = nn.ModuleDict({str(n): Refine(inputs[n - 1], a.channels) for n in (1, 2, 3, 4, 5)})
         self.align_fa = nn.ModuleDict(
-            {str(n): AlignFA(channels, sampling) if align_fa else PlainFA() for n in (2, 3, 4, 5)}
+            {str(n): AlignFA(a.channels, a.sampling) if a.align_fa else PlainFA() for n in (2, 3, 4, 5)}
         )
-        self.refine_b = nn.ModuleDict({str(n): Refine(channels, channels) for n in (2, 3, 4, 5)})
-        self.head = Head(channels, num_classes)
-        self.aux_head = Head(channels, num_classes) if aux_head else None
+        self.refine_b = nn.ModuleDict({str(n): Refine(a.channels, a.channels) for n in (2, 3, 4, 5)})
+        self.head = Head(a.channels, a.num_classes)
+        self.aux_head = Head(a.channels, a.num_classes) if a.aux_head else None
+
+    def _build_slim(self, a: Architecture) -> None:
+        """The same parts under the same names; number n works on the backbone's map n."""
+        self.backbone = EfficientNetLite(a.backbone)
+        self.align_cm = SlimCM(self.backbone.channels[3], a.channels, a.sampling, a.align_cm)
+        self.refine_a = nn.ModuleDict({n: ConvNormReLU(self.backbone.channels[int(n) - 1], a.channels) for n in STEPS})
+        self.align_fa = nn.ModuleDict(
+            {n: SlimAlignFA(a.channels, a.sampling) if a.align_fa else PlainFA() for n in STEPS}
+        )
+        self.refine_b = nn.ModuleDict({n: SlimRefine(a.channels) for n in STEPS})
+        self.head = SlimHead(a.channels, a.num_classes)
+        self.aux_head = SlimHead(a.channels, a.num_classes) if a.aux_head else None
 
     @classmethod
     def from_architecture(cls, a: Architecture) -> Self:
@@ -120,8 +146,11 @@ class AlignSeg(nn.Module):
         return self.head(d5), self.aux_head(d3)
 
     def _decode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns d3, which the auxiliary head reads, and d5; both (N, channels, ~H/4, ~W/4)."""
-        x1, x2, x3, x4 = self.backbone(x)  # [1/4, 1/8, 1/16, 1/32]
+        """Returns what the auxiliary head reads, and what the head reads, at 1/4; both (N, channels, ...)."""
+        return self._decode_slim(self.backbone(x)) if self.slim else self._decode_published(self.backbone(x))
+
+    def _decode_published(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        x1, x2, x3, x4 = maps  # [1/4, 1/8, 1/16, 1/32]
         d1 = self.refine_a["1"](x1)  # 1/4, as all that follow: each AlignFA brings its coarse map to the fine one
         d2 = self._aggregate("2", d1, x2)
         d3 = self._aggregate("3", d2, x3)
@@ -133,3 +162,11 @@ class AlignSeg(nn.Module):
         aligned = self.align_fa[n](fine, self.refine_a[n](coarse))
         out: Tensor = self.refine_b[n](aligned)
         return out
+
+    def _decode_slim(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """From 1/32 to 1/4; the auxiliary head reads the map at 1/8."""
+        decoded = [self.align_cm(maps[3])]
+        for n in STEPS:
+            low = self.refine_a[n](maps[int(n) - 1])
+            decoded.append(self.refine_b[n](self.align_fa[n](low, decoded[-1])))
+        return decoded[-2], decoded[-1]

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model_export.alignseg import AlignSeg, Architecture, Preprocessing
-from model_export.checkpoints import published_weights
+from model_export.checkpoints import onnx_weights, published_weights
 from model_export.checkpoints.file_kind import other_kind
 from service.files import atomic_replace
 
@@ -32,9 +32,9 @@ class CheckpointError(Exception):
 def load(path: Path) -> AlignSeg:
     """Build the network that a checkpoint describes and load its weights, on the CPU, float32, in eval mode.
 
-    path: `.safetensors` written by `save`, or a published `.pth`/`.pt` state dict (ResNet-50 or -101, any number
-        of classes, with or without `dsn`, `num_batches_tracked` and a `module.` prefix), which loads with
-        sampling="published" and BGR mean subtraction.
+    path: `.safetensors` written by `save`, the `.onnx` of an export with the slim decoder, or a published `.pth`/`.pt`
+        state dict (ResNet-50 or -101, any number of classes, with or without `dsn`, `num_batches_tracked` and a
+        `module.` prefix), which loads with sampling="published" and BGR mean subtraction.
     Raises CheckpointError when the file is not a checkpoint, contains code, has a key that is missing, unexpected or of
     another shape, or values that are NaN or infinite; FileNotFoundError when there is no file.
     """
@@ -42,8 +42,8 @@ def load(path: Path) -> AlignSeg:
         raise CheckpointError(f"{path} is a folder; expected a checkpoint, .safetensors, .pth or .pt")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; expected a checkpoint, .safetensors, .pth or .pt")
-    network = _load_own(path) if path.suffix == ".safetensors" else _load_published(path)
-    return network.eval()
+    loaders = {".safetensors": _load_own, ".onnx": _load_export}
+    return loaders.get(path.suffix, _load_published)(path).eval()
 
 
 def save(path: Path, network: AlignSeg, *, half: bool = False, metadata: Mapping[str, str] | None = None) -> None:
@@ -75,15 +75,31 @@ def _load_own(path: Path) -> AlignSeg:
             f"{path} was not written by this project: its metadata has the format {metadata.get('format')!r}, expected "
             f"{FORMAT!r}. Published weights load from .pth or .pt files."
         )
-    architecture = _architecture(path, metadata.get("architecture", ""))
-    try:
-        network = AlignSeg.from_architecture(architecture)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} describes a network that can't be built: {error}") from None
+    network = _build(path, metadata.get("architecture", ""))
     with safe_open(path, framework="pt") as file:
         state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
     _load_strictly(path, network, state, names={key: key for key in _expected(network)})
     return network
+
+
+def _load_export(path: Path) -> AlignSeg:
+    try:
+        architecture, initializers = onnx_weights.read(path)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    network = _build(path, architecture)
+    expected = _expected(network)
+    state = {key: value for key, value in initializers.items() if key in expected}  # the others are constants
+    _load_strictly(path, network, state, names={key: key for key in expected})
+    return network
+
+
+def _build(path: Path, architecture: str) -> AlignSeg:
+    """The untrained network of an architecture given as JSON."""
+    try:
+        return AlignSeg.from_architecture(_architecture(path, architecture))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path} describes a network that can't be built: {error}") from None
 
 
 def _architecture(path: Path, text: str) -> Architecture:

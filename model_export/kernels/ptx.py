@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--arch", type=int, nargs="*", default=ARCHITECTURES, help="compute capabilities such as 90; default: all six"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line, with the PTX")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line, with the PTX")
     options = parser.parse_args(arguments)
     for architecture in options.arch:
         for spec in variants():

@@ -60,7 +60,7 @@ def of(metadata: Mapping[str, str], data: str | None, classes: Path | None, num_
     if len(entries) != num_classes:
         raise ValueError(
             f"{classes or name} has {len(entries)} classes, expected {num_classes} as in the network. "
-            "Give the matching --data or --classes."
+            "Pass the matching --data or --classes."
         )
     # --data names the classes. What a checkpoint was trained on, and so its terms, is known only if it says so.
     known = DATASETS.get(trained_on)

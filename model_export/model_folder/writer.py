@@ -20,7 +20,15 @@ from service.engines import reference_check
 from service.engines.onnxruntime.engine import OnnxRuntimeEngine
 from service.engines.openvino import quantization
 from service.engines.reference_check import ReferenceCheck
-from service.model_folder.manifest import FILE_NAME, Architecture, FileEntry, InputProfile, Manifest, Preprocessing
+from service.model_folder.manifest import (
+    FILE_NAME,
+    Architecture,
+    FileEntry,
+    InputProfile,
+    Manifest,
+    Preprocessing,
+    verified_file,
+)
 from service.types import UInt8Array
 
 CHECKPOINT, ONNX, INT8, REFERENCE_CHECK = "checkpoint", "onnx", quantization.ROLE, reference_check.ROLE
@@ -39,14 +47,23 @@ def write(
     metadata: Mapping[str, str] | None = None,
     half: bool = False,
     calibration: Sequence[UInt8Array] = (),
+    with_checkpoint: bool = True,
 ) -> list[parity.Row]:
     """Export `network` into `folder`; the model is named after it. Old files stay until the new ones are checked.
 
     buckets: (height, width) of the served tensors. frames: (H, W, 3) uint8 RGB images for the comparison.
     metadata: stored in the checkpoint's header. half: store weights as float16; the export computes with these.
     calibration: typical images, (H, W, 3) uint8 RGB, to measure int8 ranges on; empty: the folder has no int8.
-    Returns the comparison. Raises parity.ParityError when the export differs from PyTorch, and then writes nothing.
+    with_checkpoint: False leaves out model.safetensors, which doubles the folder's size; PyTorch then reads the weights
+        from model.onnx (see checkpoints/onnx_weights.py), which only networks with the slim decoder allow.
+    Returns the comparison. Raises parity.ParityError when the export differs from PyTorch, and ValueError for a network
+    that can't be read from its export; then writes nothing.
     """
+    if not (with_checkpoint or network.slim):
+        raise ValueError(
+            f"with_checkpoint=False: the export of a {network.architecture.backbone} contains merged weights, from "
+            "which the checkpoint can't be restored. Keep the checkpoint."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         staging = Path(name)
@@ -58,6 +75,9 @@ def write(
             int8_calibration.write(staging / _FILES[INT8], ranges)
         check = ReferenceCheck.from_reference(OnnxRuntimeEngine(staging / _FILES[ONNX]), buckets[0])
         check.save(staging / _FILES[REFERENCE_CHECK])
+        if not with_checkpoint:
+            checkpoint.load(staging / _FILES[ONNX])  # raises CheckpointError if anything is missing
+            (staging / _FILES[CHECKPOINT]).unlink()
         names = {role: file for role, file in _FILES.items() if (staging / file).is_file()}
         files = {role: FileEntry.of(staging / file, staging) for role, file in names.items()}
         manifest = _manifest(folder.name, stored, provenance, buckets, files, description, model_version)
@@ -68,6 +88,14 @@ def write(
         for role in _FILES.keys() - names.keys():
             (folder / _FILES[role]).unlink(missing_ok=True)  # belongs to the previous model
     return rows
+
+
+def checkpoint_of(folder: Path, manifest: Manifest) -> Path:
+    """The verified file with the weights for PyTorch: the checkpoint, or model.onnx in a folder without one.
+
+    Raises service.errors.ManifestError when it is missing or damaged.
+    """
+    return verified_file(folder, manifest, CHECKPOINT if CHECKPOINT in manifest.files else ONNX)
 
 
 def _json(manifest: Manifest) -> str:

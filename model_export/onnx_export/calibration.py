@@ -46,7 +46,7 @@ def measure(model: ModelProto, images: Sequence[UInt8Array]) -> Ranges:
     Raises ValueError without images.
     """
     if not images:
-        raise ValueError("got no images; expected typical ones to measure int8 ranges on")
+        raise ValueError("got no images; expected typical images to measure int8 ranges")
     chosen = convolutions(model)
     names = list(dict.fromkeys(node.input[0] for node in chosen))
     options = onnxruntime.SessionOptions()

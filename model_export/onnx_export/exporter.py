@@ -14,7 +14,8 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants_ir
 
 from model_export.alignseg import AlignSeg
-from model_export.onnx_export import custom_ops, parity
+from model_export.checkpoints import onnx_weights
+from model_export.onnx_export import custom_ops, parity, same_padding
 from model_export.onnx_export.fp16_weights import store_exact_halves
 from model_export.onnx_export.merge_offset_generators import merge_generators
 from model_export.onnx_export.node_names import name_after_modules
@@ -47,6 +48,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
     network = copy.deepcopy(network).eval()
     merge_generators(network)
     custom_ops.replace_aggregations(network)
+    same_padding.put_nodes_in_place(network)
     dynamic = torch.export.Dim.AUTO
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns without torchvision, which is not used
     with warnings.catch_warnings():
@@ -71,6 +73,7 @@ def to_onnx(network: AlignSeg) -> ModelProto:
     name_after_modules(model, {PICTURES: ("N", "H", "W")})
     custom_ops.attach_bodies(model, network.architecture.sampling)
     store_exact_halves(model)
+    onnx_weights.note_architecture(model, network.architecture)
     onnx.checker.check_model(model)
     return model
 

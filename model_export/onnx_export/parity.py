@@ -12,6 +12,7 @@ from onnx import ModelProto
 from PIL import Image
 
 from model_export.onnx_export.serving_module import ServingModule
+from service.imaging.decode import decode_file
 from service.types import CLASS_MAP, LOGITS, PICTURES, UInt8Array
 
 # (N, H, W): a usual size, odd sizes, batches, and one whose map at 1/32 is smaller than AlignCM's 3x3 pooling.
@@ -70,7 +71,7 @@ def onnx_runtime(model: ModelProto) -> Runtime:
 def compare(module: ServingModule, runtime: Runtime, frames: Sequence[UInt8Array]) -> list[Row]:
     """Run both on `frames`, (H, W, 3) uint8 RGB, resized to each of SHAPES. Raises ValueError without frames."""
     if not frames:
-        raise ValueError("got no frames; expected at least one image to compare on")
+        raise ValueError("got no images; expected at least one to compare on")
     return [_compare_at(module, runtime, frames, shape) for shape in SHAPES]
 
 
@@ -115,9 +116,8 @@ def _compare_at(
 
 
 def read_image(path: Path) -> UInt8Array:
-    """Read an image file as (H, W, 3) uint8 RGB."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    """Read an image file as (H, W, 3) uint8 RGB, as the server reads it. Raises OSError or RequestError."""
+    return decode_file(path)
 
 
 def resized(frame: UInt8Array, height: int, width: int) -> UInt8Array:

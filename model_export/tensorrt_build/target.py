@@ -35,7 +35,7 @@ def find(library: Library, architectures: Sequence[int] | None, precision: str) 
     target = _target(library, architectures, precision)
     if precision == "fp8" and min(target.architectures) < FP8_FROM:
         raise RuntimeError(
-            f"fp8 needs compute capability {FP8_FROM / 10} or newer, {target.gpu} has less. "
+            f"fp8 needs compute capability {FP8_FROM / 10} or higher, {target.gpu} has a lower one. "
             "Use --precision int8, or newer architectures: --arch 89 120."
         )
     return target

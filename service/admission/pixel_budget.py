@@ -3,21 +3,25 @@
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Final
 
 from service.errors import Overloaded
 
 ReservePixels = Callable[[int], None]
+LARGE_PIXELS: Final = 1_000_000
 
 
 class PixelBudget:
     """Limits the pixels of all images that are decoded at one time. Thread-safe: decoder threads reserve.
 
-    limit: pixels. reserved: pixels at the moment. retry_after_s: called for the Retry-After of a rejection.
+    limit: pixels. reserved: pixels at the moment. large_released: pixels so far of large images that are done: each
+    leaves free memory in the C library. retry_after_s: called for the Retry-After of a rejection.
     """
 
     def __init__(self, limit: int, retry_after_s: Callable[[], float]) -> None:
         self.limit = limit
         self.reserved = 0
+        self.large_released = 0
         self._retry_after_s = retry_after_s
         self._lock = threading.Lock()
 
@@ -36,6 +40,7 @@ class PixelBudget:
         finally:
             with self._lock:
                 self.reserved -= total
+                self.large_released += total if total >= LARGE_PIXELS else 0
 
     def _reserve(self, pixels: int) -> None:
         with self._lock:

@@ -133,7 +133,9 @@ class Batcher:
             if lost is not None:
                 raise DeviceLost(str(lost))  # a new one: an exception that is raised again keeps every old traceback
             if self._draining:
-                raise NotReady("Not accepting requests: the server is shutting down. Send it to another replica.")
+                raise NotReady(
+                    "Not accepting requests: the server is shutting down. Send the request to another replica."
+                )
             self._queue.add(image)
             if image.worker is None:
                 self._changed.notify()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from service.errors import DeviceLost, EngineError, EngineOutOfMemory
+from service.observers import never_raises
 from service.types import Engine, Inference, UInt8Array
 
 log = logging.getLogger("alignseg.engine")
@@ -32,7 +33,7 @@ class FaultIsolatingEngine:
         self.lost: DeviceLost | None = None
         self.last_error: EngineError | None = None
         self._engine = engine
-        self._on_call = on_call
+        self._on_call = never_raises(on_call)  # a metric that fails is no reason to lose an engine
 
     def infer(self, images: Sequence[UInt8Array], with_confidence: bool) -> Sequence[Outcome]:
         """Return one outcome per image. images: (H, W, 3) uint8 RGB, all of one size."""

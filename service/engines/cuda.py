@@ -88,7 +88,7 @@ def devices(runtime: Any) -> list[Device]:
     """The GPUs that this process may use. Raises EngineUnavailable, with the reason, when there is none."""
     error, count = runtime.cudaGetDeviceCount()
     if error == runtime.cudaError_t.cudaErrorInsufficientDriver:
-        raise EngineUnavailable("NVIDIA's driver is missing, or older than this CUDA needs. Check it with nvidia-smi.")
+        raise EngineUnavailable("NVIDIA's driver is missing, or too old for this CUDA. Check it with nvidia-smi.")
     if error != runtime.cudaError_t.cudaSuccess or not count:
         raise EngineUnavailable(f"CUDA finds no NVIDIA GPU ({error.name}).")
     gpus = []

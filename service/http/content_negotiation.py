@@ -3,8 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from service.errors import NotAcceptable
+
+_ALIASES: Final = {  # names that clients still send, some of them older than the registered ones
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-jpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "image/x-webp": "image/webp",
+    "application/x-zip-compressed": "application/zip",
+    "application/x-zip": "application/zip",
+    "text/json": "application/json",
+    "application/x-json": "application/json",
+    "*": "*/*",  # Java's HttpURLConnection sends it
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,8 @@ def choose(accept: str, offered: tuple[str, ...]) -> str:
     """The offered media type with the highest quality in `accept`.
 
     Ties go to the more specific media range, then to the range listed first, then to the type offered first.
+    The first one offered is chosen too for a header that prefers nothing to a web page and takes anything: browsers and
+    Java's HttpURLConnection send it by default, and its images are those that they can display.
     accept: the header's value; empty means anything. Raises NotAcceptable.
     """
     ranges = [r for element in accept.split(",") if (r := _parse(element)) is not None]
@@ -38,7 +54,12 @@ def choose(accept: str, offered: tuple[str, ...]) -> str:
     (quality, *_), best = max(ranked, key=lambda entry: entry[0])
     if quality <= 0:
         raise NotAcceptable(f"Accept is {accept[:200]!r}. Available media types: {', '.join(offered)}.")
-    return best
+    return offered[0] if _is_web_default(ranges, quality) else best
+
+
+def _is_web_default(ranges: Sequence[_MediaRange], best_quality: float) -> bool:
+    by_name = {f"{r.type}/{r.subtype}": r.quality for r in ranges}
+    return by_name.get("text/html", 0.0) >= best_quality and by_name.get("*/*", 0.0) > 0
 
 
 def _rank(media_type: str, ranges: Sequence[_MediaRange]) -> tuple[float, int, int]:
@@ -51,7 +72,7 @@ def _rank(media_type: str, ranges: Sequence[_MediaRange]) -> tuple[float, int, i
 def _parse(element: str) -> _MediaRange | None:
     """None for an element that is not a media range, or has an invalid weight."""
     media_range, *parameters = (part.strip().lower() for part in element.split(";"))
-    type_, slash, subtype = media_range.partition("/")
+    type_, slash, subtype = _ALIASES.get(media_range, media_range).partition("/")
     if not (type_ and slash and subtype):
         return None
     weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")

@@ -125,7 +125,9 @@ def _parse_json(text: bytes) -> _Request:
         details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4])
         raise BadRequest(f"Not a request of the Open Inference Protocol: {details}.") from None
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"Invalid JSON: {error}. Before binary data, send its length in {JSON_LENGTH}.") from None
+        raise BadRequest(
+            f"Invalid JSON: {error}. If binary data follows the JSON, send the length of the JSON in {JSON_LENGTH}."
+        ) from None
 
 
 def _json_too_long(end: int, length: int) -> BadRequest | PayloadTooLarge:

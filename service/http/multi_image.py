@@ -1,7 +1,8 @@
 """Several images in one request: each has its own result or its own problem.
 
 A permit is for one image at a time. The request has one permit and takes more while the server is less than half full,
-so the images of a single client share batches, and under load nobody gains by sending many images at once.
+so the images of a single client share batches, and under load nobody gains by sending many images at once. Images that
+wait count as work of the request's own permit, see admission.
 """
 
 import asyncio
@@ -24,8 +25,9 @@ T = TypeVar("T")
 async def segment_all(
     request: Request,
     admission: AdmissionController,
+    permit: Permit,
     images: Sequence[bytes],
-    segment_one: Callable[[bytes], Awaitable[RenderedResponse]],
+    segment_one: Callable[[bytes, Permit], Awaitable[RenderedResponse]],
 ) -> RenderedResponse:
     """Segment each image. Returns the JSON {"results": [...]} in their order, with {"problem": ...} for failed ones.
 
@@ -34,8 +36,8 @@ async def segment_all(
     results = [b""] * len(images)
     timing_ms: dict[str, float] = {}
 
-    async def segment_at(index: int) -> None:
-        result = await segment_one(images[index])
+    async def segment_at(index: int, permit: Permit) -> None:
+        result = await segment_one(images[index], permit)
         results[index] = result.body
         for stage, ms in result.timing_ms.items():
             timing_ms[stage] = round(timing_ms.get(stage, 0.0) + ms, 3)
@@ -43,38 +45,44 @@ async def segment_all(
     def on_error(index: int, error: RequestError) -> None:
         results[index] = orjson.dumps({"problem": problem_members(request, error)})
 
-    await for_each(admission, range(len(images)), segment_at, on_error)
+    await for_each(admission, permit, range(len(images)), segment_at, on_error)
     return RenderedResponse(b'{"results":[' + b",".join(results) + b"]}", timing_ms)
 
 
 async def for_each(
     admission: AdmissionController,
+    request_permit: Permit,
     items: Sequence[T],
-    work: Callable[[T], Awaitable[None]],
+    work: Callable[[T, Permit], Awaitable[None]],
     on_error: Callable[[T, RequestError], None] | None = None,
 ) -> None:
-    """Await `work` for each item, for as many at once as there are permits, and room for their pixels.
+    """Await `work(item, permit)` for each item, for as many at once as there are permits, and room for their pixels.
 
+    request_permit: the request's own; the others are taken and released here.
     on_error: called for each item that fails. Without it the first failure cancels the others, and is raised once they
     have ended.
     """
     remaining = iter(items)
     pixel_retry = _PixelRetry()
 
-    async def work_on_remaining() -> None:
+    async def work_on_remaining(permit: Permit) -> None:
         for item in remaining:
+            permit.start_image(request_permit)
             try:
-                await pixel_retry.run(partial(work, item))
+                await pixel_retry.run(partial(work, item, permit))
             except RequestError as error:
                 if on_error is None:
                     raise
                 on_error(item, error)
+            finally:
+                permit.image_done()
 
+    request_permit.expect_images(len(items))
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(work_on_remaining())
+            group.create_task(work_on_remaining(request_permit))
             for permit in _extra_permits(admission, len(items) - 1):
-                group.create_task(work_on_remaining()).add_done_callback(permit.release)
+                group.create_task(work_on_remaining(permit)).add_done_callback(permit.release)
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
 
@@ -116,6 +124,6 @@ def _extra_permits(admission: AdmissionController, count: int) -> Iterator[Permi
         limit = min(admission.limit(), admission.limits.count // 2)
         if admission.in_flight >= limit or admission.rejection() is not None:
             return
-        permit = admission.acquire()
+        permit = admission.acquire(tensors=0)
         permit.body_read()
         yield permit

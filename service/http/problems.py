@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service.errors import PayloadTooLarge, RequestError, Unauthorized, UploadTooSlow
+from service.observers import isolated
 from service.rendering import media_types
 from service.telemetry import request_record
 
@@ -43,7 +44,8 @@ async def _request_error(request: Request, error: Exception) -> Response:
 
 def error_response(request: Request, error: RequestError) -> Response:
     """The response to a request that failed or was rejected."""
-    request_record.note_refused(error.reason)
+    with isolated:
+        request_record.note_refused(error.reason)
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))  # whole seconds, by RFC 9110

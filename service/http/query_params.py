@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from service.errors import BadRequest
+from service.imaging.tile_plan import TileMode
 from service.rendering import media_types
 from service.rendering.options import INCLUDE, MASKS, OVERLAY_ALPHA, RenderOptions
 
@@ -90,6 +91,13 @@ def _boolean(parameter: Parameter, texts: Sequence[str]) -> bool:
     return text in _TRUE
 
 
+def _tile_mode(parameter: Parameter, texts: Sequence[str]) -> str:
+    text = _single(parameter, texts, f"one of {', '.join(parameter.schema['enum'])}")
+    if text in _TRUE | _FALSE:
+        return "true" if text in _TRUE else "false"
+    return _choice(parameter, texts)
+
+
 def _fraction(parameter: Parameter, texts: Sequence[str]) -> float:
     text = _single(parameter, texts, "one number from 0 to 1")
     try:
@@ -114,8 +122,8 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     for parameter in (
         Parameter(
             "masks",
-            "Format of the masks in the JSON: one indexed PNG, COCO compressed RLE per class, GeoJSON MultiPolygon in "
-            "pixel corners per class, or none.",
+            "Format of the masks in the JSON: one indexed PNG; per class one COCO compressed RLE, or one GeoJSON "
+            "MultiPolygon whose points are pixel corners; or none.",
             _WITH_JSON,
             {"type": "string", "enum": list(MASKS), "default": "png"},
             _choice,
@@ -144,17 +152,19 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
         ),
         Parameter(
             "tile",
-            "Segments overlapping tiles at the image's native resolution instead of scaling the image down: for images "
-            "much larger than the model's input. Takes one inference per tile. If the first tiles show that the "
-            "deadline cannot be met, the request fails early.",
+            "How the image is scaled down to the model's input. false: whole. auto: whole, but a panorama that would "
+            "fill less than half of the input's height (a tall image: width) is cut into at most 16 overlapping tiles "
+            "at its full height. height: the shorter side fills the input, and the longer one is cut into tiles. true: "
+            "tiles at the image's native resolution, for images much larger than the input. Takes one inference per "
+            "tile. If the first tiles show that the deadline cannot be met, the request fails early.",
             _ALL,
-            _BOOLEAN_SCHEMA,
-            _boolean,
+            {"type": "string", "enum": list(get_args(TileMode)), "default": "auto"},
+            _tile_mode,
         ),
         Parameter(
             "include",
             "Images to add to the JSON, separated by commas. An overlay in the JSON is a lossless PNG; "
-            "`Accept: image/jpeg` returns one for a tenth of the cost.",
+            "`Accept: image/jpeg` returns a JPEG overlay at a tenth of the cost.",
             frozenset({media_types.JSON}),
             _array_of(*INCLUDE),
             _set_of_choices,

@@ -27,10 +27,10 @@ async def handle_post(
     request: Request,
     deadline: float,
     read_body: Callable[[Request, OnReceived], Awaitable[Body]],
-    respond: Callable[[Body], Awaitable[Response]],
+    respond: Callable[[Body, Permit], Awaitable[Response]],
     extra_media_types: Collection[str] = (),
 ) -> Response:
-    """Admit the request, read its body and await `respond(body)`.
+    """Admit the request, read its body and await `respond(body, permit)`.
 
     deadline: on time.monotonic(), see request_deadline.
     extra_media_types: accepted for the body, besides those of images and forms.
@@ -43,7 +43,7 @@ async def handle_post(
         body = await read_body(request, permit.received)
         permit.body_read()
         body_read.set()
-        return await respond(body)
+        return await respond(body, permit)
 
     try:
         return await run_until_disconnect_or_deadline(request, read_and_respond(), body_read, permit, deadline)

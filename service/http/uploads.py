@@ -1,74 +1,57 @@
 """Reads the images of a request, from a multipart field or the body itself, and counts the bytes as they arrive."""
 
+import re
 from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Final
 
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from service.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
+from service.http.multipart import Form, read_form
 from service.http.query_params import PARAMETERS
 from service.settings import Settings
 
 OnReceived = Callable[[int], None]  # called with the size of each chunk of a body
 FIELD: Final = "image"
-_OTHER_FILES: Final = 7  # allowed in fields that are ignored
+UNDECLARED_BYTES: Final = 1024 * 1024  # a photograph; if more arrive, they count as they do
+FORM: Final = "multipart/form-data"
 EXAMPLES: Final = "curl -F image=@photo.jpg, or curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg'"
 
 
-class _MemoryParser(MultiPartParser):
-    """Never spools to disk, which may be full or read-only: the caller limits the number of bytes.
-
-    Accepts only complete bodies: from a truncated one, Starlette's parser silently drops the last file.
-    """
-
-    spool_max_size = 0  # SpooledTemporaryFile takes 0 for "unlimited"
-    _complete = False
-
-    def on_end(self) -> None:
-        """Called at the closing boundary."""
-        self._complete = True
-
-    async def parse(self) -> FormData:
-        """Raises MultiPartException."""
-        self.stream = self._until_complete(self.stream)
-        return await super().parse()
-
-    async def _until_complete(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        async for chunk in stream:
-            yield chunk
-        if not self._complete:
-            raise MultiPartException("The body ends before its closing boundary.")
+# Types of bodies that hold something else than one image; whatever other type is named, the bytes decide.
+_OTHER_CONTENT: Final = re.compile(
+    r"(?:text|audio|video|message|multipart|font|model)/.*"
+    r"|application/(?:json|xml|x-www-form-urlencoded|javascript|pdf|zip|gzip|.*\+(?:json|xml|zip))"
+)
 
 
 def check_head(request: Request, max_body_bytes: int, extra_media_types: Collection[str] = ()) -> None:
     """Reject a request by its head, before a byte of its body is read.
 
     extra_media_types: that the route accepts besides those of images and forms.
-    Raises PayloadTooLarge or UnsupportedMediaType.
+    Clients name the type of an image file as they like (application/binary, image/x-png), so that only types of other
+    content are rejected. Raises PayloadTooLarge or UnsupportedMediaType.
     """
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_body_bytes:
         raise _body_too_large(f"Content-Length is {length}", max_body_bytes)
-    if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+    encodings = ",".join(request.headers.getlist("content-encoding"))
+    if not {encoding.strip().lower() for encoding in encodings.split(",")} <= {"", "identity"}:
         raise UnsupportedMediaType(
-            f"Content-Encoding is {encoding!r}. Send the image without it; image files are already compressed."
+            f"Content-Encoding is {encodings[:40]!r}. Send the image without it; image files are already compressed."
         )
-    content_type, accepted = (
-        media_type(request),
-        {"multipart/form-data", "application/octet-stream", *extra_media_types},
-    )
-    if content_type and content_type not in accepted and not content_type.startswith("image/"):
+    content_type, accepted = media_type(request), {FORM, "application/octet-stream", *extra_media_types}
+    if content_type not in accepted and _OTHER_CONTENT.fullmatch(content_type):
         raise UnsupportedMediaType(
-            f"Content-Type is {content_type!r}. Expected image/*, {', '.join(sorted(accepted))}. "
+            f"Content-Type is {content_type[:80]!r}. Expected image/*, {', '.join(sorted(accepted))}. "
             f"For example: {EXAMPLES}."
         )
 
 
 def declared_size(content_length: str, max_body_bytes: int) -> int:
-    """How many bytes the body may have: without a Content-Length as many as are accepted at all."""
-    return min(int(content_length), max_body_bytes) if content_length.isdecimal() else max_body_bytes
+    """How many bytes to count for a body before it arrives: without a Content-Length UNDECLARED_BYTES."""
+    return min(int(content_length) if content_length.isdecimal() else UNDECLARED_BYTES, max_body_bytes)
 
 
 async def read_images(request: Request, on_received: OnReceived) -> list[bytes]:
@@ -76,7 +59,7 @@ async def read_images(request: Request, on_received: OnReceived) -> list[bytes]:
 
     Raises BadRequest or PayloadTooLarge.
     """
-    if media_type(request) == "multipart/form-data":
+    if media_type(request) == FORM:
         images = await _read_form(request, on_received, _settings(request).max_images)
     else:
         images = [await read_body(request, on_received)]
@@ -117,34 +100,27 @@ def _body_too_large(received: str, max_body_bytes: int) -> PayloadTooLarge:
 
 
 async def _read_form(request: Request, on_received: OnReceived, max_images: int) -> list[bytes]:
-    parser = _MemoryParser(
-        request.headers, _counted(request, on_received), max_files=max_images + _OTHER_FILES, max_fields=32
-    )
     try:
-        form = await parser.parse()
+        form = await read_form(request, _counted(request, on_received), FIELD)
     except (MultiPartException, UnicodeError) as error:  # UnicodeError: of an unknown charset
         reason = str(error).rstrip(".")
         raise BadRequest(f"Cannot parse the multipart body: {reason}. Send it as in: {EXAMPLES}.") from error
-    try:
-        return [await upload.read() for upload in _image_files(form, max_images)]
-    finally:
-        await form.close()
+    _check_form(form, max_images)
+    return form.images
 
 
-def _image_files(form: FormData, max_images: int) -> list[UploadFile]:
-    if misplaced := sorted(PARAMETERS.keys() & set(form)):
+def _check_form(form: Form, max_images: int) -> None:
+    if misplaced := sorted(PARAMETERS.keys() & form.fields.keys()):
         name = misplaced[0]
         raise BadRequest(
-            f"The form has a field {name!r}. Send options in the URL instead: /segment?{name}={str(form[name])[:50]}"
+            f"The form has a field {name!r}. Send options in the URL instead: /segment?{name}={form.fields[name]}"
         )
-    values = form.getlist(FIELD)
-    if not 1 <= len(values) <= max_images:
+    count = len(form.images) + form.texts
+    if not 1 <= count <= max_images:
         limit = f"1 to {max_images} (ALIGNSEG_MAX_IMAGES)" if max_images > 1 else "1"
+        names = sorted(form.fields)[:20] + [FIELD] * (count > 0)
         raise BadRequest(
-            f"The form has {len(values)} fields named {FIELD!r}; its fields are {sorted(set(form))}. "
-            f"Expected {limit}, as in: {EXAMPLES}."
+            f"The form has {count} fields named {FIELD!r}; its fields are {names}. Expected {limit}, as in: {EXAMPLES}."
         )
-    files = [value for value in values if isinstance(value, UploadFile)]
-    if len(files) != len(values):
+    if form.texts:
         raise BadRequest(f"The field {FIELD!r} contains text. Expected a file (is the @ missing?), as in: {EXAMPLES}.")
-    return files

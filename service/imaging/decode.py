@@ -6,21 +6,22 @@ Thread-safe: each call owns its decoder, which releases the GIL while it decodes
 import math
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageChops, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from service.errors import CorruptImage, RequestError, UnsupportedImage
-from service.imaging import turbojpeg
+from service.imaging import incomplete_files, orientation, tiff, turbojpeg
 from service.imaging.decode_limits import CountedReads, check_scans, check_size
+from service.imaging.pillow_rgb import to_rgb, undecoded_tiff
 from service.types import Size, UInt8Array
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _EXPECTED: Final = "expected JPEG, PNG, WebP, BMP or TIFF"
-_MAGIC: Final = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"))
+_MAGIC: Final = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"BM", "BMP"))
 
 # Pillow warns of each unusual tag, with text from the file: uploads could write into the log.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -28,18 +29,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 Image.MAX_IMAGE_PIXELS = None
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
-_EXIF_ORIENTATION: Final = 0x0112
-_UPRIGHT: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS: Final = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
-_16_TO_8_BIT: Final = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)
+_RAW: Final = "a camera's raw data"
+_MIN_UPPER_BYTE: Final = 16
+_ANY_SIZE: Final = 2**63
 
 
 def decode(data: bytes, max_pixels: int, reserve: Callable[[int], None] = lambda pixels: None) -> UInt8Array:
@@ -47,8 +39,8 @@ def decode(data: bytes, max_pixels: int, reserve: Callable[[int], None] = lambda
 
     reserve: called with the number of pixels before memory is allocated for them; may raise a RequestError.
 
-    Returns (H, W, 3) uint8 RGB, C-contiguous, upright after its EXIF orientation.
-    Transparent images are composed on white, as browsers do; 16-bit grey is scaled, not clipped.
+    Returns (H, W, 3) uint8 RGB, C-contiguous, upright as browsers show it; see orientation.py.
+    Transparent images are composed on white, as browsers do; deep grey is scaled, not clipped; see pillow_rgb.py.
     Raises UnsupportedImage, CorruptImage or ImageTooLarge, or what `reserve` raises; nothing else, whatever the bytes.
     """
     return decode_downscaled(data, max_pixels, reserve, lambda size: size)[0]
@@ -64,20 +56,38 @@ def decode_downscaled(
     """
     try:
         with _open(data) as image:
+            if isinstance(image, TiffImageFile):
+                tiff.check(data)
             check_size(image.size, max_pixels)
             check_size(_tile_size(image), max_pixels)
             if image.format in turbojpeg.FORMATS:
                 check_scans(data)
             reserve(max(math.prod(image.size), math.prod(_tile_size(image))))
-            factor = _draft(image, min_size)
-            pixels = _pixels(image, data)
+            turn = orientation.turn(image, data)
+            factor = _draft(image, turn, min_size)
+            pixels = _turned(_stored_pixels(image, data), turn)
             return pixels, (factor * pixels.shape[0], factor * pixels.shape[1])
     except RequestError:
         raise
     except Exception as error:
         # Decoders raise anything (struct.error, IndexError, ...); to the client all of these are one error.
         reason = str(error) or type(error).__name__
-        raise CorruptImage(f"Image does not decode: {reason}. Send a complete, undamaged file.") from error
+        raise CorruptImage(f"Image cannot be decoded: {reason}. Send a complete, undamaged file.") from error
+
+
+def decode_file(path: Path) -> UInt8Array:
+    """`decode` a file of one's own, of any size. Raises OSError, and RequestError with the path."""
+    try:
+        return decode(path.read_bytes(), _ANY_SIZE)
+    except RequestError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def decode_pillow(image: Image.Image) -> UInt8Array:
+    """Like `decode`, of a Pillow image, without its EXIF orientation, as in its own pixels. Raises RequestError."""
+    if (file := undecoded_tiff(image)) is not None:
+        return decode(file, _ANY_SIZE)
+    return _to_rgb(image)
 
 
 def check_array(pixels: UInt8Array, max_pixels: int, reserve: Callable[[int], None]) -> UInt8Array:
@@ -91,11 +101,19 @@ def check_array(pixels: UInt8Array, max_pixels: int, reserve: Callable[[int], No
     return np.ascontiguousarray(pixels)
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile.ImageFile:
     """Read the header only."""
     try:
         return Image.open(CountedReads(data), formats=FORMATS)
-    except UnidentifiedImageError:
+    except (OSError, ValueError) as error:
+        if tiff.is_tiff(data):
+            tiff.check(data)
+        if (without_metadata := incomplete_files.without_metadata(data)) is not None:
+            return _open(without_metadata)
+        if not isinstance(error, UnidentifiedImageError):
+            raise
+        if tiff.is_tiff(data):
+            tiff.reject(data)
         known, other = _sniff(data), _sniff_other(data)
         if known is not None:
             raise CorruptImage(
@@ -116,9 +134,11 @@ def _sniff(data: bytes) -> str | None:
 def _sniff_other(data: bytes) -> str | None:
     """The name of another format that people send, by its first bytes."""
     if data[4:8] == b"ftyp":  # ISO/IEC 14496-12: a brand follows
-        return {b"avif": "an AVIF", b"avis": "an AVIF"}.get(data[8:12], "a HEIC image or a video")
+        brands = {b"avif": "an AVIF", b"avis": "an AVIF", b"crx ": _RAW}
+        return brands.get(data[8:12], "a HEIC image or a video")
+    raw = dict.fromkeys((b"FUJI", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), _RAW)
     begins = {b"GIF8": "a GIF", b"%PDF": "a PDF", b"<svg": "an SVG", b"<?xm": "an XML file or SVG"}
-    return begins.get(data[:4])
+    return (begins | raw).get(data[:4])
 
 
 def _printable(start: bytes) -> str:
@@ -135,15 +155,14 @@ def _tile_size(image: Image.Image) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _draft(image: Image.Image, min_size: Callable[[Size], Size]) -> int:
+def _draft(image: Image.Image, turn: Image.Transpose | None, min_size: Callable[[Size], Size]) -> int:
     """Have the JPEG decoder make its blocks of 8x8 pixels as 4x4, 2x2 or 1x1.
 
     Returns the factor: 1, 2, 4 or 8. Only one that divides both sides: a partial last pixel would shift all edges.
     """
     if image.format not in turbojpeg.FORMATS:
         return 1
-    sideways = _turn(image) in _SIDEWAYS
-    width, height = image.size[::-1] if sideways else image.size
+    width, height = image.size[::-1] if turn in orientation.SIDEWAYS else image.size
     min_height, min_width = min_size((height, width))
     for factor in (8, 4, 2):
         if width % factor == height % factor == 0 and height // factor >= min_height and width // factor >= min_width:
@@ -152,68 +171,59 @@ def _draft(image: Image.Image, min_size: Callable[[Size], Size]) -> int:
     return 1
 
 
-def _pixels(image: Image.Image, data: bytes) -> UInt8Array:
-    """Decode, by libjpeg-turbo where possible, and apply the EXIF orientation."""
-    stored = turbojpeg.decode(data, image)
-    if stored is None:
-        image.load()
-        return _rgb(_upright(image))
-    turn = _turn(image)
-    return stored if turn is None else np.asarray(Image.fromarray(stored).transpose(turn))
+def _stored_pixels(image: ImageFile.ImageFile, data: bytes) -> UInt8Array:
+    """Decode, by libjpeg-turbo where possible, without the orientation. Raises UnsupportedImage, and what Pillow does.
 
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation."""
-    turn, image = _turn(image), _correct_cmyk(image)  # in this order: the corrected image has no EXIF
-    return image if turn is None else image.transpose(turn)
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How to turn the image after its EXIF orientation (Pillow turns TIFFs itself while it loads them)."""
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:
-        return None  # the pixels may be fine all the same
-    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-
-
-def _rgb(image: Image.Image) -> UInt8Array:
-    if image.mode.startswith("I;16"):
-        return _grey(_16_TO_8_BIT[np.asarray(image)])
-    if image.mode in {"I", "F"}:
-        return _grey(_to_8_bit(np.asarray(image, dtype=np.float32), unit_range=image.mode == "F"))
-    if image.has_transparency_data:
-        return np.asarray(_on_white(image.convert("RGBA")))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # a convert would copy
-
-
-def _correct_cmyk(image: Image.Image) -> Image.Image:
-    """Pillow takes every CMYK JPEG for Adobe's, which stores inverted values; others don't."""
-    is_inverted = image.mode == "CMYK" and image.format in turbojpeg.FORMATS and "adobe" not in image.info
-    return ImageChops.invert(image) if is_inverted else image
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image.getchannel("A"))
-    return white
-
-
-def _grey(values: UInt8Array) -> UInt8Array:
-    """(H, W) -> (H, W, 3)."""
-    return np.ascontiguousarray(np.broadcast_to(values[..., None], (*values.shape, 3)))
-
-
-def _to_8_bit(values: npt.NDArray[np.float32], *, unit_range: bool) -> UInt8Array:
-    """Scale 32-bit or float grey from the smallest usual range that holds the values, else from their own range.
-
-    unit_range: 0..1 is a usual range (floats); 0..255 and 0..65535 always are.
+    Pillow applies the orientation of a TIFF.
     """
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    ceilings = (1.0, 255.0, 65535.0) if unit_range else (255.0, 65535.0)
-    ceiling = next((c for c in ceilings if low >= 0 and high <= c), None)
-    if ceiling is None:
-        values, ceiling = values - low, max(high - low, 1.0)
-    scaled: UInt8Array = np.rint(values * (255.0 / ceiling)).clip(0, 255).astype(np.uint8)
-    return scaled
+    pixels = turbojpeg.decode(data, image)
+    if pixels is not None:
+        return pixels
+    if isinstance(image, TiffImageFile):
+        tiff.correct(image)
+    is_deep = any(";16" in str(tile.args) for tile in image.tile) and len(image.getbands()) > 1
+    loaded = _loaded(image, data)
+    if is_deep:
+        _check_depth(loaded)
+    return _to_rgb(loaded)
+
+
+def _loaded(image: ImageFile.ImageFile, data: bytes) -> ImageFile.ImageFile:
+    """Decode by Pillow; once more if it rejects the file for something that browsers ignore."""
+    size = image.size  # after `draft`
+    try:
+        image.load()
+        return image
+    except (OSError, ValueError, SyntaxError):
+        is_jpeg = image.format in turbojpeg.FORMATS
+        repaired = (
+            incomplete_files.complete_jpeg(data, image.mode) if is_jpeg else incomplete_files.without_metadata(data)
+        )
+        if repaired is None:
+            raise
+    image = Image.open(CountedReads(repaired), formats=FORMATS)
+    image.draft(None, size)  # type: ignore[no-untyped-call, unused-ignore]
+    image.load()
+    return image
+
+
+def _to_rgb(image: Image.Image) -> UInt8Array:
+    image.load()  # a ValueError of the decoder means something else than one of to_rgb
+    try:
+        return to_rgb(image)
+    except ValueError as error:
+        raise UnsupportedImage(str(error)) from error
+
+
+def _check_depth(image: Image.Image) -> None:
+    """image: 16 bits a channel, of which Pillow keeps the upper 8. Raises UnsupportedImage where these are nearly 0."""
+    colors = [band for band in image.getbands() if band != "A"]
+    if max(np.asarray(image.getchannel(band)).max(initial=0) for band in colors) < _MIN_UPPER_BYTE:
+        raise UnsupportedImage(
+            f"All values of this {image.format} of 16 bits a channel are below 4,096 of 65,535, as if 8 or 12 bits "
+            "were stored in 16. Scale the values to 16 bits, or save the image with 8 bits."
+        )
+
+
+def _turned(pixels: UInt8Array, turn: Image.Transpose | None) -> UInt8Array:
+    return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from service.imaging.enlarge import enlarge_class_map, enlarge_nearest
 from service.types import PreparedImage, Size, UInt8Array
 
 _MIN_ENLARGEMENT: Final = 1.05  # below it, enlarging only blurs
@@ -26,21 +26,23 @@ def letterbox(pixels: UInt8Array, buckets: Sequence[Size], original: Size | None
     original = original or (pixels.shape[0], pixels.shape[1])
     bucket = choose_bucket(original, buckets)
     content = fit(original, bucket)
-    return PreparedImage(pad(_resize(pixels, content), bucket), content=content, original=original)
+    return PreparedImage(pad(resize(pixels, content), bucket), content=content, original=original)
 
 
 def unletterbox(values: UInt8Array, prepared: PreparedImage) -> UInt8Array:
     """Cut the padding off and resize to the image's own size by nearest neighbour.
 
-    values: (H, W) uint8 at the bucket's size: class ids, confidence or any other value per pixel.
+    values: (H, W) uint8 at the bucket's size, such as confidence.
     Returns (height, width) uint8 of `prepared.original`, C-contiguous.
     """
     height, width = prepared.content
-    content = values[:height, :width]
-    if prepared.content == prepared.original:
-        return np.ascontiguousarray(content)
-    rows, columns = (_nearest(n, of) for n, of in zip(prepared.original, prepared.content, strict=True))
-    return content.take(rows, axis=0).take(columns, axis=1)
+    return enlarge_nearest(values[:height, :width], prepared.original)
+
+
+def unletterbox_ids(ids: UInt8Array, prepared: PreparedImage) -> UInt8Array:
+    """Like `unletterbox`, for class ids: the edges between classes are smooth; see `enlarge_class_map`."""
+    height, width = prepared.content
+    return enlarge_class_map(ids[:height, :width], prepared.original)
 
 
 def min_decode_size(size: Size, buckets: Sequence[Size]) -> Size:
@@ -72,12 +74,8 @@ def fit(size: Size, bucket: Size) -> Size:
     return height, width
 
 
-def _nearest(length: int, of: int) -> npt.NDArray[np.intp]:
-    """Indices of the pixels, out of `of`, at the centres of `length` pixels; integers, so no rounding moves an edge."""
-    return (2 * np.arange(length) + 1) * of // (2 * length)
-
-
-def _resize(pixels: UInt8Array, size: Size) -> UInt8Array:
+def resize(pixels: UInt8Array, size: Size) -> UInt8Array:
+    """Resize (h, w, 3) uint8 to `size`, (height, width), antialiased."""
     if pixels.shape[:2] == size:
         return pixels
     height, width = size

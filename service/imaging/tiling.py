@@ -1,8 +1,9 @@
-"""Tiles for images much larger than the buckets: cut at full resolution, then merged into one class map.
+"""Tiles for images that one bucket shows too small: cut from the image, then merged into one class map.
 
 All tiles of an image have one bucket's size, so they can share batches. Neighbours overlap by a third or more, and each
 pixel is taken from the tile whose centre is nearest: at its border a tile lacks context.
 Class ids can't be averaged over the overlap, and probabilities of all classes would be a hundred times the bytes.
+`tile_plan.py` decides how large the image is and which bucket is used.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from service.errors import ImageTooLarge
-from service.imaging.letterbox import pad
+from service.imaging.enlarge import enlarge_class_map, enlarge_nearest
+from service.imaging.letterbox import pad, resize
+from service.imaging.tile_plan import TilePlan, span_count
 from service.types import Size, UInt8Array
 
 
@@ -54,45 +56,37 @@ def spans(length: int, window: int) -> list[Span]:
     ]
 
 
-def span_count(length: int, window: int) -> int:
-    """len(spans(...)) without making them: an image may be 40 million pixels wide and 1 high."""
-    stride = max(1, window * 2 // 3)
-    return 1 + max(0, -(-(length - window) // stride))
-
-
 class TiledInput:
-    """An image as tiles at full resolution; see model_input.ModelInput."""
+    """An image as tiles; see model_input.ModelInput."""
 
-    def __init__(self, pixels: UInt8Array, buckets: Sequence[Size], max_tiles: int) -> None:
-        """pixels: (h, w, 3) uint8 RGB. buckets: the one that needs the fewest tiles is used, the first among equals.
-
-        Raises ImageTooLarge when it needs more than `max_tiles`.
-        """
-        self._pixels, self._size = pixels, (pixels.shape[0], pixels.shape[1])
-        self._bucket = min(buckets, key=self._tiles_of)
-        self.count = self._tiles_of(self._bucket)
-        if self.count > max_tiles:
-            (height, width), (bucket_height, bucket_width) = self._size, self._bucket
-            raise ImageTooLarge(
-                f"Image of {width:,} x {height:,} pixels needs {self.count:,} tiles of "
-                f"{bucket_width} x {bucket_height}, limit {max_tiles:,} (ALIGNSEG_MAX_TILES). Remove tile=true or "
-                "scale the image down."
-            )
-        rows, columns = (spans(*axis) for axis in zip(self._size, self._bucket, strict=True))
+    def __init__(self, pixels: UInt8Array, plan: TilePlan) -> None:
+        """pixels: (h, w, 3) uint8 RGB of any size; they are resized to `plan.content`."""
+        self.plan = plan
+        self.count, self.input_size = plan.count, plan.content
+        self._pixels = resize(pixels, plan.content)
+        rows, columns = (spans(*axis) for axis in zip(plan.content, plan.bucket, strict=True))
         self._tiles = [(row, column) for row in rows for column in columns]
 
     def tensor(self, index: int) -> UInt8Array:
         """Tile `index`: (H, W, 3) uint8 RGB, C-contiguous, of the bucket's size."""
         rows, columns = self._tiles[index]
-        return pad(self._pixels[rows.start : rows.stop, columns.start : columns.stop], self._bucket)
+        return pad(self._pixels[rows.start : rows.stop, columns.start : columns.stop], self.plan.bucket)
 
     def assemble(self, maps: Sequence[UInt8Array]) -> UInt8Array:
         """Merge the maps of all tiles, (H, W) uint8 each, into one of the image's size."""
-        out = np.empty(self._size, dtype=np.uint8)
+        return enlarge_nearest(self._merge(maps), self.plan.original)
+
+    def assemble_ids(self, maps: Sequence[UInt8Array]) -> UInt8Array:
+        """The same for class ids: the edges between classes are smooth."""
+        return enlarge_class_map(self._merge(maps), self.plan.original)
+
+    def advice(self, tiles: int) -> str:
+        """See TilePlan."""
+        return self.plan.advice(tiles)
+
+    def _merge(self, maps: Sequence[UInt8Array]) -> UInt8Array:
+        size: Size = self.plan.content
+        out = np.empty(size, dtype=np.uint8)
         for (rows, columns), tile_map in zip(self._tiles, maps, strict=True):
             out[rows.in_image, columns.in_image] = tile_map[rows.in_tile, columns.in_tile]
         return out
-
-    def _tiles_of(self, bucket: Size) -> int:
-        rows, columns = (span_count(*axis) for axis in zip(self._size, bucket, strict=True))
-        return rows * columns

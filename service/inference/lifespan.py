@@ -14,6 +14,7 @@ from service.inference.pipeline import Pipeline
 from service.inference.served_model import ServedModel
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
+from service.observers import failures, isolated
 from service.settings import Settings
 from service.telemetry import logs
 from service.telemetry.metrics import Metrics
@@ -84,7 +85,8 @@ async def _watching(
         return _local_model(settings, metrics, manifest, engine_factory(settings, manifest))
 
     def on_outcome(outcome: str) -> None:
-        metrics.model_swap(outcome)
+        with isolated:
+            metrics.model_swap(outcome)
         if outcome == "swapped":
             _announce(metrics, pipeline.model)
 
@@ -112,7 +114,8 @@ def _count_calls(metrics: Metrics, model: str) -> OnCall:
 
 def _announce(metrics: Metrics, model: ServedModel) -> None:
     manifest = model.manifest
-    metrics.set_serving(manifest.name, manifest.version, model.runtime)
+    with isolated:
+        metrics.set_serving(manifest.name, manifest.version, model.runtime)
     log.info("Ready: model %s %s, %d classes", manifest.name, manifest.version, len(manifest.classes))
 
 
@@ -127,6 +130,11 @@ def _add_gauges(metrics: Metrics, pipeline: Pipeline) -> None:
         "Requests that use the engine or the codecs; slow uploads are not counted",
         lambda: admission.active,
     )
+    metrics.add_gauge(
+        "active_tensors",
+        "Images and tiles of active requests that are not completed",
+        lambda: admission.tensors,
+    )
     metrics.add_gauge("admission_limit", "Active requests that are admitted at the moment", admission.limit)
     metrics.add_gauge(
         "estimated_drain_seconds",
@@ -134,4 +142,7 @@ def _add_gauges(metrics: Metrics, pipeline: Pipeline) -> None:
         admission.estimated_drain_s,
     )
     metrics.add_gauge("decoded_pixels", "Pixels of all decoded images in memory", lambda: pipeline.pixels.reserved)
-    metrics.add_gauge("log_lines_lost", "Log lines that could not be written: full disk, closed pipe", logs.lost_lines)
+    metrics.add_gauge(
+        "log_lines_lost", "Log lines that could not be written: full disk, closed or stalled pipe", logs.lost_lines
+    )
+    metrics.add_gauge("observer_failures", "Errors in metrics, traces and log lines, which failed no request", failures)

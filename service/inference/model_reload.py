@@ -16,6 +16,7 @@ from service.inference.served_model import ServedModel
 from service.model_folder import engine_plan
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
+from service.observers import isolated, never_raises
 from service.settings import Settings
 
 log = logging.getLogger("alignseg.reload")
@@ -69,7 +70,7 @@ class ModelWatcher:
         self._folder = folder
         self._load = load
         self._poll_s = poll_s
-        self._on_outcome = on_outcome
+        self._on_outcome = never_raises(on_outcome)
         self._loaded = self._latest = before or snapshot(folder)
         self._engines = self._loaded.engines
         self._check_requested = asyncio.Event()
@@ -79,16 +80,26 @@ class ModelWatcher:
         self._check_requested.set()
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Watch until cancelled: an error ends this check, not the watching."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._check_requested.wait(), self._poll_s or None)
-            if self._check_requested.is_set() or self._has_settled():
-                self.busy = True
-                self._check_requested.clear()
-                self._loaded = self._latest = snapshot(self._folder)
-                await self._reload()
-                self.busy = False
+            try:
+                if self._check_requested.is_set() or self._has_settled():
+                    await self._check()
+            except Exception as error:
+                self.refused = f"Checking the model folder failed: {error!r}"
+                with isolated:
+                    log.exception("Checking the model folder failed; the current model keeps serving")
+
+    async def _check(self) -> None:
+        self.busy = True
+        try:
+            self._check_requested.clear()
+            self._loaded = self._latest = snapshot(self._folder)
+            await self._reload()
+        finally:
+            self.busy = False
 
     def _has_settled(self) -> bool:
         """Return whether the folder differs from the loaded one and has stopped changing: copying takes time."""

@@ -98,7 +98,7 @@ def misfit(info: PlanInfo, machine: Machine, onnx_sha256: str, buckets: Sequence
     if info.runtime == "tensorrt" and info.gpu != machine.gpu:
         return f"was built for {info.gpu}, this GPU is {machine.gpu}"
     if info.onnx_sha256 != onnx_sha256:
-        return "was built from another ONNX file than the model folder's"
+        return "was built from another ONNX file, not from the one in the model folder"
     missing = set(buckets) - {profile.bucket for profile in info.profiles}
     if missing:
         sizes = ", ".join(f"{height}x{width}" for height, width in sorted(missing))

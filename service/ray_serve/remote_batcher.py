@@ -16,6 +16,7 @@ from service.batching.fault_isolation import OnCall
 from service.batching.queue import InferenceResult
 from service.errors import DeadlineExceeded, DeviceLost, EngineError
 from service.model_folder.manifest import Manifest
+from service.observers import never_raises
 from service.ray_serve.messages import Description, Reply, engine_error, error_from_wire, tag
 from service.types import UInt8Array
 
@@ -38,7 +39,7 @@ class RemoteBatcher:
         self._handle = handle
         self._model = tag(manifest)
         self._description = description
-        self._on_call = on_call
+        self._on_call = never_raises(on_call)
 
     @property
     def runtime(self) -> str:
@@ -110,7 +111,7 @@ class RemoteBatcher:
         except RayTaskError as error:  # the replica's code failed, not the replica
             return Reply(error=(EngineError.__name__, f"the engine replica failed: {error.cause!r}"))
         except (RayError, RayServeException) as error:
-            return Reply(retry_on_other_replica=f"a replica is gone: {type(error).__name__}")
+            return Reply(retry_on_other_replica=f"an engine replica is lost: {type(error).__name__}")
 
     def _result(self, reply: Reply, seconds: float) -> InferenceResult:
         for size, failure in reply.calls:

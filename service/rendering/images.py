@@ -127,7 +127,7 @@ def _check_size(ids: UInt8Array, kind: str) -> None:
     height, width = ids.shape
     if max(height, width) > _MAX_SIDE[kind]:
         raise NotAcceptable(
-            f"Image is {width:,} x {height:,} pixels; a {kind} has at most {_MAX_SIDE[kind]:,} pixels a side. "
+            f"Image is {width:,} x {height:,} pixels; a {kind} has at most {_MAX_SIDE[kind]:,} pixels per side. "
             "Use Accept: image/png or application/json."
         )
 

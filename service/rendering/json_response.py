@@ -32,12 +32,13 @@ def describe(seg: Segmentation, options: RenderOptions) -> tuple[dict[str, Any],
     height, width = seg.ids.shape
     classes = summarize(seg.ids, seg.model, seg.confidence)
     response: dict[str, Any] = {"model": seg.model.name, "version": seg.model.version, "width": width, "height": height}
+    response["input_size"] = seg.input_size[::-1]
     selected = seg
     if options.classes:
         kept = find_classes(options.classes, seg.model)
         selected, classes = seg.restricted_to(kept), [c for c in classes if c.id in kept]
         response["unselected_id"] = UNSELECTED
-    if options.tile:
+    if seg.tiles > 1 or options.tile in {"height", "true"}:
         response["tiles"] = seg.tiles
     response["classes"] = _entries(selected, options, classes)
     return response, selected, classes

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from service.imaging.tile_plan import TileMode
+
 INCLUDE: Final = ("overlay", "class_masks", "class_overlays")
 MASKS: Final = ("png", "rle", "polygons", "none")
 OVERLAY_ALPHA: Final = 0.5
@@ -20,4 +22,4 @@ class RenderOptions:
     classes: tuple[str, ...] = ()
     alpha: float = OVERLAY_ALPHA
     confidence: bool = False
-    tile: bool = False
+    tile: TileMode = "auto"

@@ -9,7 +9,7 @@ import numpy as np
 
 from service.errors import BadRequest
 from service.model_folder.manifest import Manifest
-from service.types import UInt8Array
+from service.types import Size, UInt8Array
 
 UNSELECTED: Final = 255  # id of pixels whose class was not requested; models have at most 255 classes, 0 to 254
 
@@ -21,7 +21,8 @@ class Segmentation:
     pixels: (H, W, 3) uint8 RGB, the decoded image; None where the response does not need it.
     ids: (H, W) uint8 class ids.
     timing_ms: milliseconds of each stage so far. encoding_since: perf_counter() at the start of rendering.
-    confidence: (H, W) uint8, 255 times the chosen class's probability, if requested. tiles: how many were used.
+    confidence: (H, W) uint8, 255 times the chosen class's probability, if requested.
+    input_size: (height, width) of the image as the model saw it. tiles: how many it was cut into.
     """
 
     model: Manifest
@@ -30,6 +31,7 @@ class Segmentation:
     timing_ms: Mapping[str, float]
     encoding_since: float
     confidence: UInt8Array | None = None
+    input_size: Size = (0, 0)
     tiles: int = 1
 
     def timing_until_now(self) -> dict[str, float]:
@@ -41,7 +43,7 @@ class Segmentation:
     def image(self) -> UInt8Array:
         """The pixels, which must be there."""
         if self.pixels is None:
-            raise ValueError("segmented without pixels; rendering.formats.needs_pixels says when they are needed")
+            raise ValueError("this segmentation has no pixels, but the format needs them; see formats.needs_pixels")
         return self.pixels
 
     def restricted_to(self, class_ids: Sequence[int]) -> Self:

@@ -19,7 +19,9 @@ class AdminPort:
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         options: dict[str, Any] = {"lifespan": "off", "timeout_graceful_shutdown": FLUSH_TIMEOUT_S}
-        options |= uvicorn_options(on_connection_error=app.state.metrics.record_connection_error)
+        options |= uvicorn_options(
+            on_connection_error=app.state.metrics.record_connection_error, keep_alive_s=settings.keep_alive_s
+        )
         port = settings.admin_port or 0
         self._server = uvicorn.Server(uvicorn.Config(create_admin_app(app), host=settings.host, port=port, **options))
 

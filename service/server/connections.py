@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from service.observers import never_raises
+
 CHECK_INTERVAL_S: Final = 1.0
 STALL_TIMEOUT_S: Final = 10.0  # the longest pause of a client that reads its response
 MIN_BYTES_PER_S: Final = 8000  # a client that reads more slowly counts as paused
@@ -31,7 +33,7 @@ class SlowReaders:
     """
 
     def __init__(self, on_abort: Callable[[], object] = lambda: None, max_bytes: int = MAX_UNSENT_BYTES) -> None:
-        self._on_abort = on_abort
+        self._on_abort = never_raises(on_abort)
         self._max_bytes = max_bytes
         self._unread: dict[asyncio.Transport, _UnreadResponse] = {}
         self._timer: asyncio.TimerHandle | None = None

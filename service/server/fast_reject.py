@@ -20,9 +20,11 @@ from service.admission.controller import AdmissionController
 from service.errors import RequestError
 from service.http.middleware.early_rejection import MAX_HEADERS, EarlyRejectionRule
 from service.http.middleware.observability import request_id_from
+from service.http.middleware.paths import route_path
 from service.http.problems import TYPE_PREFIX, serialize
 from service.http.security_headers import HEADERS
 from service.inference.pipeline import Pipeline
+from service.observers import isolated
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecord
@@ -102,35 +104,44 @@ class FastReject:
             return None
         if post.body_size > pipeline.settings.max_body_bytes or len(data) > post.size:
             return None
-        if not self._rule.takes_post(post.path) or not self._rule.has_access(post.path, post.headers):
+        path = route_path(post.path, self._rule.root_path)
+        if not self._rule.takes_post(path) or not self._rule.has_access(path, post.headers):
             return None
         admission = pipeline.admission
         reason = admission.rejection_reason(post.body_size)
-        return None if reason is None else (self._respond(post, reason, admission), post.size)
+        return None if reason is None else (self._respond(post, path, reason, admission), post.size)
 
-    def _respond(self, post: PlainPost, reason: str, admission: AdmissionController) -> bytes:
+    def _respond(self, post: PlainPost, path: str, reason: str, admission: AdmissionController) -> bytes:
         request_id = post.request_id or f"{random.getrandbits(128):032x}"
-        cached = self._cached_rejection(post, reason, admission)
+        cached = self._cached_rejection(path, post.body_size, reason, admission)
         if len(request_id) == len(_PLACEHOLDER_ID):
             response = cached.response.replace(_PLACEHOLDER_ID, request_id.encode())
         else:
-            response = _render(cached.error, request_id, post.path)
-        status, label = cached.error.status, cached.error.reason
-        self._metrics.rejected_early(post.path, status, label)
-        if self._log.allows_rejection():
-            record = RequestRecord(request_id, "POST", post.path, status=status, refused=label, bytes_out=len(response))
-            self._log.write_rejection(record)
+            response = _render(cached.error, request_id, path)
+        self._observe(path, request_id, cached.error, len(response))
         return response
 
-    def _cached_rejection(self, post: PlainPost, reason: str, admission: AdmissionController) -> "CachedRejection":
+    def _observe(self, path: str, request_id: str, error: RequestError, size: int) -> None:
+        with isolated:
+            self._metrics.rejected_early(path, error.status, error.reason)
+        with isolated:
+            if self._log.allows_rejection():
+                record = RequestRecord(
+                    request_id, "POST", path, status=error.status, refused=error.reason, bytes_out=size
+                )
+                self._log.write_rejection(record)
+
+    def _cached_rejection(
+        self, path: str, body_size: int, reason: str, admission: AdmissionController
+    ) -> "CachedRejection":
         """The rejection for any request id. Renewed every few milliseconds, because its numbers change."""
-        now, key = time.monotonic(), (post.path, reason)
+        now, key = time.monotonic(), (path, reason)
         cached = self._cache.get(key)
         if cached is None or now - cached.created > _REJECTION_TTL_S:
             if len(self._cache) >= _CACHED_REJECTIONS:  # clients may send any number of paths
                 self._cache.clear()
-            error = admission.rejection_error(reason, post.body_size)
-            response = _render(error, _PLACEHOLDER_ID.decode(), post.path)
+            error = admission.rejection_error(reason, body_size)
+            response = _render(error, _PLACEHOLDER_ID.decode(), path)
             cached = self._cache[key] = CachedRejection(now, error, response)
         return cached
 

@@ -59,5 +59,10 @@ def freeze_gc_and_trim() -> None:
     """
     gc.collect()
     gc.freeze()
+    trim()
+
+
+def trim() -> None:
+    """Return the free blocks of the C library to the system."""
     with contextlib.suppress(AttributeError, OSError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)

@@ -9,12 +9,10 @@ from typing import Any, Final
 from service.server.connections import IdleConnections, SlowReaders
 from service.server.process import raise_open_file_limit
 from service.server.strict_http import StrictProtocol
+from service.settings import KEEP_ALIVE_S
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # while it arrives; http/middleware/early_rejection.py limits complete heads
 HEAD_TIMEOUT_S: Final = 10.0
-# Longer than load balancers keep an idle connection (mostly 60 s): if the server closed first, a request that is being
-# sent at that moment would be lost.
-KEEP_ALIVE_S: Final = 75
 MAX_CONNECTIONS: Final = 4096
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _IGNORED: Final = b"\r\nignored:"  # of the same length, so that byte counts stay right
@@ -170,12 +168,16 @@ def _without_upgrade(data: bytes) -> bytes:
 
 
 def uvicorn_options(
-    reject: Reject | None = None, on_connection_error: Callable[[str], object] = lambda reason: None
+    reject: Reject | None = None,
+    on_connection_error: Callable[[str], object] = lambda reason: None,
+    keep_alive_s: float = KEEP_ALIVE_S,
 ) -> dict[str, Any]:
     """Arguments of uvicorn.Config for each of our ports. Our own log has a line per request, so uvicorn's is off.
 
     reject: see GuardedHttpProtocol.
     on_connection_error: called with "malformed-http" or "response-not-read", errors outside any request.
+    keep_alive_s: how long an idle connection stays open. If the server closed it before a load balancer does (mostly
+    after 60 s), a request that is being sent at that moment would be lost.
     """
     http = partial(
         GuardedHttpProtocol,
@@ -187,7 +189,7 @@ def uvicorn_options(
     )
     return {
         "http": http,
-        "timeout_keep_alive": KEEP_ALIVE_S,
+        "timeout_keep_alive": keep_alive_s,
         "log_config": None,
         "access_log": False,
         "server_header": False,

@@ -1,11 +1,14 @@
 """uvicorn with a graceful shutdown: SIGTERM stops admission, accepted requests are answered, the exit code is 0."""
 
 import asyncio
+import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
 import time
+from collections.abc import Generator
 from types import FrameType
 from typing import Final
 
@@ -14,8 +17,10 @@ from fastapi import FastAPI
 
 from service.admission.controller import AdmissionController
 from service.inference.pipeline import Pipeline
-from service.server import fast_reject
+from service.observers import isolated
+from service.server import fast_reject, stop_signals
 from service.server.admin_port import FLUSH_TIMEOUT_S, AdminPort
+from service.server.memory_trim import MemoryTrimmer
 from service.server.process import freeze_gc_and_trim, limit_malloc_arenas, shorten_switch_interval
 from service.server.protocol import uvicorn_options
 from service.settings import Settings
@@ -23,6 +28,7 @@ from service.telemetry import logs
 
 log = logging.getLogger("alignseg.server")
 STARTUP_FAILED: Final = 3  # the exit code of uvicorn's own command
+INTERRUPTED: Final = 130  # the exit code after a second SIGINT; shells use it for a process that SIGINT ended
 # uvloop (libuv since 1.45) accepts one connection per listening descriptor and iteration of the loop. Under a flood of
 # new connections an iteration takes milliseconds, and clients would wait seconds for a 429.
 LISTENING_DESCRIPTORS: Final = 8
@@ -34,14 +40,16 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         rejection = fast_reject.for_app(app)
         reject = None if rejection is None else rejection.reject
-        options = uvicorn_options(reject, app.state.metrics.record_connection_error)
+        options = uvicorn_options(reject, app.state.metrics.record_connection_error, settings.keep_alive_s)
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=FLUSH_TIMEOUT_S, **options))
         self.exit_code = 0
         self._app = app
         self._settings = settings
         self._admin: AdminPort | None = None
+        self._interrupts = 0
         self._draining_since: float | None = None
         self._drain_logged = False
+        self._trimmer = MemoryTrimmer()
 
     def run_until_stopped(self) -> int:
         """Serve until a signal; returns the process's exit code."""
@@ -53,6 +61,8 @@ class Server(uvicorn.Server):
         limit_malloc_arenas()
         shorten_switch_interval()
         self.run(sockets)
+        if threading.current_thread() is threading.main_thread():
+            stop_signals.ignore_while_ending()
         return self.exit_code if self.started else STARTUP_FAILED
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -75,17 +85,29 @@ class Server(uvicorn.Server):
             await self._admin.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain. Second signal: exit now."""
+        """Drain, once, however many signals come. A second SIGINT ends the process at once."""
+        self._interrupts += sig == signal.SIGINT
+        if self._interrupts > 1:
+            os._exit(INTERRUPTED)  # not an exception: what it interrupted might catch it, or wait for the engine
         pipeline = self._pipeline
-        if pipeline is None or self._draining_since is not None:
-            self.should_exit = self.force_exit = True
-            return
-        self._draining_since = time.monotonic()
-        pipeline.stop_admitting()
+        if pipeline is None:
+            self.should_exit = True  # as soon as the model is warm: nothing was accepted yet
+        elif self._draining_since is None:
+            self._draining_since = time.monotonic()
+            pipeline.stop_admitting()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Handle signals until the process ends; uvicorn would restore the defaults before that."""
+        if threading.current_thread() is threading.main_thread():
+            for stop_signal in stop_signals.STOP_SIGNALS:
+                signal.signal(stop_signal, self.handle_exit)
+        yield
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second. Returns whether to exit."""
-        logs.flush()
+        with isolated:
+            logs.flush()
         pipeline = self._pipeline
         if pipeline is not None and pipeline.health.lost:
             log.error("the engine is lost: ending the process, so that it can be restarted")
@@ -94,6 +116,8 @@ class Server(uvicorn.Server):
         if pipeline is not None and self._draining_since is not None:
             has_ended = self._drain(pipeline.admission, time.monotonic() - self._draining_since)
             self.should_exit = self.should_exit or has_ended
+        if pipeline is not None:
+            self._trimmer.on_tick(pipeline.pixels)
         if self._admin is not None:
             await self._admin.on_tick(counter)
         return await super().on_tick(counter)
@@ -111,9 +135,11 @@ class Server(uvicorn.Server):
         if admission.in_flight:
             self.exit_code = 1
             cut_off = _requests(admission.in_flight)
-            log.warning("drain timed out after %.1f s (ALIGNSEG_DRAIN_TIMEOUT_S): %s cut off", draining_s, cut_off)
+            log.warning(
+                "drain timed out after %.1f s (ALIGNSEG_DRAIN_TIMEOUT_S): %s not completed", draining_s, cut_off
+            )
         else:
-            log.info("drained in %.1f s: all requests are answered", draining_s)
+            log.info("drained in %.1f s: all requests are completed", draining_s)
         return True
 
     def _check_for_new_model(self) -> None:

@@ -8,6 +8,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.http.security_headers import HEADERS
+from service.observers import never_raises
 
 NOT_HTTP: Final = "The message is not valid HTTP/1.1. Use an HTTP client such as curl; for HTTPS, put a proxy in front."
 _HOST: Final = re.compile(rb"[\w.~!$&'()*+,;=:%\[\]-]*", re.ASCII)  # a name or an address, and a port
@@ -21,7 +22,7 @@ class StrictProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, on_malformed: Callable[[], object] = lambda: None, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._on_malformed = on_malformed
+        self._on_malformed = never_raises(on_malformed)
         self._parse_error = NOT_HTTP
         self._pending_400: bytes | None = None  # sent once all messages before the malformed one are answered
         self._in_head = False

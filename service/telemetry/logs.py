@@ -1,5 +1,6 @@
 """Log lines: one JSON object each for machines, or plain text on a terminal."""
 
+import io
 import logging
 import os
 import sys
@@ -13,8 +14,10 @@ import orjson
 from service.settings import LogFormat
 from service.telemetry.access_log import LOGGER as ACCESS_LOGGER
 from service.telemetry.access_log import RateLimit
+from service.telemetry.log_writer import WriterThread
 
 _BUFFER_LINES: Final = 1000
+_CLOSE_TIMEOUT_S: Final = 1.0
 
 
 class JsonFormatter(logging.Formatter):
@@ -57,15 +60,23 @@ class BufferedHandler(MemoryHandler):
     """Buffers access log lines and writes them together; writes all other lines at once. Order is kept.
 
     One write per request would take a twentieth of the processor time. `flush` is called by Server.on_tick.
-    Never raises: logging must not fail the code that logs, also when the disk is full or the pipe is closed.
+    Never raises: logging must not fail the code that logs, also when the disk is full or the pipe is closed. Never
+    blocks for long: a file or pipe is written in a thread, see log_writer.py.
     lost: lines that could not be written. Their number is logged once lines can be written again.
     """
 
     def __init__(self, stream: TextIO, buffer_lines: int) -> None:
         super().__init__(buffer_lines)
-        self.lost = 0
+        self._failed = 0
+        self._dropped = 0  # apart from `_failed`, because each of them is counted in its own thread
         self._reported = 0
         self._stream = stream
+        self._writer = None if _raw(stream) is None else WriterThread(self._write_records)
+
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written."""
+        return self._failed + self._dropped
 
     def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's own name
         """Return whether to write now: for all but access log lines, and when the buffer is full."""
@@ -76,32 +87,41 @@ class BufferedHandler(MemoryHandler):
         self.acquire()
         try:
             records, self.buffer = self.buffer, []
-            if records:
+            if records and self._writer is not None:
+                self._dropped += self._writer.submit(records)
+            elif records:
                 self._write_records(records)
         finally:
             self.release()
 
+    def close(self) -> None:
+        """Write the buffered lines; give up on a stalled reader after a second."""
+        super().close()
+        if self._writer is not None:
+            self._writer.wait(_CLOSE_TIMEOUT_S)
+
     def _write_records(self, records: list[logging.LogRecord]) -> None:
         lost_before = self.lost
         lines = [line for record in records if (line := self._format(record)) is not None]
+        failed = len(records) - len(lines)
         if lost_before > self._reported:
             lines.insert(0, self.format(_lost_lines_record(lost_before - self._reported)))
         try:
             self._write("".join(line + "\n" for line in lines))
             self._reported = lost_before
         except Exception:  # full disk, closed pipe, closed stream: there is nowhere to report it
-            self.lost = lost_before + len(records)
+            failed = len(records)
+        self._failed += failed
 
     def _format(self, record: logging.LogRecord) -> str | None:
         try:
             return self.format(record)
         except Exception:  # a message whose arguments do not match
-            self.lost += 1
             return None
 
     def _write(self, text: str) -> None:
         # Below the stream's own buffer: that would keep what cannot be written, and fail again at exit (code 120).
-        raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
+        raw = _raw(self._stream)
         if raw is None:
             self._stream.write(text)
             self._stream.flush()
@@ -113,6 +133,12 @@ class BufferedHandler(MemoryHandler):
             if not written:
                 raise BlockingIOError("a non-blocking stream is full")
             data = data[written:]
+
+
+def _raw(stream: TextIO) -> Any:
+    """Return the file below the stream's own buffer; None for a stream in memory."""
+    buffer = getattr(stream, "buffer", None)
+    return buffer if isinstance(buffer, io.RawIOBase) else getattr(buffer, "raw", None)  # PYTHONUNBUFFERED: no buffer
 
 
 def _lost_lines_record(count: int) -> logging.LogRecord:

@@ -4,6 +4,7 @@ Each application has its own registry: several in one process (tests) stay indep
 """
 
 import collections
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from service.observers import isolated
 from service.telemetry.request_record import RequestRecord
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -67,8 +69,14 @@ class Metrics:
             self._swaps.labels(outcome)  # exported as 0 from the start: an alert cannot use an absent series
 
     def add_gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """Add a gauge alignseg_`name`; `read` is called at each scrape."""
-        Gauge(f"alignseg_{name}", help_text, registry=self.registry).set_function(read)
+        """Add a gauge alignseg_`name`; `read` is called at each scrape, and the value is NaN where it fails."""
+
+        def read_or_nan() -> float:
+            with isolated:
+                return read()
+            return math.nan  # one gauge that fails must not take the others along
+
+        Gauge(f"alignseg_{name}", help_text, registry=self.registry).set_function(read_or_nan)
 
     def finished(self, record: RequestRecord) -> None:
         """Count a request at its end, and observe its duration and stages."""

@@ -6,14 +6,17 @@ tracing code. Configured with OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, ..
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from service.observers import never_raises
 from service.telemetry.request_record import RequestRecord
 
 log = logging.getLogger("alignseg.tracing")
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+CLOSE_TIMEOUT_S: Final = 1.0
 _PROPAGATED: Final = (b"traceparent", b"tracestate")
 
 
@@ -53,26 +56,44 @@ class Tracer:
         span.end()
         return trace.format_trace_id(span.get_span_context().trace_id)
 
-    def close(self) -> None:
-        """Export the remaining spans."""
-        self._provider.shutdown()
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Export the remaining spans. Blocks for at most `timeout_s`: a collector that is dead must not delay the exit.
+
+        OpenTelemetry's own shutdown takes as long as an export may (OTEL_EXPORTER_OTLP_TIMEOUT, 10 s), so it runs in a
+        daemon thread.
+        """
+        thread = threading.Thread(target=never_raises(self._provider.shutdown), name="close traces", daemon=True)
+        thread.start()
+        thread.join(timeout_s)
+        if thread.is_alive():
+            log.warning("The trace collector did not take the last spans within %g s: they are lost", timeout_s)
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Tracer | None:
-    """Return a tracer if an OTLP endpoint is set and OTEL_SDK_DISABLED is not true; else None."""
+    """Return a tracer if an OTLP endpoint is set and OTEL_SDK_DISABLED is not true; else None.
+
+    A tracer that cannot be made is logged as an error; it does not prevent serving.
+    """
     disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if disabled or not any(environment.get(name) for name in _ENDPOINTS):
         return None
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        return _otlp_tracer(environment.get("OTEL_SERVICE_NAME") or "alignseg-serve")
     except ImportError as error:
         log.error("Tracing is off: %s. Install its packages: pip install -e '.[otel]'", error)
-        return None
-    name = environment.get("OTEL_SERVICE_NAME") or "alignseg-serve"
-    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    except Exception as error:  # of OpenTelemetry's settings, such as a time-out that is no number
+        log.error("Tracing is off: %r. Correct OpenTelemetry's environment variables (OTEL_*).", error)
+    return None
+
+
+def _otlp_tracer(service_name: str) -> Tracer:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    # shutdown_on_exit would wait for a dead collector once more, when the interpreter exits.
+    provider = TracerProvider(resource=Resource.create({"service.name": service_name}), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracer(provider)
 

@@ -4,4 +4,4 @@ from pathlib import Path
 from typing import Final
 
 SCENE: Final = Path(__file__).parent / "scene.jpg"
-"""A drawn street scene, the page's example image; engines are compared with the reference on it."""
+"""A drawn street scene, the page's demo image; engines are compared with the reference on it."""

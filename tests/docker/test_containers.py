@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 
 from service.settings import Settings
 
@@ -62,21 +61,17 @@ def test_images_are_pinned_by_tag(compose: dict[str, Any]) -> None:
         assert "build" in service or re.search(r":v?\d+\.\d+\.\d+$", service["image"])
 
 
-def test_packages_are_pinned_to_versions_that_the_extras_allow() -> None:
-    lines = (ROOT / "docker" / "constraints.txt").read_text().splitlines()
-    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    required = (
-        *project["dependencies"],
-        *(each for name in ("cpu", "gpu", "tensorrt", "export", "ray") for each in extras[name]),
-    )
-    for requirement in map(Requirement, required):
-        if requirement.name != "triton":  # PyTorch pins the one it was built with
-            assert requirement.specifier.contains(pinned[requirement.name]), requirement
+def test_images_install_from_the_lock_files_alone() -> None:
     for path in DOCKERFILES:
-        installs = re.findall(r"pip install (.*)", path.read_text())
-        assert installs and all("--constraint constraints.txt" in each for each in installs)
+        text = path.read_text().replace("\\\n", " ")
+        installs = [" ".join(each.split()) for each in re.findall(r"pip install ([^&\n]*)", text)]
+        assert installs
+        for each in installs:
+            from_lock = "--require-hashes --only-binary=:all: --requirement serve-" in each
+            of_project = each == "--no-deps --no-build-isolation ."
+            of_nvidia = each == "--no-deps --requirement tensorrt.lock"
+            builder = each == "'.[tensorrt,export]' --constraint dev.lock --constraint tensorrt.lock"
+            assert from_lock or of_project or of_nvidia or builder, each
 
 
 def test_copied_paths_exist_and_are_the_build_context() -> None:

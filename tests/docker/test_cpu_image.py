@@ -1,15 +1,18 @@
 """The CPU image, really built and run: non-root, on a read-only root, until SIGTERM."""
 
 import io
+import re
 import shutil
 import time
 from collections.abc import Generator
+from importlib.metadata import distributions
 from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image as PillowImage
 
+from requirements import lock
 from tests.docker import cpu_image
 from tests.docker.cpu_image import ROOT, Container, Image
 
@@ -65,6 +68,16 @@ def test_the_image_holds_the_packages_and_nothing_else_of_the_repository(image: 
     assert {path for path in copied if path.suffix != ".pyc" and path.name != "__pycache__"} == expected
     model = {path.name for path in (ROOT / "weights" / "alignseg-lite").iterdir()} - {"engines"}
     assert {path.name for path in (image.root / "model").iterdir()} == model
+
+
+def test_the_image_holds_exactly_the_versions_of_the_lock(image: Image) -> None:
+    (folder,) = image.root.glob("opt/alignseg/lib/python3*/site-packages")
+    installed_packages = distributions(path=[str(folder)])
+    installed = {re.sub(r"[-_.]+", "-", each.metadata["Name"].lower()): each.version for each in installed_packages}
+    locked = lock.pinned(lock.FOLDER / "serve-cpu.lock")
+    del locked["setuptools"]  # builds the project and is removed
+    assert installed.pop("alignseg-serve")
+    assert installed == locked
 
 
 def test_the_image_declares_how_it_runs(image: Image) -> None:

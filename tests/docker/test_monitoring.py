@@ -89,6 +89,8 @@ def test_the_alerts_are_documented() -> None:
     assert [rule["alert"] for rule in RULES] == re.findall(
         r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", readme.split("## Alerts")[1], re.M
     )
+    operations = (ROOT / "docs" / "operations.md").read_text().split("## Alerts")[1].split("## ")[0]
+    assert [rule["alert"] for rule in RULES] == re.findall(r"^\| `(\w+)` \|", operations, re.M)
 
 
 def test_prometheus_and_grafana_read_what_compose_mounts() -> None:

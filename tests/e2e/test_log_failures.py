@@ -141,6 +141,49 @@ def test_a_pipe_that_is_closed_while_serving_fails_nothing(model: Path) -> None:
         check_service(process, url, model)
 
 
+def read_all(reader: int) -> bytes:
+    chunks = []
+    while chunk := os.read(reader, 1 << 16):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+@pytest.mark.parametrize("resumes", [True, False], ids=["resumes", "never reads"])
+def test_a_reader_that_stalls_fails_nothing(model: Path, resumes: bool) -> None:
+    """`| sleep 1000`: the pipe is open and full, and nobody reads."""
+    reader, writer = os.pipe()
+    with server(model, writer, "json") as (process, url):
+        os.close(writer)
+        paths = f"{url}/{'x' * 1500}"  # long lines, so that the pipe is full soon
+        with httpx.Client() as http:
+            for _ in range(200):
+                assert http.get(paths).status_code == 404
+            assert http.post(f"{url}/segment", content=PNG).status_code == 200
+            write_version(model, "2")
+            wait_until(lambda: served_version(url) == "2")
+        if resumes:
+            drain = threading.Thread(target=read_all, args=(reader,), daemon=True)
+            drain.start()
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert time.monotonic() - began < 10
+    os.close(reader) if not resumes else drain.join(10)
+
+
+def test_a_terminal_that_is_stopped_fails_nothing(model: Path) -> None:
+    """Ctrl-S, or a terminal emulator that hangs."""
+    terminal, stderr = os.openpty()
+    with server(model, stderr, "text") as (process, url), httpx.Client() as http:
+        os.close(stderr)
+        for _ in range(100):
+            assert http.get(f"{url}/{'x' * 1500}").status_code == 404
+        assert http.post(f"{url}/segment", content=PNG).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    os.close(terminal)
+
+
 def test_a_closed_stderr_fails_nothing(model: Path) -> None:
     """`2>&-`: the descriptor itself is closed, and Python has no sys.stderr."""
     port = free_port()

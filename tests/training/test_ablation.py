@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from model_export.alignseg import AlignSeg
+from model_export.flops import BILINEAR, WEIGHTS, cost
 from tests.training import tiny_data
 from training import ablation, train
 from training.ablation import AblationError, carry_out, command, in_processes, main, plan
 from training.config import Config
 from training.evaluation.ablation_report import ALIGNED, MARK, table
-from training.evaluation.flops import BILINEAR, WEIGHTS, cost
 from training.loop.trainer import Trainer
 
 TINY = ["--channels=8", "--crop=32x32", "--batch=2", "--amp=none", "--workers=0", "--warmup=0", "--iterations=1"]

@@ -143,7 +143,7 @@ def test_metrics_and_confusion_matrix_are_written(root, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--server", "http://x", "--flip"], "mirror images: only PyTorch has tiles, scales and mirror images"),
+        (["--server", "http://x", "--flip"], "mirror images: only PyTorch supports tiles, scales and mirror images"),
         (["--model", "x", "--tile", "64x64"], "use --engine pytorch"),
         (["--checkpoint", "x", "--tile", "64"], "--tile: got '64'; expected HxW"),
         (["--checkpoint", "x", "--scales", "half"], "--scales: got 'half'; expected numbers"),

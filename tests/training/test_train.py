@@ -180,7 +180,8 @@ def test_help_has_examples_recipes_and_downloads():
     message = parser().format_help()
     for part in ("--resume", "examples:", "small-data", "paper: --data cityscapes", "www.cityscapes-dataset.com"):
         assert part in message
-    assert RECIPES.keys() == {"small-data", "paper"}
+    assert "efficientnet: --backbone efficientnet-lite0" in message
+    assert RECIPES.keys() == {"small-data", "paper", "efficientnet"}
 
 
 def test_two_processes_train_one_network(root, tmp_path):

@@ -105,3 +105,23 @@ def test_invalid_input_is_an_error(tmp_path, capsys):
     assert message.count("error:") == 4
     assert "the network has no offsets" in message
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_photograph_is_resized_as_in_serving(tmp_path, monkeypatch):
+    """4000x3000 and a small copy of it give the network the same image."""
+    inputs = []
+
+    def record(network, image):
+        inputs.append(image)
+        return offset_fields(network, image)
+
+    monkeypatch.setattr("training.visualize_offsets.offset_fields", record)
+    checkpoint.save(tmp_path / "x.safetensors", build_network())
+    large = Image.fromarray(random_image(6, 8)).resize((4000, 3000), Image.Resampling.BICUBIC)
+    for size in ((4000, 3000), (480, 360)):
+        large.resize(size, Image.Resampling.BOX).save(tmp_path / "street.png")
+        out = tmp_path / "offsets.png"
+        assert main([str(tmp_path / "street.png"), "-o", str(out), "--model", str(tmp_path / "x.safetensors")]) == 0
+    assert [image.shape for image in inputs] == [(369, 481, 3)] * 2
+    height, width = 360, 480  # what both fill
+    assert np.abs(inputs[0][:height, :width].astype(int) - inputs[1][:height, :width]).mean() < 3

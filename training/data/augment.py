@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from training.data.corruptions import corrupt
 from training.data.labels import IGNORED
 
 Bytes = NDArray[np.uint8]
@@ -31,6 +32,7 @@ class Augmentation:
     hue: float = 0.15  # radians
     blur: float = 0.2
     blur_radius: float = 1.5  # pixels, at most
+    corrupt: float = 0.0  # the probability of each corruption
 
     def __call__(self, picture: Bytes, labels: Bytes, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
         """One random view: picture (h, w, 3) and labels (h, w) of the crop's size."""
@@ -39,6 +41,8 @@ class Augmentation:
             picture, labels = picture[:, ::-1], labels[:, ::-1]
         picture = self._blur(picture, rng)
         picture = self._colour(picture, rng)
+        if self.corrupt:
+            picture = corrupt(picture, self.corrupt, rng)
         return np.ascontiguousarray(picture), np.ascontiguousarray(labels)
 
     def _place(self, picture: Bytes, labels: Bytes, rng: np.random.Generator) -> tuple[Bytes, Bytes]:

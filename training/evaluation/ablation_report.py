@@ -23,24 +23,24 @@ TEXT = """\
 # Does learned alignment help?
 
 AlignSeg's claim (Huang et al., TPAMI 2022) is that features should be aligned by learned offsets before they are added.
-Here four networks are trained that differ only in that:
+To test this, four networks were trained that differ only in their alignment:
 
 - **plain upsample-and-add**: low + upsample(high), as in FPN, in place of AlignFA; in place of AlignCM the same two
-  projections, with the pooled 3x3 context upsampled rather than sampled at offsets.
+  projections, but the pooled 3x3 context is upsampled instead of sampled at offsets.
 - **+ AlignFA**, **+ AlignCM**, **+ both**: offsets learned in one, the other, or both.
 
 Variants differ only in their offset generators. All have the pooled context, so its alignment is measured, not its
 presence. For each seed all variants start from the same weights (offsets start at zero, where all four compute the same
-function) and train on the same views in the same order. The weights after the last step are measured; none are selected
-on val.
+function) and train on the same views in the same order. The weights after the last step are measured; none are
+selected.
 
 {table}
 
 mIoU and boundary F-score (tolerance {tolerance:g} px; defined in `training/evaluation`) are measured on
-{pictures} whole {data} val images in float32, as mean ± standard deviation over {seeds}. Δ compares runs of the
-same seed with the plain one. Parameters and FLOPs (a multiply-add counts as two) are those of one image of
+{pictures} whole images of {data} {measured} in float32, as mean ± standard deviation over {seeds}. Δ compares runs of
+the same seed with the plain one. Parameters and FLOPs (a multiply-add counts as two) are those of one image of
 {height}x{width} without the auxiliary head. Warping is upsampling and sampling; norms, activations and additions of
-maps are not counted (`training/evaluation/flops.py`).
+maps are not counted (`model_export/flops.py`).
 
 ![mIoU and boundary F-score of each run]({figure})
 
@@ -67,6 +67,7 @@ def write(path: Path, results: Sequence[Result], command: str, config: Config) -
         tolerance=first["boundary_tolerance_px"],
         pictures=first["pictures"],
         data=config.data,
+        measured=f"drive {config.hold_out}, which no network was trained on," if config.hold_out else "val",
         seeds=f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed (no deviation)",
         height=first["size"][0],
         width=first["size"][1],
@@ -149,7 +150,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, key, name in zip(
-        figure.subplots(1, 2), ("miou", "boundary_f"), ("val mIoU, %", "boundary F-score, %"), strict=True
+        figure.subplots(1, 2), ("miou", "boundary_f"), ("mIoU, %", "boundary F-score, %"), strict=True
     ):
         for x, align in enumerate(ALIGNED):
             values = _values(_runs_of(results, align), key)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
-from service.imaging.letterbox import letterbox, unletterbox
+from model_export.model_folder.writer import checkpoint_of
+from service.imaging.letterbox import letterbox, unletterbox_ids
 from service.model_folder import manifest as manifests
 from service.types import Engine
 from training.evaluation.inference_modes import Predict, pad_to_raster, whole_image
@@ -34,7 +35,7 @@ def load_network(path: Path) -> AlignSeg:
     Raises what checkpoint.load raises, and service.errors.ManifestError for an invalid model folder.
     """
     if path.is_dir():
-        path = manifests.verified_file(path, manifests.load(path), "checkpoint")
+        path = checkpoint_of(path, manifests.load(path))
     return checkpoint.load(path)
 
 
@@ -58,7 +59,7 @@ def with_engine(engine: Engine, buckets: Sequence[tuple[int, int]]) -> Predictor
 
     def predict_ids(image: Bytes) -> Bytes:
         prepared = letterbox(image, buckets)
-        return unletterbox(engine.infer(prepared.pixels[None]).ids[0], prepared)
+        return unletterbox_ids(engine.infer(prepared.pixels[None]).ids[0], prepared)
 
     return predict_ids
 

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from service.types import Size
 from training.data.datasets import DATASETS
 from training.figures.flow_colors import flow_to_rgb, wheel
 
@@ -43,11 +44,12 @@ class OffsetField:
         return f"AlignFA {n}, {side}: {coarse if side == 'high' else f'decoder map d{n - 1}, 1/4'}"
 
 
-def draw(image: Bytes, class_map: Bytes, fields: Sequence[OffsetField], path: Path) -> None:
+def draw(image: Bytes, class_map: Bytes, fields: Sequence[OffsetField], path: Path, extent: Size) -> None:
     """Write the figure as a PNG.
 
-    image, class_map: uint8 (H, W, 3), the latter in class colours. The first row has image, class map, AlignCM and the
-    colour wheel; then follow AlignFA's high maps, then its low ones.
+    image, class_map: uint8 (H, W, 3), the latter in class colours. extent: (height, width) that the fields cover, from
+    the top left corner: the image and its padding, which is cut off. The first row has image, class map, AlignCM and
+    the colour wheel; then follow AlignFA's high maps, then its low ones.
     """
     fields = sorted(fields, key=_order)
     context = [field for field in fields if field.module.startswith("align_cm")]
@@ -64,7 +66,8 @@ def draw(image: Bytes, class_map: Bytes, fields: Sequence[OffsetField], path: Pa
     _wheel(grid[3])
     for axes, field in zip((grid[2:3] if context else []) + grid[COLUMNS:], [*context, *aligned], strict=False):
         rgb = flow_to_rgb(field.pixels, field.full)
-        _panel(axes, rgb, f"{field.title}\nfull colour: {field.full:.1f} px", image.shape[:2])
+        _panel(axes, rgb, f"{field.title}\nfull colour: {field.full:.1f} px", extent)
+        axes.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
     figure.savefig(path, dpi=100)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,13 +12,30 @@ from training.config import Config
 
 
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9, or AdamW. Weight decay applies to kernels, and to norms and biases with `decay_norms`."""
-    kernels = [p for p in network.parameters() if p.ndim > 1 or config.decay_norms]
-    others = [p for p in network.parameters() if p.ndim <= 1 and not config.decay_norms]
-    groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """SGD with momentum 0.9, or AdamW. Weight decay applies to kernels, and to norms and biases with `decay_norms`.
+
+    A group's "share" is its part of the learning rate; without one, all of it.
+    """
+    if config.backbone_lr == 1.0:
+        groups = _by_decay(network.parameters(), config)
+    else:
+        names = dict(network.named_parameters())
+        backbone = [parameter for name, parameter in names.items() if name.startswith("backbone.")]
+        decoder = [parameter for name, parameter in names.items() if not name.startswith("backbone.")]
+        groups = [{**group, "share": config.backbone_lr} for group in _by_decay(backbone, config)]
+        groups += _by_decay(decoder, config)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def _by_decay(parameters: Iterable[nn.Parameter], config: Config) -> list[dict[str, Any]]:
+    """Kernels, which decay, and norms and biases, which decay only with `decay_norms`."""
+    kernels: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in parameters:
+        (kernels if parameter.ndim > 1 or config.decay_norms else others).append(parameter)
+    return [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 0, power: float = 0.9) -> float:

@@ -19,10 +19,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model_export.alignseg import AlignSeg
+from model_export.alignseg import AlignSeg, efficientnet_lite
 from model_export.alignseg.backbone import Backbone
+from model_export.alignseg.efficientnet_lite import EfficientNetLite
 from model_export.checkpoints import checkpoint, published_weights
 from model_export.checkpoints.checkpoint import CheckpointError, listed, read_state_dict
+from training.loop import pretrained_efficientnet
 
 CLASSIFIER = "fc."  # ImageNet's, which a backbone has no use for
 
@@ -57,10 +59,14 @@ def load(network: AlignSeg, path: Path, partly: bool = False) -> Fit:
     Raises FileNotFoundError; CheckpointError when the file can't be read, when nothing fits, or, unless `partly`, when
     anything does not: the message names each key.
     """
+    if str(path) in efficientnet_lite.NAMES:
+        path = pretrained_efficientnet.path_of(str(path))
     if not path.is_file():
         raise FileNotFoundError(f"--init-from: {path} does not exist")
     if path.suffix == ".safetensors":
         return _load_network(network, path, partly)
+    if isinstance(network.backbone, EfficientNetLite):
+        return Fit(pretrained_efficientnet.load(network.backbone, path), [], [], [])
     return load_backbone(network.backbone, path, partly)
 
 
@@ -134,7 +140,7 @@ def _advice(state: dict[str, Tensor], fit: Fit) -> str:
     stem = state.get("conv1.weight")
     if stem is not None and stem.shape[2:] == (7, 7):
         return (
-            " It has torchvision's stem, one 7x7 convolution, and AlignSeg the deep one of three 3x3 (as CSAIL's "
-            "weights have). --init-partly loads all but the stem and the block that reads it."
+            " Its stem is torchvision's, one 7x7 convolution; AlignSeg's stem has three 3x3 convolutions, like CSAIL's "
+            "weights. --init-partly loads all tensors except the stem and the block after it."
         )
     return " --init-partly loads what fits."

@@ -15,6 +15,7 @@ from torch import Tensor
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
 from training.config import Config
+from training.data import hold_out
 from training.data.augment import Augmentation
 from training.data.class_weights import class_shares, class_weights
 from training.data.datasets import DATASETS
@@ -23,7 +24,7 @@ from training.evaluation.confusion import Confusion
 from training.evaluation.inference_modes import pad_to_raster, whole_image
 from training.evaluation.measure import evaluate
 from training.evaluation.predictors import with_network
-from training.loop import pretrained
+from training.loop import precision, pretrained
 from training.loop.distributed import ProcessGroup
 from training.loop.ema import MovingAverage
 from training.loop.losses import make_loss
@@ -39,10 +40,11 @@ class Trainer:
     def __init__(self, config: Config, device: torch.device, team: ProcessGroup | None = None) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device, self.team = config, device, team or ProcessGroup()
+        self.bf16, self.precision = precision.choose(config.amp, device.type)
         self.dataset = DATASETS[config.data]
-        root = Path(config.root)
-        self.train_pairs = self.dataset.pairs(root, config.train_on)
-        self.val_pairs = self.dataset.pairs(root, "val")
+        self.train_pairs, self.val_pairs = hold_out.train_and_val(
+            self.dataset, Path(config.root), config.train_on, config.hold_out
+        )
         self.step = 0
         self.best = -1.0  # below any mIoU, so that the first evaluated weights are kept
         self.losses: list[float] = []  # of the epoch so far
@@ -59,7 +61,15 @@ class Trainer:
             state, network = network.state_dict(), AlignSeg.from_architecture(a)
             network.load_state_dict(state, strict=False)
         network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network.train()
+        return self._in_training_mode(network)
+
+    def _in_training_mode(self, network: AlignSeg) -> AlignSeg:
+        """Frozen parts keep their weights and use their stored statistics."""
+        network.train()
+        if self.config.freeze:
+            for part in (network.backbone.stem, *network.backbone.stages[: self.config.freeze]):
+                part.eval().requires_grad_(False)
+        return network
 
     def start_from(self, path: Path) -> Fit:
         """Replace the random weights by those of a file. Raises what pretrained.load raises."""
@@ -96,7 +106,9 @@ class Trainer:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the remaining steps: images uint8 (N, H, W, 3) and labels uint8 (N, H, W)."""
         c = self.config
-        augmentation = Augmentation(c.crop_size, c.scale_range, c.stretch, 0.5, c.colour, c.hue, c.blur)
+        augmentation = Augmentation(
+            c.crop_size, c.scale_range, c.stretch, 0.5, c.colour, c.hue, c.blur, corrupt=c.corrupt
+        )
         scene = render if c.scenes else None
         views = Views(self.dataset, self.train_pairs, augmentation, c.seed, scene, c.scenes)
         return load_batches(views, self._batches(), c.workers)
@@ -130,13 +142,13 @@ class Trainer:
     def _prepare_step(self) -> None:
         """Set the learning rate and the seed of dropout: functions of the step, so that a resumed run repeats them."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+            group["lr"] = self.rate * group.get("share", 1.0)
         seeds = np.random.SeedSequence((self.config.seed, self.team.rank, self.step))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
 
     def _loss(self, pictures: Tensor, labels: Tensor) -> Tensor:
         x = self.network.normalise(pictures).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits, aux_logits = self.network.forward_with_aux(x)
         return self.loss(logits, aux_logits, labels)
 
@@ -148,10 +160,10 @@ class Trainer:
     def validate(self) -> Confusion:
         """Evaluate the result on whole images of val, distributed over the processes."""
         self.team.broadcast(self.result)
-        predict = with_network(self.result, pad_to_raster(whole_image(self.result, bf16=self.config.amp == "bf16")))
+        predict = with_network(self.result, pad_to_raster(whole_image(self.result, bf16=self.bf16)))
         confusion = evaluate(predict, self.dataset, self.val_pairs[self.team.rank :: self.team.size])
         self.team.total(torch.from_numpy(confusion.counts))
-        self.network.train()
+        self._in_training_mode(self.network)
         return confusion
 
     def keep_if_best(self, miou: float, path: Path) -> bool:
@@ -168,10 +180,10 @@ class Trainer:
         c = self.config
         facts = {
             "data": c.data,
-            "train_on": c.train_on,
+            "train_on": f"{c.train_on} without {c.hold_out}" if c.hold_out else c.train_on,
             "scenes": c.scenes,
             "step": self.step,
-            "val_miou": round(miou, 5),
+            "held_out_miou" if c.hold_out else "val_miou": round(miou, 5),
         }
         return {name: str(value) for name, value in facts.items()}
 

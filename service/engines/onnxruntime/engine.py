@@ -57,7 +57,9 @@ class OnnxRuntimeEngine:
         if self._session is None:
             raise EngineError(f"{self.name} is closed.")
         if with_confidence and not self.has_confidence:
-            raise EngineError(f"the model has no {LOGITS} output for a confidence. Export it with `alignseg export`.")
+            raise EngineError(
+                f"the model has no {LOGITS} output, which confidence needs. Export it with `alignseg export`."
+            )
         names = [CLASS_MAP, LOGITS] if with_confidence else [CLASS_MAP]
         try:
             ids, *logits = self._run(names, batch)

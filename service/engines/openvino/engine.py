@@ -72,7 +72,7 @@ class OpenVinoEngine:
         self._core = openvino.Core()
         self._core.add_extension(custom_ops.extensions())
         if precision != "float32" and not computes_bf16(self._core):
-            raise EngineUnavailable("this processor does not compute in bfloat16, which needs AVX512_BF16 or AMX")
+            raise EngineUnavailable("this processor does not support bfloat16, which needs AVX512_BF16 or AMX")
         self._properties = {
             "PERFORMANCE_HINT": "LATENCY",
             # Processors with bfloat16 would use it unless set to float32, and class maps would change.
@@ -94,7 +94,9 @@ class OpenVinoEngine:
         if self._requests is None:
             raise EngineError(f"{self.name} is closed.")
         if with_confidence and not self.has_confidence:
-            raise EngineError(f"the model has no {LOGITS} output for a confidence. Export it with `alignseg export`.")
+            raise EngineError(
+                f"the model has no {LOGITS} output, which confidence needs. Export it with `alignseg export`."
+            )
         try:
             # Outputs are not shared: the next image overwrites the request's output memory.
             outputs = self._request(batch.shape).infer([batch], share_inputs=True, share_outputs=False)

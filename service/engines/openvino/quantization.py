@@ -15,6 +15,7 @@ from service.engines.openvino.graph_builder import constant_values, float32, ops
 from service.errors import ManifestError
 
 ROLE: Final = "int8"
+_CONVOLUTIONS: Final = ("Convolution", "GroupConvolution")
 Ranges = Mapping[str, tuple[float, float]]  # smallest and largest value of a convolution's input, by the node's name
 
 
@@ -25,7 +26,7 @@ def load(path: Path) -> Ranges:
     except (ValueError, TypeError, AttributeError) as error:
         raise _not_ranges(path, str(error)) from error
     if not ranges or not all(low <= high for low, high in ranges.values()):
-        raise _not_ranges(path, "it is empty, or a range ends before it begins")
+        raise _not_ranges(path, "it is empty, or a range has its minimum above its maximum")
     return ranges
 
 
@@ -41,7 +42,7 @@ def quantise(model: Any, ranges: Ranges) -> None:
 
     Raises ManifestError when the model lacks one of them.
     """
-    convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
+    convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() in _CONVOLUTIONS]
     by_name = {node.get_friendly_name().removesuffix("/WithoutBiases"): node for node in convolutions}
     if missing := sorted(set(ranges) - set(by_name)):
         raise ManifestError(
@@ -56,8 +57,9 @@ def quantise(model: Any, ranges: Ranges) -> None:
         if key not in quantised:
             quantised[key] = _fake_quantize(source, *with_zero(low, high), levels=256)
         node.input(0).replace_source_output(quantised[key].output(0))
-        weight = constant_values(node.input_value(1))
-        largest = np.maximum(np.abs(weight).max(axis=(1, 2, 3), keepdims=True), 1e-12)
+        # (outputs, inputs, rows, columns), or of a group convolution (groups, outputs, inputs, rows, columns)
+        weight = constant_values(node.input_value(1)).reshape(tuple(node.input_value(1).get_shape()))
+        largest = np.maximum(np.abs(weight).max(axis=(-3, -2, -1), keepdims=True), 1e-12)
         node.input(1).replace_source_output(_fake_quantize(float32(weight), -largest, largest, levels=255).output(0))
     model.validate_nodes_and_infer_types()
 
@@ -73,5 +75,5 @@ def with_zero(low: float, high: float) -> tuple[float, float]:
 
 
 def _fake_quantize(source: Any, low: Any, high: Any, levels: int) -> Any:
-    ends = [float32(np.asarray(end).reshape(-1, 1, 1, 1)) for end in (low, high, low, high)]
+    ends = [float32(np.asarray(end)) for end in (low, high, low, high)]
     return opset().fake_quantize(source, *ends, levels)

@@ -26,7 +26,7 @@ def start(folder: Path, model: str, command: list[str] | None = None) -> threadi
     """
     with _lock:
         if (folder, model) in _started:
-            log.info("Not building an engine for %s: a build for this model was started before.", folder)
+            log.info("Not building an engine for %s: a build for this model was already started.", folder)
             return None
         _started.add((folder, model))
     if command is None and importlib.util.find_spec("onnx") is None:

@@ -31,9 +31,11 @@ class EarlyRejectionRule:
     A request without a valid key (401), or to a path without a POST route (404, 405), never reaches the capacity check:
     it gets the same response at any load and cannot prolong an overload.
     keys: empty for a server that needs none. routes: the application's; those added later count too.
+    root_path: what ALIGNSEG_ROOT_PATH adds to the paths of requests. Methods take paths without it, see `route_path`.
     """
 
-    def __init__(self, keys: ApiKeys, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, keys: ApiKeys, routes: Sequence[BaseRoute], root_path: str = "") -> None:
+        self.root_path = root_path
         self._keys = keys
         self._routes = routes
         self.takes_post = lru_cache(_CACHED_PATHS)(self._takes_post)  # searching the routes takes up to 50 us

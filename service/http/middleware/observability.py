@@ -11,6 +11,7 @@ from typing import Any, Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.security_headers import HEADERS, PROBE_PATHS
+from service.observers import isolated
 from service.telemetry import request_record
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
@@ -49,12 +50,15 @@ class ObservabilityMiddleware:
             self._finish(scope, record)
 
     def _finish(self, scope: Scope, record: RequestRecord) -> None:
-        record.route = _route(scope)
+        record.route, record.path = _route(scope), scope["path"]  # as the routes know it, see PathMiddleware
         record.status = record.status or 499  # nginx's status for a client that disconnected before the response
         if self._tracer is not None:
-            record.trace_id = self._tracer.export(record, scope["headers"])
-        self._metrics.finished(record)
-        self._log.write(record, quiet=record.route in PROBE_PATHS)
+            with isolated:
+                record.trace_id = self._tracer.export(record, scope["headers"])
+        with isolated:
+            self._metrics.finished(record)
+        with isolated:
+            self._log.write(record, quiet=record.route in PROBE_PATHS)
 
 
 def request_id_from(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

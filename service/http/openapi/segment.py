@@ -61,7 +61,10 @@ class SegmentResponse(Strict):
     width: int
     height: int
     unselected_id: int | None = Field(None, description="?classes=: the id of pixels of all other classes")
-    tiles: int | None = Field(None, description="?tile=true: the number of tiles")
+    input_size: tuple[int, int] = Field(
+        description="[width, height] of the image as the model saw it, all tiles together"
+    )
+    tiles: int | None = Field(None, description="the number of tiles, if there are several or ?tile= asks for them")
     classes: list[ClassShare] = Field(description="the classes present in the image, by id")
     mask: str | None = Field(
         None, description="indexed PNG: a pixel's index is its class id; the palette has the colours"
@@ -110,7 +113,8 @@ def _example(options: RenderOptions) -> Any:
     ids = np.zeros((8, 12), dtype=np.uint8)
     ids[1:5, :4], ids[5:] = 1, 2
     timing = {"decode": 3.1, "queue": 0.05, "infer": 38.4}
-    seg = Segmentation(model, np.zeros((8, 12, 3), dtype=np.uint8), ids, timing, time.perf_counter())
+    pixels = np.zeros((8, 12, 3), dtype=np.uint8)
+    seg = Segmentation(model, pixels, ids, timing, time.perf_counter(), input_size=(321, 481))
     return orjson.loads(render_json(seg, options))
 
 

@@ -13,6 +13,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 
+from service.admission.stalled_uploads import Permit
 from service.errors import BadRequest, PayloadTooLarge
 from service.http.openapi import huggingface
 from service.http.request_lifecycle import handle_post, request_deadline
@@ -55,13 +56,15 @@ async def image_segmentation(request: Request) -> Response:
     is_json = media_type(request) == media_types.JSON
     deadline = request_deadline(request)
 
-    async def respond(body: bytes) -> Response:
+    async def respond(body: bytes, permit: Permit) -> Response:
         image, parameters = await pipeline.off_loop(_parse, body) if is_json else (body, _Parameters())
         with_confidence = pipeline.model.has_confidence
         if parameters.threshold:
             pipeline.require_confidence()
         render = partial(_render, threshold=parameters.threshold or 0.0)
-        result = await pipeline.segment(image, render, deadline, with_confidence=with_confidence, with_pixels=False)
+        result = await pipeline.segment(
+            image, render, deadline, permit, with_confidence=with_confidence, with_pixels=False
+        )
         return Response(result.body, media_type=media_types.JSON)
 
     return await handle_post(request, deadline, read_body, respond, extra_media_types={media_types.JSON})

@@ -9,6 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
+from service.admission.stalled_uploads import Permit
 from service.errors import BadRequest, ImageTooLarge
 from service.http import kserve_codec
 from service.http.kserve_codec import JSON_LENGTH, InferRequest, Limits
@@ -87,9 +88,9 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     pipeline = _pipeline(request)
     limits = Limits(pipeline.settings.max_images, pipeline.settings.max_pixels)
 
-    async def respond(body: bytes) -> Response:
+    async def respond(body: bytes, permit: Permit) -> Response:
         infer_request = await pipeline.off_loop(kserve_codec.parse, body, json_bytes, limits)
-        maps = await _segment(pipeline, infer_request, deadline)
+        maps = await _segment(pipeline, infer_request, deadline, permit)
         return await pipeline.off_loop(_response, infer_request, maps)
 
     return await handle_post(request, deadline, read_body, respond, extra_media_types={media_types.JSON})
@@ -103,7 +104,7 @@ class _Maps:
     outputs: dict[str, UInt8Array]
 
 
-async def _segment(pipeline: Pipeline, infer_request: InferRequest, deadline: float) -> list[_Maps]:
+async def _segment(pipeline: Pipeline, infer_request: InferRequest, deadline: float, permit: Permit) -> list[_Maps]:
     """The maps of each image, in order. The first failure ends all: a tensor has no place for an error."""
     if infer_request.timeout_s is not None:
         deadline = min(deadline, time.monotonic() + infer_request.timeout_s)
@@ -122,12 +123,12 @@ async def _segment(pipeline: Pipeline, infer_request: InferRequest, deadline: fl
         maps_by_index[index] = _Maps(seg.model, outputs)
         return b""
 
-    async def segment_at(index: int) -> None:
+    async def segment_at(index: int, permit: Permit) -> None:
         render = partial(keep_maps, index)
         with_confidence = kserve_codec.CONFIDENCE in infer_request.outputs
-        await pipeline.segment(infer_request.images[index], render, deadline, with_confidence=with_confidence)
+        await pipeline.segment(infer_request.images[index], render, deadline, permit, with_confidence=with_confidence)
 
-    await for_each(pipeline.admission, range(count), segment_at)
+    await for_each(pipeline.admission, permit, range(count), segment_at)
     return [maps_by_index[index] for index in range(count)]
 
 

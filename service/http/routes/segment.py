@@ -5,12 +5,13 @@ Read on in http/request_lifecycle.py (`handle_post`), then in inference/pipeline
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.routing import request_response
 
+from service.admission.stalled_uploads import Permit
 from service.errors import BadRequest
 from service.http import query_params
 from service.http.content_negotiation import choose
@@ -22,8 +23,6 @@ from service.inference.pipeline import Pipeline, RenderedResponse
 from service.rendering import formats, media_types
 from service.rendering.options import RenderOptions
 from service.rendering.segmentation import find_classes
-
-_HEADERS: Final = {"Vary": "Accept", "Link": '</classes>; rel="describedby"'}  # RFC 8288: what the ids mean
 
 
 async def segment(request: Request) -> Response:
@@ -66,21 +65,26 @@ class SegmentRequest:
         return cls(media_type, options, request_deadline(request))
 
 
-async def _respond(request: Request, segment_request: SegmentRequest, images: list[bytes]) -> Response:
+async def _respond(request: Request, segment_request: SegmentRequest, images: list[bytes], permit: Permit) -> Response:
     pipeline: Pipeline = request.app.state.pipeline
-    segment_one = partial(_segment_one, pipeline, segment_request)
+    segment_one, media_type = partial(_segment_one, pipeline, segment_request), segment_request.media_type
     if len(images) == 1:
-        return _response(await segment_one(images[0]), segment_request.media_type)
-    _require_json(segment_request.media_type, len(images))
-    return _response(await segment_all(request, pipeline.admission, images, segment_one), segment_request.media_type)
+        result = await segment_one(images[0], permit)
+    else:
+        _require_json(media_type, len(images))
+        result = await segment_all(request, pipeline.admission, permit, images, segment_one)
+    return _response(result, media_type, pipeline.settings.root_path)
 
 
-async def _segment_one(pipeline: Pipeline, segment_request: SegmentRequest, image: bytes) -> RenderedResponse:
+async def _segment_one(
+    pipeline: Pipeline, segment_request: SegmentRequest, image: bytes, permit: Permit
+) -> RenderedResponse:
     media_type, options = segment_request.media_type, segment_request.options
     return await pipeline.segment(
         image,
         partial(formats.render, media_type, options),
         segment_request.deadline,
+        permit,
         with_confidence=options.confidence,
         tile=options.tile,
         with_pixels=formats.needs_pixels(media_type, options),
@@ -95,9 +99,13 @@ def _require_json(media_type: str, images: int) -> None:
         )
 
 
-def _response(result: RenderedResponse, media_type: str) -> Response:
-    timing = ", ".join(f"{stage};dur={ms}" for stage, ms in result.timing_ms.items())
-    headers = {**_HEADERS, "Server-Timing": timing, "Content-Type": formats.content_type(media_type)}
+def _response(result: RenderedResponse, media_type: str, root_path: str) -> Response:
+    headers = {
+        "Vary": "Accept",
+        "Link": f'<{root_path}/classes>; rel="describedby"',  # RFC 8288: what the ids mean
+        "Server-Timing": ", ".join(f"{stage};dur={ms}" for stage, ms in result.timing_ms.items()),
+        "Content-Type": formats.content_type(media_type),
+    }
     return Response(result.body, headers=headers)
 
 

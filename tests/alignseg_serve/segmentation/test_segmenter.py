@@ -84,13 +84,17 @@ def test_every_kind_of_image_gives_the_same_mask(tmp_path: Path) -> None:
 
 def test_pillow_images_of_other_modes_are_read_as_files_of_that_mode() -> None:
     grey, rgba = Image.fromarray(striped(16, 24)).convert("L"), Image.fromarray(striped(16, 24)).convert("RGBA")
-    rgba.putalpha(0)  # transparent images lie on white
+    rgba.putalpha(0)  # transparent pixels lie on white
+    rgba.alpha_composite(rgba.crop((0, 0, 4, 16)).convert("RGB").convert("RGBA"))
     with with_fake_engine() as segmenter:
         for image in (grey, rgba, grey.convert("1"), rgba.convert("CMYK"), rgba.convert("P")):
             file = io.BytesIO()
             (image if image.mode != "CMYK" else image.convert("RGB")).save(file, "PNG")
             np.testing.assert_array_equal(segmenter.segment(image).mask, segmenter.segment(file.getvalue()).mask)
-        assert (segmenter.segment(rgba).mask == 255 % len(COLORS)).all()
+        assert (segmenter.segment(rgba).mask[:, 4:] == 255 % len(COLORS)).all()
+        rgba.putalpha(0)
+        with pytest.raises(UnsupportedImage, match="alpha is 0 everywhere"):
+            segmenter.segment(rgba)
 
 
 def test_confidence_tiles_and_classes() -> None:
@@ -106,6 +110,7 @@ def test_confidence_tiles_and_classes() -> None:
     assert (np.asarray(opened(result.confidence_png)) == 200).all()
     assert len(engine.batches) > 1
     assert max(shape[0] for shape in engine.batches) == 4  # tiles share batches
+    assert (result.input_size, result.tiles) == ((96, 64), sum(shape[0] for shape in engine.batches))
     mask_file = opened(result.mask_png)
     np.testing.assert_array_equal(np.asarray(mask_file), result.mask)
     assert np.asarray(mask_file.convert("RGBA"))[30, [12, 36], 3].tolist() == [0, 255]  # others are transparent

@@ -83,7 +83,7 @@ def test_no_auxiliary_head() -> None:
 
 
 def test_unknown_backbone() -> None:
-    with pytest.raises(ValueError, match="no backbone 'vgg'; there are lite, resnet18"):
+    with pytest.raises(ValueError, match="unknown backbone 'vgg'; expected one of lite, resnet18"):
         AlignSeg("vgg", 5)
 
 

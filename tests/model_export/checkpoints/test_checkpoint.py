@@ -143,7 +143,7 @@ def test_an_unknown_backbone_is_rejected(tmp_path: Path) -> None:
     metadata = checkpoint.read_metadata(path)
     fields = json.loads(metadata["architecture"]) | {"backbone": "vgg16"}
     save_file({"a": torch.zeros(1)}, path, {**metadata, "architecture": json.dumps(fields)})
-    with pytest.raises(CheckpointError, match="no backbone 'vgg16'"):
+    with pytest.raises(CheckpointError, match="unknown backbone 'vgg16'"):
         checkpoint.load(path)
 
 

@@ -155,5 +155,5 @@ def test_the_comparison_needs_images(network: AlignSeg) -> None:
     def never(_: UInt8Array) -> parity.Outputs:
         raise AssertionError
 
-    with pytest.raises(ValueError, match="got no frames"):
+    with pytest.raises(ValueError, match="got no images"):
         parity.compare(exporter.ServingModule(network), never, [])

@@ -206,7 +206,7 @@ def test_eight_bits_measure_ranges_and_build(
 def test_fp8_is_rejected_for_gpus_without_it(rtx: object, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--runtime", "tensorrt_rtx", "--precision", "fp8", "--dry-run"]
     assert build_engine.main([str(folder), *arguments, "--arch", "86"]) == 2
-    assert "fp8 needs compute capability 8.9 or newer, sm86 has less" in capsys.readouterr().err
+    assert "fp8 needs compute capability 8.9 or higher, sm86 has a lower one" in capsys.readouterr().err
 
 
 def test_a_dry_run_of_a_checkpoint_writes_nothing(

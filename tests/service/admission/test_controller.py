@@ -70,7 +70,7 @@ def test_bytes_are_limited_but_one_body_always_fits() -> None:
     assert rejected(admission, size=1).reason == "overloaded-bytes"
     large.release()
     admission.acquire(60)
-    assert "60 bytes in flight, 50 more announced, limit 100" in str(rejected(admission, size=50))
+    assert "60 bytes in flight, 50 more in this request, limit 100" in str(rejected(admission, size=50))
     admission.acquire(40)
 
 

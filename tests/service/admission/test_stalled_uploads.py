@@ -49,7 +49,7 @@ def test_a_new_request_gets_the_slot_of_the_upload_that_stalled_first(clock: Clo
     permits = uploads(admission, clock, [10, 10, 10])
     assert rejected(admission).what == "count"  # none of them has stalled yet
     clock.now += MAX_PAUSE_S
-    permits[0].received(1000)
+    permits[0].received(10)
     assert admission.rejection_reason(10) is None
     assert preempted(permits) == [False] * 3  # asking preempts nothing
     calls: list[Permit] = []

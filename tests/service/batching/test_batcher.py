@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from service.batching.batcher import Batcher, _resolve
+from service.batching.fault_isolation import FaultIsolatingEngine
 from service.batching.queue import QueuedImage
 from service.errors import DeadlineExceeded, DeviceLost, EngineError, EngineOutOfMemory, NotReady
 from service.types import Inference, UInt8Array
@@ -276,15 +277,34 @@ async def test_a_result_that_is_already_set_does_not_prevent_the_others() -> Non
     assert isinstance(batch[1].result.exception(), NotReady)
 
 
-async def test_a_failure_outside_the_engine_fails_the_batch_and_the_engine() -> None:
-    def broken(size: int, error: EngineError | None) -> None:
-        raise ValueError("the counter is broken")
+async def test_a_failure_outside_the_engine_fails_the_batch_and_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> object:
+        raise ValueError("a bug")
 
-    batcher = Batcher([FakeEngine()], on_call=broken)
-    with pytest.raises(DeviceLost, match="the counter is broken"):
+    monkeypatch.setattr(FaultIsolatingEngine, "infer", broken)
+    batcher = Batcher([FakeEngine()])
+    with pytest.raises(DeviceLost, match="a bug"):
         async with asyncio.timeout(5):
             await batcher.submit(image())
     assert batcher.lost is not None
+    assert await batcher.drain(5)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["engine works", "engine fails"])
+async def test_a_metric_that_fails_changes_no_result_and_no_health(fails: bool) -> None:
+    def broken(size: int, error: EngineError | None) -> None:
+        raise ValueError("the counter is broken")
+
+    batcher = Batcher([FakeEngine(before=raising(EngineError("bad"), lambda batch: fails))], on_call=broken)
+    for _ in range(3):
+        async with asyncio.timeout(5):
+            if fails:
+                with pytest.raises(EngineError, match="bad"):
+                    await batcher.submit(image())
+            else:
+                await batcher.submit(image())
+    assert batcher.lost is None
+    assert batcher.healthy == [0]
     assert await batcher.drain(5)
 
 

@@ -173,9 +173,7 @@ def test_the_fastest_precision_of_the_processor_is_chosen(
     name, line = opened(folder, caplog)
     assert name == ("openvino-bf16" if bf16 else "openvino-cpu")
     assert "openvino-int8 (the model has no int8 ranges;" in line
-    assert (
-        "openvino-bf16 (this processor does not compute in bfloat16, which needs AVX512_BF16 or AMX)" in line
-    ) != bf16
+    assert ("openvino-bf16 (this processor does not support bfloat16, which needs AVX512_BF16 or AMX)" in line) != bf16
 
 
 def test_an_engine_that_disagrees_with_the_reference_does_not_serve(

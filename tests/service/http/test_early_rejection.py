@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
+import numpy as np
 import pytest
+from fastapi import FastAPI
 
 from tests.support.fake_engine import FakeEngine, Gate, encoded, serving, striped
 
@@ -108,3 +110,52 @@ async def test_a_draining_server_rejects_new_requests_and_is_not_ready() -> None
         assert (response.status_code, response.json()["type"]) == (503, "urn:alignseg:problem:not-ready")
         assert (await client.get("/healthz/ready")).status_code == 503
         assert (await client.get("/healthz/live")).status_code == 200
+
+
+async def test_uploads_without_a_length_are_accepted_as_those_with_one() -> None:
+    """As many as fit into max_in_flight at once, by the bytes that they have and not by what they might have."""
+    gate = Gate()
+    gate.opened.set()
+    async with serving(FakeEngine(max_batch=1, before=gate), max_in_flight=20) as (client, app):
+        gate.opened.clear()
+        uploads = [asyncio.create_task(client.post("/segment", content=in_chunks(PNG))) for _ in range(20)]
+        await until_in_flight(app, 20)
+        gate.opened.set()
+        assert [response.status_code for response in await asyncio.gather(*uploads)] == [200] * 20
+        assert app.state.pipeline.admission.bytes == 0
+
+
+async def test_an_upload_without_a_length_counts_as_it_grows() -> None:
+    large, mib = encoded(np.zeros((1000, 1000, 3), np.uint8), "BMP"), 1024 * 1024  # 3 MB
+    gate = Gate()
+    gate.opened.set()
+    async with serving(FakeEngine(before=gate), max_bytes_in_flight=4 * mib) as (client, app):
+        assert (await client.post("/segment", content=in_chunks(large))).status_code == 200
+        gate.entered.clear()
+        gate.opened.clear()
+        first = asyncio.create_task(client.post("/segment", content=in_chunks(large)))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        assert app.state.pipeline.admission.bytes == len(large)
+        second = await client.post("/segment", content=in_chunks(large))
+        small = asyncio.create_task(client.post("/segment", content=in_chunks(PNG)))
+        await until_in_flight(app, 2)
+        gate.opened.set()
+        assert ((await first).status_code, (await small).status_code) == (200, 200)
+        assert app.state.pipeline.admission.bytes == app.state.pipeline.admission.in_flight == 0
+    assert second.status_code == 429
+    assert "ALIGNSEG_MAX_BYTES_IN_FLIGHT" in second.json()["detail"]
+    assert int(second.headers["retry-after"]) >= 1
+
+
+async def in_chunks(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), 100_000):
+        yield data[start : start + 100_000]
+        await asyncio.sleep(0)
+
+
+async def until_in_flight(app: FastAPI, count: int) -> None:
+    for _ in range(5000):
+        if app.state.pipeline.admission.in_flight == count:
+            return
+        await asyncio.sleep(0.001)
+    pytest.fail(f"{app.state.pipeline.admission.in_flight} requests are in flight, expected {count}")

@@ -36,7 +36,7 @@ async def test_405_names_every_method_of_the_path(method: str, path: str, allowe
         assert response.json()["detail"].startswith(f"{path} does not support {method}. Supported: {allowed}.")
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/segment/"])
+@pytest.mark.parametrize("path", ["/nowhere", "/segments", "/segment/x"])
 async def test_an_unknown_path_is_a_404_with_a_hint(path: str) -> None:
     async with serving() as (client, _):
         response = await client.post(path, content=encoded(striped()))

@@ -19,7 +19,7 @@ def test_all_parameters_together() -> None:
         ("tile", "True"), ("include", "overlay,class_masks"),
     ]  # fmt: skip
     assert parse(query, media_types.JSON) == RenderOptions(
-        frozenset({"overlay", "class_masks"}), "rle", ("road", "car", "2"), 0.25, confidence=True, tile=True
+        frozenset({"overlay", "class_masks"}), "rle", ("road", "car", "2"), 0.25, confidence=True, tile="true"
     )
 
 
@@ -34,7 +34,7 @@ INVALID = {
     "alpha=inf": "Expected a number from 0 to 1",
     "alpha=half": "alpha is 'half'",
     "confidence=maybe": "confidence is 'maybe'. Expected true or false.",
-    "tile=2": "tile is '2'. Expected true or false.",
+    "tile=2": "tile is '2'. Expected one of auto, false, height, true.",
     "include=mask": "Unknown value of include: mask. Supported: overlay, class_masks, class_overlays.",
 }
 

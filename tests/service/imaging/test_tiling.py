@@ -5,7 +5,8 @@ import pytest
 
 from service.errors import ImageTooLarge
 from service.imaging.model_input import ImageLimits, SingleInput, open_image
-from service.imaging.tiling import TiledInput, span_count, spans
+from service.imaging.tile_plan import native, plan_tiles, span_count
+from service.imaging.tiling import TiledInput, spans
 from tests.support.fake_engine import encoded
 
 
@@ -28,7 +29,7 @@ def test_spans_cover_overlap_and_split_in_the_middle(window: int) -> None:
 @pytest.mark.parametrize("size", [(40, 60), (41, 24), (16, 25), (10, 100), (97, 16), (64, 64)])
 def test_the_maps_of_tiles_are_merged_in_place(size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    tiled = TiledInput(pixels, [(16, 24), (24, 16)], max_tiles=100)
+    tiled = TiledInput(pixels, native(size, [(16, 24), (24, 16)]))
     tensors = [tiled.tensor(i) for i in range(tiled.count)]
     assert len({t.shape for t in tensors}) == 1
     assert all(t.flags.c_contiguous for t in tensors)
@@ -36,7 +37,7 @@ def test_the_maps_of_tiles_are_merged_in_place(size: tuple[int, int]) -> None:
 
 
 def test_each_pixel_comes_from_the_tile_with_the_nearest_centre() -> None:
-    tiled = TiledInput(np.zeros((16, 56, 3), dtype=np.uint8), [(16, 24)], max_tiles=9)
+    tiled = TiledInput(np.zeros((16, 56, 3), dtype=np.uint8), native((16, 56), [(16, 24)]))
     numbered = [np.full((16, 24), i, dtype=np.uint8) for i in range(tiled.count)]
     centres = np.array([s.start + 12 for s in spans(56, 24)])
     nearest = np.abs(np.arange(56)[:, None] + 0.5 - centres).argmin(axis=1)
@@ -44,25 +45,25 @@ def test_each_pixel_comes_from_the_tile_with_the_nearest_centre() -> None:
 
 
 def test_the_bucket_with_the_fewest_tiles_is_used() -> None:
-    assert TiledInput(np.zeros((48, 16, 3), np.uint8), [(16, 24), (24, 16)], 9).tensor(0).shape == (24, 16, 3)
+    assert native((48, 16), [(16, 24), (24, 16)]).bucket == (24, 16)
 
 
 def test_too_many_tiles_are_rejected_with_their_number() -> None:
     with pytest.raises(
         ImageTooLarge, match=r"100 x 10 pixels needs 12 tiles of 12 x 10, limit 11 \(ALIGNSEG_MAX_TILES"
     ):
-        TiledInput(np.zeros((10, 100, 3), np.uint8), [(10, 12)], max_tiles=11)
+        plan_tiles((10, 100), [(10, 12)], "true", max_tiles=11)
     with pytest.raises(ImageTooLarge):
-        TiledInput(np.zeros((1, 1_000_000, 3), np.uint8), [(4, 4)], max_tiles=64)  # without making the tiles
+        plan_tiles((1, 1_000_000), [(4, 4)], "true", max_tiles=64)  # without making the tiles
 
 
 def test_an_image_that_fits_is_not_tiled() -> None:
     pixels = np.zeros((16, 24, 3), np.uint8)
     for data in (pixels, encoded(pixels)):
         for buckets, tile, kind in (
-            ([(16, 24)], True, SingleInput),
-            ([(8, 8)], False, SingleInput),
-            ([(8, 8)], True, TiledInput),
+            ([(16, 24)], "true", SingleInput),
+            ([(8, 8)], "false", SingleInput),
+            ([(8, 8)], "true", TiledInput),
         ):
             returned_pixels, model_input = open_image(data, buckets, ImageLimits(10**6, 50), tile=tile)
             assert isinstance(model_input, kind)

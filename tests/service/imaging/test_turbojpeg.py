@@ -50,7 +50,7 @@ def test_pixels_equal_pillows(mode: str, kind: dict[str, Any]) -> None:
 
 def test_damaged_files_are_left_to_pillow() -> None:
     whole = saved((48, 64))
-    for length in (len(whole) - 1, len(whole) // 2, len(whole) - 40):
+    for length in (len(whole) - 3, len(whole) // 2, len(whole) - 40):
         assert turbojpeg.decode(whole[:length], opened(whole[:length])) is None
         with pytest.raises(CorruptImage):
             decode(whole[:length], 10**6)
@@ -131,5 +131,5 @@ def test_libjpeg_does_not_decode_a_scan_after_a_complete_one() -> None:
     at = data.index(b"\xff\xda")
     twice = data[:-2] + data[at:-2] + b"\xff\xd9"
     assert count_scans(twice) == 1
-    with pytest.raises(CorruptImage, match="does not decode"):
+    with pytest.raises(CorruptImage, match="cannot be decoded"):
         decode(twice, 10**6)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from service.errors import ImageTooLarge
+from service.imaging.tile_plan import native
 from service.inference.tile_deadline import TileDeadline
 from service.types import UInt8Array
 from tests.support.fake_engine import FakeEngine, encoded, serving
@@ -69,8 +70,38 @@ async def test_an_image_with_too_many_tiles_is_rejected_with_advice() -> None:
         computed = len(engine.batches)
         longer = await client.post("/segment?tile=true&masks=none", content=large)
     assert (late.status_code, late.json()["type"]) == (413, "urn:alignseg:problem:image-too-large")
-    for text in ("The image has 240 tiles: 4 took", "X-Request-Timeout-Ms", "remove tile=true"):
+    for text in (
+        "The image has 240 tiles: 4 took",
+        "X-Request-Timeout-Ms",
+        "remove tile=true",
+        "tiles are done in time",
+    ):
         assert text in late.json()["detail"]
     assert computed < 60  # the rest of the 240 was not computed
     assert meanwhile.status_code == 200
     assert longer.json()["tiles"] == 240
+
+
+def detail_after(tile_s: float, timeout_s: float, max_s: float) -> str:
+    """The error of an image of 144 tiles."""
+    clock = Clock()
+    advice = native((3000, 4000), [(369, 481), (481, 369)]).advice
+    tile_deadline = TileDeadline(144, clock.now + timeout_s, 1, clock, advice=advice, max_s=max_s)
+    with pytest.raises(ImageTooLarge) as raised:
+        for _ in range(144):
+            clock.now += tile_s
+            tile_deadline.tile_done()
+    return str(raised.value)
+
+
+def test_a_longer_timeout_is_advised_only_where_it_suffices() -> None:
+    assert detail_after(0.1, timeout_s=5, max_s=30).endswith("Or set X-Request-Timeout-Ms to 18000.")
+    assert "X-Request-Timeout-Ms" not in detail_after(0.3, timeout_s=30, max_s=30)
+    assert "X-Request-Timeout-Ms" not in detail_after(0.3, timeout_s=5, max_s=30)
+
+
+def test_the_advised_size_is_done_in_time() -> None:
+    detail = detail_after(0.3, timeout_s=30, max_s=30)
+    assert "Use tile=height (3 tiles), scale the image down to" in detail
+    width, height = (int(n.replace(",", "")) for n in detail.split("down to ")[1].split(" pixels")[0].split(" x "))
+    assert 10 < native((height, width), [(369, 481), (481, 369)]).count * 0.3 < 30

@@ -39,7 +39,7 @@ KEYS: Final = {
 # Status of a POST with access while the server is full.
 PATHS: Final = {
     "/segment": 429, "/segment?tile=true": 429, "/": 429, "/v2/models/fake/infer": 429, "/nothing": 404,
-    "/segment/": 404, "/%73egment": 429, "/v2/models/a%2Fb/infer": 404, "/v2/models/a#/infer": 405, "/classes": 405,
+    "/segment/": 429, "/%73egment": 429, "/v2/models/a%2Fb/infer": 404, "/v2/models/a#/infer": 405, "/classes": 405,
     "/health": 405,
 }  # fmt: skip
 ORIGINS: Final = {

@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from service.admission.controller import AdmissionController, Limits
+from service.admission.pixel_budget import PixelBudget
 from service.server import admin_port
 from service.server.admin_port import AdminPort
-from service.server.server import Server
+from service.server.server import INTERRUPTED, Server
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -24,6 +25,7 @@ class StubPipeline:
     def __init__(self) -> None:
         self.health = SimpleNamespace(lost=False)
         self.admission = AdmissionController(Limits(4))
+        self.pixels = PixelBudget(10**6, lambda: 1.0)
 
     def stop_admitting(self, because: str = "shutting down") -> None:
         self.admission.close(because)
@@ -69,15 +71,42 @@ async def test_the_log_says_when_the_drain_begins_and_ends(
     await server.on_tick(3)
     began, ended = caplog.messages
     assert re.fullmatch(r"draining: 1 request in flight, at most until \d\d:\d\d:\d\d UTC", began)
-    assert re.fullmatch(r"drained in \d\.\d s: all requests are answered", ended)
+    assert re.fullmatch(r"drained in \d\.\d s: all requests are completed", ended)
 
 
-async def test_a_second_signal_exits_now(server: Server, pipeline: StubPipeline) -> None:
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The exit codes with which the process would have ended at once."""
+    codes: list[int] = []
+    monkeypatch.setattr("service.server.server.os._exit", codes.append)
+    return codes
+
+
+def test_a_second_sigint_ends_at_once(server: Server, pipeline: StubPipeline, exits: list[int]) -> None:
     pipeline.admission.acquire()
     server.handle_exit(signal.SIGINT, None)
+    assert exits == []
     server.handle_exit(signal.SIGINT, None)
-    assert await server.on_tick(1)
-    assert server.force_exit
+    assert exits == [INTERRUPTED]
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGTERM] * 5, [signal.SIGINT, signal.SIGTERM], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM]],
+    ids=lambda signals: " ".join(one.name for one in signals),
+)
+async def test_any_number_of_sigterms_is_one_drain(
+    server: Server, pipeline: StubPipeline, exits: list[int], signals: list[signal.Signals]
+) -> None:
+    permit = pipeline.admission.acquire()
+    for one in signals:
+        server.handle_exit(one, None)
+        assert not await server.on_tick(1)
+    assert not server.force_exit
+    permit.release()
+    assert await server.on_tick(2)
+    server.handle_exit(signal.SIGTERM, None)  # while it shuts down
+    assert (server.exit_code, server.force_exit, exits) == (0, False, [])
 
 
 async def test_a_drain_that_takes_too_long_exits_with_1(
@@ -93,7 +122,7 @@ async def test_a_drain_that_takes_too_long_exits_with_1(
     assert server.exit_code == 1
     began, ended = caplog.messages
     assert began.startswith("draining: 2 requests in flight, at most until ")
-    assert re.fullmatch(r"drain timed out after \d\.\d s \(ALIGNSEG_DRAIN_TIMEOUT_S\): 2 requests cut off", ended)
+    assert re.fullmatch(r"drain timed out after \d\.\d s \(ALIGNSEG_DRAIN_TIMEOUT_S\): 2 requests not completed", ended)
 
 
 async def test_a_lost_engine_exits_with_1(server: Server, pipeline: StubPipeline) -> None:
@@ -144,4 +173,6 @@ def test_a_signal_while_loading_exits() -> None:
     app: Any = SimpleNamespace(state=SimpleNamespace(metrics=Metrics()))
     server = Server(app, Settings())
     server.handle_exit(signal.SIGTERM, None)
+    server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit
+    assert not server.force_exit

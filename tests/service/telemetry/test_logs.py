@@ -4,12 +4,15 @@ import errno
 import io
 import json
 import logging
+import os
+import threading
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from service.telemetry import logs
+from service.telemetry import log_writer, logs
 from service.telemetry.access_log import AccessLog
 from service.telemetry.logs import BufferedHandler
 from service.telemetry.request_record import RequestRecord
@@ -182,3 +185,49 @@ def test_warnings_of_invalid_requests_are_limited_per_second(log: io.StringIO, m
     lines = records(log.getvalue())
     assert len(lines) == 12
     assert lines[-1]["suppressed"] == 490
+
+
+@pytest.mark.parametrize("unbuffered", [False, True], ids=["buffered", "PYTHONUNBUFFERED"])
+def test_a_reader_that_stalls_blocks_nobody_and_its_lines_are_written_later(unbuffered: bool) -> None:
+    """With a full pipe the newest lines are dropped and counted; order is kept."""
+    reader, writer = os.pipe()
+    binary: Any = io.FileIO(writer, "w") if unbuffered else os.fdopen(writer, "wb")
+    stream = io.TextIOWrapper(binary, encoding="utf-8", write_through=unbuffered)
+    handler = BufferedHandler(stream, 1)
+    count = log_writer.MAX_WAITING + 4000
+
+    def write_all() -> None:
+        for number in range(count):
+            message = f"{number} {'x' * 100}"
+            handler.handle(logging.LogRecord("alignseg.app", logging.INFO, "", 0, message, (), None))
+
+    thread = threading.Thread(target=write_all, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert 0 < handler.lost < 4000
+    lost = handler.lost
+    pipe = os.fdopen(reader, encoding="utf-8")
+    lines = [pipe.readline() for _ in range(count - lost + 1)]
+    lines.remove(f"{lost} log lines were lost\n")
+    assert [int(line.split()[0]) for line in lines] == list(range(count - lost))
+    handler.handle(logging.LogRecord("alignseg.app", logging.INFO, "", 0, "last", (), None))
+    assert pipe.readline() == "last\n"
+    handler.close()
+    stream.close()
+    pipe.close()
+
+
+def test_closing_gives_up_on_a_stalled_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_CLOSE_TIMEOUT_S", 0.1)
+    reader, writer = os.pipe()
+    stream = os.fdopen(writer, "w", encoding="utf-8")
+    handler = BufferedHandler(stream, 1)
+    for _ in range(3):
+        handler.handle(logging.LogRecord("alignseg.app", logging.INFO, "", 0, "x" * 100_000, (), None))
+    thread = threading.Thread(target=handler.close, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    os.close(reader)  # ends the writer's call with a broken pipe
+    stream.close()

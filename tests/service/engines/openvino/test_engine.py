@@ -152,6 +152,14 @@ def test_a_damaged_or_unwritable_cache_is_no_error(shipped: Path, scene: UInt8Ar
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(kept.read_bytes()[:1000])  # as on a full disk
     np.testing.assert_array_equal(OpenVinoEngine(shipped, sizes=[(96, 128)], cache=tmp_path).infer(small).ids, expected)
+    (kept,) = tmp_path.iterdir()
+    content = kept.read_bytes()
+    for at in (10, len(content) // 2, len(content) - 10_000):  # as by a failing disk; weights are at the end
+        damaged = content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :]
+        kept.write_bytes(damaged)
+        engine = OpenVinoEngine(shipped, sizes=[(96, 128)], cache=tmp_path)
+        np.testing.assert_array_equal(engine.infer(small).ids, expected)
+        assert kept.read_bytes() != damaged  # compiled again
     (tmp_path / "file").write_text("no folder")
     again = OpenVinoEngine(shipped, sizes=[(96, 128)], cache=tmp_path / "file" / "below")
     np.testing.assert_array_equal(again.infer(small).ids, expected)
@@ -195,7 +203,7 @@ def test_a_file_that_is_no_reference_check_is_rejected(tmp_path: Path, arrays: d
     [
         ("not JSON", "no int8 ranges"),
         ("{}", "it is empty"),
-        ('{"a": [1, 0]}', "ends before it begins"),
+        ('{"a": [1, 0]}', "minimum above its maximum"),
         ("[]", "no int8 ranges"),
     ],
 )

@@ -23,4 +23,4 @@ def test_a_background_build_runs_once_a_model_and_logs_its_result(
             assert caplog.records[-1].levelname == level
             assert caplog.records[-1].message.endswith(("written x", "no TensorRT"))
         assert background_build.start(tmp_path, "a" * 64, [sys.executable, "-c", code]) is None
-    assert "was started before" in caplog.records[-1].message
+    assert "was already started" in caplog.records[-1].message

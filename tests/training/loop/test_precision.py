@@ -1,0 +1,27 @@
+"""bfloat16 is chosen where training in it is quicker, and the choice is said."""
+
+import pytest
+
+from training.loop.precision import choose
+
+
+@pytest.mark.parametrize(
+    ("amp", "device", "flags", "bf16"),
+    [
+        ("auto", "cuda", "", True),
+        ("auto", "cpu", "avx512f avx512_bf16", False),
+        ("auto", "cpu", "avx512_bf16 amx_tile amx_bf16", True),
+        ("bf16", "cpu", "sse2", True),
+        ("none", "cuda", "", False),
+    ],
+)
+def test_choice(amp, device, flags, bf16, tmp_path):
+    (tmp_path / "cpuinfo").write_text(f"model name : a processor\nflags : fpu {flags}\n")
+    chosen, line = choose(amp, device, tmp_path / "cpuinfo")
+    assert chosen == bf16
+    assert ("bfloat16" if bf16 else "float32") in line
+    assert ("quicker" in line) == (amp == "auto")
+
+
+def test_no_cpuinfo(tmp_path):
+    assert choose("auto", "cpu", tmp_path / "none")[0] is False
