@@ -1,6 +1,6 @@
 """A network's weights from its own ONNX export, so that a model folder needs no second copy of them.
 
-Initialisers keep the state dict's names (see graph_names.py), and the export notes the architecture in the file's
+Initialisers keep the state dict's names (see onnx_export/node_names.py), and the export notes the architecture in the file's
 metadata. The auxiliary head of training is not exported. The published decoder's offset generators are exported merged,
 so only networks with the slim decoder can be read back.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from model_export.alignseg import Architecture
 
 ARCHITECTURE = "alignseg.architecture"
-_HALF = ".half"  # what half_weights.py appends to a weight that is stored as float16
+_HALF = ".half"  # what onnx_export/fp16_weights.py appends to a weight that is stored as float16
 
 
 def note_architecture(model: ModelProto, architecture: Architecture) -> None:

@@ -24,6 +24,8 @@ def efficientnet() -> AlignSeg:
     with torch.no_grad():
         for _ in range(10):
             network(network.normalise(torch.from_numpy(np.stack([frame[:96, :128] for frame in frames()]))))
+    for parameter in network.parameters():  # no two tensors are the same, as in a trained network
+        parameter.data = parameter.data + 0.1 * torch.rand_like(parameter) if parameter.ndim == 1 else parameter.data
     for parameter in network.parameters():
         parameter.data = parameter.data.half().float() if parameter.ndim > 1 else parameter.data
     return network.eval()

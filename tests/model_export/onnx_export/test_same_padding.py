@@ -7,7 +7,8 @@ import onnx
 import torch
 
 from model_export.alignseg import AlignSeg
-from model_export.onnx_export import custom_ops, exporter, parity
+from model_export.onnx_export import custom_ops, parity
+from model_export.onnx_export.serving_module import ServingModule
 from service.engines.openvino.engine import OpenVinoEngine
 from tests.model_export.frames import frames
 
@@ -27,7 +28,7 @@ def test_each_convolution_is_one_node(efficientnet_model: onnx.ModelProto) -> No
 def test_numbers_agree_on_odd_and_even_sizes_and_batches(
     efficientnet: AlignSeg, efficientnet_model: onnx.ModelProto
 ) -> None:
-    rows = parity.compare(exporter.ServingModule(efficientnet), parity.onnx_runtime(efficientnet_model), frames())
+    rows = parity.compare(ServingModule(efficientnet), parity.onnx_runtime(efficientnet_model), frames())
     assert all(row.within for row in rows), parity.table(rows)
     assert max(row.logits_scale for row in rows) > 0.3
 
@@ -37,7 +38,7 @@ def test_openvino_reads_it_at_any_size(
 ) -> None:
     onnx.save(efficientnet_model, tmp_path / "model.onnx")
     engine = OpenVinoEngine(tmp_path / "model.onnx", threads=1)
-    module = exporter.ServingModule(efficientnet)
+    module = ServingModule(efficientnet)
     for height, width in ((96, 130), (97, 131), (113, 160)):
         image = np.ascontiguousarray(frames()[0][:height, :width])
         with torch.inference_mode():

@@ -63,7 +63,7 @@ def test_mistakes_in_the_flags(root, tmp_path, capsys):
     flags = [f"--root={root}", f"--out={tmp_path / 'run'}", "--iterations=1", "--batch=1"]
     assert train.main([*flags, "--hold-out=0009XX"]) == 2
     assert "expected one of 0001TP (2 images)" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"hold_out: .* train_on is 'train\+val'"):
+    with pytest.raises(ValueError, match=r"--hold-out .* got --train-on 'train\+val'"):
         Config(root="x", hold_out="0001TP", train_on="train+val")
 
 
