@@ -188,9 +188,7 @@ def _images(source: Path, out: Path, on_skipped: OnSkipped, other_files: Counter
         raise AlignSegError(f"{out} is the folder of the images. Use another, or a subfolder: --out {out / 'masks'}")
     others: list[Path] = []
     images, masks = list_images(source, on_skipped, others), out.resolve()
-    if not source.resolve().is_relative_to(
-        masks
-    ):  # masks of an earlier run are no input, also through links
+    if not source.resolve().is_relative_to(masks):  # masks of an earlier run are no input, also through links
         images, others = (
             [path for path in paths if not (path.parent.resolve() / path.name).is_relative_to(masks)]
             for paths in (images, others)
