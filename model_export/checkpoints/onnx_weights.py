@@ -1,8 +1,8 @@
 """A network's weights from its own ONNX export, so that a model folder needs no second copy of them.
 
 Initialisers keep the state dict's names (see onnx_export/node_names.py), and the export writes the architecture into
-the file's metadata. The auxiliary head of training is not exported. The published decoder's offset generators are exported merged,
-so only networks with the slim decoder can be read back.
+the file's metadata. The auxiliary head of training is not exported. The published decoder's offset generators are
+exported merged, so only networks with the slim decoder can be read back.
 """
 
 import json
