@@ -146,6 +146,6 @@ def test_a_signal_to_the_process_group_of_make_is_one_drain(tmp_path: Path) -> N
         process.wait()
     log = "".join(process.log)
     assert statuses == {200: 4}
-    assert "all requests are answered" in log
+    assert "all requests are completed" in log
     assert "Traceback" not in log
     assert "Error" not in log  # make's line for a recipe that does not exit with 0
