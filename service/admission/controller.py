@@ -217,7 +217,7 @@ class AdmissionController:
             return f"{self.in_flight} requests in flight, limit {limits.count} (ALIGNSEG_MAX_IN_FLIGHT)."
         if reason == "bytes":
             return (
-                f"{self.bytes} bytes in flight, {size} more announced, limit {limits.bytes} "
+                f"{self.bytes} bytes in flight, {size} more in this request, limit {limits.bytes} "
                 "(ALIGNSEG_MAX_BYTES_IN_FLIGHT). A body without Content-Length counts as it grows."
             )
         return f"{self.tensors_ahead} images and tiles are ahead, limit {self._tensor_limit()}."
