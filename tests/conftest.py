@@ -1,10 +1,19 @@
-"""Fixtures that several rooms share."""
+"""What all tests share: Triton's interpreter, and a real street scene."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 CAMVID = Path(__file__).resolve().parents[2] / "shared" / "camvid"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Select Triton's interpreter before any test module can import triton, except for the tests that need a GPU."""
+    gpu = Path(__file__).parent / "gpu"
+    paths = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    if not all(path.is_relative_to(gpu) for path in paths):
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture

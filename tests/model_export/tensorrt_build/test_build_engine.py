@@ -13,8 +13,9 @@ from onnx import TensorProto
 
 from model_export import build_engine
 from model_export.onnx_export import parity
-from model_export.tensorrt_build import builder, graph, library, source
+from model_export.tensorrt_build import builder, graph, library, source, target
 from model_export.tensorrt_build.library import Library, NoTensorRTError
+from model_export.tensorrt_build.target import Target
 from service.model_folder.engine_plan import PlanInfo
 from service.model_folder.manifest import sha256
 from tests.model_export.frames import frames
@@ -133,8 +134,8 @@ def test_errors_say_what_to_do(
 def test_errors_before_the_build_exit_with_2(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tensorrt = Library.__new__(Library)
-    monkeypatch.setattr(library, "load", lambda runtime: tensorrt)
+    monkeypatch.setattr(library, "load", lambda runtime: object())
+    monkeypatch.setattr(target, "find", lambda *_: Target("sm89", (89,), is_local=False))
     (tmp_path / "bad.pth").write_bytes(b"nothing")
     assert build_engine.main([str(tmp_path / "bad.pth")]) == 2
     assert "error: " in capsys.readouterr().err
