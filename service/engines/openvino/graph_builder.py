@@ -50,6 +50,14 @@ def arange(count: Any) -> Any:
     return opset().range(int32(0), count, int32(1), "i32")
 
 
+def is_constant(tensor: Any) -> bool:
+    """Whether it is a constant, or the cast of one that the file stores as float16."""
+    node = tensor.get_node()
+    while node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Constant")
+
+
 def constant_values(constant: Any) -> Any:
     """A constant's values as float32, also where the file stores them as float16 followed by a cast."""
     node = constant.get_node()

@@ -11,7 +11,7 @@ The same operations. Bytes saved: 2 H W 3 of uint8 and 2 * 4 H W 3 of float32 th
 
 from typing import Any, Final
 
-from service.engines.openvino.graph_builder import concat, constant_values, int64, opset, shape_of_axes
+from service.engines.openvino.graph_builder import concat, constant_values, int64, is_constant, opset, shape_of_axes
 
 _TO_PLANES: Final = [0, 3, 1, 2]
 _ARITHMETIC: Final = ("Add", "Subtract", "Multiply", "Divide")
@@ -44,7 +44,7 @@ def _channelwise_steps(transpose: Any) -> list[Any]:
 
 def _is_channelwise(step: Any, channels: Any) -> bool:
     """Whether its second operand is a constant (1, channels, 1, 1)."""
-    if step.get_type_name() not in _ARITHMETIC or step.input_value(1).get_node().get_type_name() != "Constant":
+    if step.get_type_name() not in _ARITHMETIC or not is_constant(step.input_value(1)):
         return False
     return bool(channels.is_static and list(step.input_value(1).get_shape()) == [1, channels.get_length(), 1, 1])
 
