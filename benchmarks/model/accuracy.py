@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness import ROOT, report, serving
-from service.engines.openvino.engine import computes_bf16
+from service.engines.openvino.engine import features
 from training import evaluate
 from training.evaluation.report import draw_confusion
 
@@ -37,7 +37,8 @@ def main() -> int:
         measured.append(_measure(root, "--server", f"http://127.0.0.1:{server.port}"))
     draw_confusion(measured[0], ROOT / "docs" / "confusion.png")
     mious = [result["miou"] for result in measured]
-    reduced = [_measure(root, "--model", MODEL, "--engine", runtime) for runtime in REDUCED if computes_bf16()]
+    usable = [runtime for runtime in REDUCED if runtime != "openvino-bf16" or features().bfloat16]
+    reduced = [_measure(root, "--model", MODEL, "--engine", runtime) for runtime in usable]
     loss = max((mious[0] - result["miou"] for result in reduced), default=0.0)
     version = json.loads(Path(MODEL, "model.json").read_text())["version"]
     results = {

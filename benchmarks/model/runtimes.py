@@ -36,7 +36,7 @@ from model_export.onnx_export.serving_module import ServingModule
 from service.engines import reference_check
 from service.engines.onnxruntime.engine import ROLE, OnnxRuntimeEngine
 from service.engines.openvino import quantization
-from service.engines.openvino.engine import OpenVinoEngine, Precision, computes_bf16
+from service.engines.openvino.engine import OpenVinoEngine, Precision, features
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
 from service.types import CLASS_MAP, LOGITS, Engine, Inference, UInt8Array
@@ -111,7 +111,7 @@ def rows(plain: Path, folder: Path, manifest: Manifest) -> list[Row]:
     ranges = None
     if quantization.ROLE in manifest.files:
         ranges = quantization.load(manifests.verified_file(folder, manifest, quantization.ROLE))
-    exact: list[Precision] = ["float32", "bf16"] if computes_bf16() else ["float32"]
+    exact: list[Precision] = ["float32", "bf16"] if features().bfloat16 else ["float32"]
 
     def openvino(kind: type[OpenVinoEngine], model: Path, precision: Precision) -> Open:
         return lambda threads: kind(model, precision=precision, ranges=ranges, threads=threads, sizes=sizes)

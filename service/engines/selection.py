@@ -3,17 +3,13 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-from service.engines import cuda, reference_check
+from service.engines import cpu, cuda
 from service.engines.cuda import Device
 from service.engines.onnxruntime.cuda_engine import OnnxCudaEngine
-from service.engines.onnxruntime.engine import ROLE, OnnxRuntimeEngine
-from service.engines.openvino import compile_cache, quantization
-from service.engines.openvino.engine import OpenVinoEngine, Precision
-from service.engines.reference_check import ReferenceCheck
+from service.engines.onnxruntime.engine import ROLE
 from service.engines.tensorrt import background_build, library
 from service.engines.tensorrt.engine import TensorRtEngine
 from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
@@ -26,7 +22,6 @@ from service.types import Engine
 log = logging.getLogger("alignseg.engine")
 LANES: Final = 2  # of a GPU: while one computes, the other copies
 OpenOnGpu = Callable[[Settings, Manifest, Path, Device, int], Iterator[Engine]]
-OpenOnCpu = Callable[[Settings, Manifest, Path], Engine]
 Selection = tuple[list[Engine], list[str]]
 """The engines, and each faster engine that was skipped, with the reason."""
 
@@ -35,7 +30,8 @@ def open_engines(settings: Settings, manifest: Manifest, *, only_one: bool = Fal
     """Load the model into the runtime that the settings name, or into the fastest that works, on each GPU.
 
     auto tries, in this order: TensorRT, ONNX Runtime on the GPU, OpenVINO in int8, in bf16 and in float32, ONNX Runtime
-    on the CPU. It takes the first that is installed; OpenVINO's must also agree with ONNX Runtime on a street scene.
+    on the CPU. It takes the first that is installed; OpenVINO's must also agree with ONNX Runtime on a street scene,
+    and int8 be faster than float32 (cpu.py).
     only_one: open one engine on one device.
     Raises EngineUnavailable, ManifestError or EngineError; then nothing stays loaded.
     """
@@ -60,51 +56,27 @@ def _log_selection(engines: Sequence[Engine], settings: Settings, manifest: Mani
     log.info("%s serves %s, chosen by ALIGNSEG_ENGINE=%s.%s", names, model, settings.engine, reasons)
 
 
-def _skipped(name: str, error: Exception) -> str:
-    return f"{name} ({str(error).removesuffix('.')})"
-
-
 def _fastest(settings: Settings, manifest: Manifest, onnx: Path, only_one: bool) -> Selection:
     try:
         cuda.first_device()
     except EngineUnavailable as error:
         reason = error if cuda.has_driver() else EngineUnavailable("this machine has no NVIDIA GPU")
-        return _fastest_on_cpu(settings, manifest, onnx, [_skipped(" and ".join(_ON_GPU), reason)])
-    skipped: list[str] = []
+        skipped = [cpu.why_skipped(" and ".join(_ON_GPU), reason)]
+        return [cpu.fastest(settings, manifest, onnx, skipped)], skipped
+    skipped = []
     for name in _ON_GPU:
         try:
             return _open(name, settings, manifest, onnx, only_one), skipped
         except DeviceLost:
             raise
         except (EngineUnavailable, ManifestError, EngineError) as error:  # the next one can still serve
-            skipped.append(_skipped(name, error))
-    return _fastest_on_cpu(settings, manifest, onnx, skipped)
-
-
-def _fastest_on_cpu(settings: Settings, manifest: Manifest, onnx: Path, skipped: list[str]) -> Selection:
-    """The fastest engine that agrees with the reference, or the reference itself."""
-    reference = None
-    if reference_check.ROLE in manifest.files:
-        check = ReferenceCheck.load(manifests.verified_file(settings.model, manifest, reference_check.ROLE))
-    else:  # a folder written before exports contained the check
-        reference = _onnx_cpu(settings, manifest, onnx)
-        check = ReferenceCheck.from_reference(reference, manifest.input.buckets[0])
-    for name in _FASTEST_ON_CPU:
-        try:
-            engine = _ON_CPU[name](settings, manifest, onnx)
-            check.require_agreement(engine)
-        except (EngineUnavailable, ManifestError, EngineError) as error:
-            skipped.append(_skipped(name, error))
-        else:
-            if reference is not None:
-                reference.close()
-            return [engine], skipped
-    return [reference or _onnx_cpu(settings, manifest, onnx)], skipped
+            skipped.append(cpu.why_skipped(name, error))
+    return [cpu.fastest(settings, manifest, onnx, skipped)], skipped
 
 
 def _open(name: str, settings: Settings, manifest: Manifest, onnx: Path, only_one: bool) -> list[Engine]:
-    if name in _ON_CPU:
-        return [_ON_CPU[name](settings, manifest, onnx)]
+    if name in cpu.OPEN:
+        return [cpu.OPEN[name](settings, manifest, onnx)]
     engines: list[Engine] = []
     with ExitStack() as close_on_error:
         for device in cuda.devices(cuda.load())[: 1 if only_one else None]:
@@ -136,31 +108,4 @@ def _onnx_cuda(settings: Settings, manifest: Manifest, onnx: Path, device: Devic
     yield OnnxCudaEngine(onnx, device=device.index)  # one lane: a second would hold the weights again
 
 
-def _openvino(settings: Settings, manifest: Manifest, onnx: Path, precision: Precision = "float32") -> Engine:
-    ranges = None
-    if precision == "int8":
-        if quantization.ROLE not in manifest.files:
-            raise EngineUnavailable("the model has no int8 ranges; measure them with `alignseg export --calibration`")
-        ranges = quantization.load(manifests.verified_file(settings.model, manifest, quantization.ROLE))
-    return OpenVinoEngine(
-        onnx,
-        precision=precision,
-        ranges=ranges,
-        threads=settings.intra_op_threads,
-        sizes=manifest.input.buckets,
-        cache=compile_cache.default_folder(),
-    )
-
-
-def _onnx_cpu(settings: Settings, manifest: Manifest, onnx: Path) -> Engine:
-    return OnnxRuntimeEngine(onnx, intra_op_threads=settings.intra_op_threads)
-
-
 _ON_GPU: dict[str, OpenOnGpu] = {"tensorrt": _tensorrt, "onnxruntime-cuda": _onnx_cuda}  # the faster one first
-_ON_CPU: dict[str, OpenOnCpu] = {
-    "openvino-int8": partial(_openvino, precision="int8"),
-    "openvino-bf16": partial(_openvino, precision="bf16"),
-    "openvino-cpu": _openvino,
-    "onnxruntime-cpu": _onnx_cpu,
-}
-_FASTEST_ON_CPU: Final = ("openvino-int8", "openvino-bf16", "openvino-cpu")  # the fastest first

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 import numpy as np
 
 from service.engines.confidence import confidence
-from service.engines.openvino import custom_ops, quantization
+from service.engines.openvino import custom_ops, processor, quantization
 from service.engines.openvino.compile_cache import CompileCache
 from service.engines.openvino.rewrite_argmax import rowwise_argmax
 from service.engines.openvino.rewrite_input_layout import keep_channels_last
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _in_short_lived_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def in_short_lived_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `function` in a thread that ends afterwards.
 
     OpenVINO gives each thread that compiles a signal stack, and frees it, or that of another thread, with the model.
@@ -59,7 +59,7 @@ class OpenVinoEngine:
         """Load `model`.
 
         precision: of the convolutions and what lies between them; sampling positions are exact in each. "int8" needs
-            `ranges`, and computes what it does not quantise in bf16.
+            `ranges`, and computes what it does not quantise in bf16 if the processor has it, else in float32.
         threads: of one inference; 0 leaves the number to the runtime.
         sizes: (H, W) of the images to expect, compiled now.
         cache: folder for compiled models; None keeps none.
@@ -71,17 +71,20 @@ class OpenVinoEngine:
         self._path, self._ranges = model, ranges if precision == "int8" else None
         self._core = openvino.Core()
         self._core.add_extension(custom_ops.extensions())
-        if precision != "float32" and not computes_bf16(self._core):
-            raise EngineUnavailable("this processor does not support bfloat16, which needs AVX512_BF16 or AMX")
+        features = in_short_lived_thread(processor.features, self._core)
+        _require(features, precision)
+        self._sums_of_16_bits = not features.vnni
         self._properties = {
             "PERFORMANCE_HINT": "LATENCY",
             # Processors with bfloat16 would use it unless set to float32, and class maps would change.
-            "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
+            "INFERENCE_PRECISION_HINT": "bf16" if precision != "float32" and features.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": threads,
             # Pinned to cores, threads would wait there for the codecs, and those of two engines for each other.
             "ENABLE_CPU_PINNING": False,
         }
-        self._cache = _in_short_lived_thread(CompileCache, self._core, cache, model, self._properties, self._ranges)
+        self._cache = in_short_lived_thread(
+            CompileCache, self._core, cache, model, self._properties, self._ranges, features
+        )
         self._model: Any = None  # read when a shape has to be compiled
         self._requests: OrderedDict[Shape, Any] | None = OrderedDict()
         outputs = [self._request((1, *size, 3)).get_compiled_model().outputs for size in sizes]
@@ -117,7 +120,7 @@ class OpenVinoEngine:
         """The inference request of this input shape. A fixed shape saves the reorders that a dynamic one needs."""
         assert self._requests is not None  # noqa: S101
         if shape not in self._requests:
-            self._requests[shape] = _in_short_lived_thread(self._create_request, shape)
+            self._requests[shape] = in_short_lived_thread(self._create_request, shape)
             if len(self._requests) > _SHAPES_KEPT:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)  # the most recently used last
@@ -154,14 +157,20 @@ class OpenVinoEngine:
         block_offset_convs(model)
         rowwise_argmax(model)
         if self._ranges is not None:
-            quantization.quantise(model, self._ranges)
+            quantization.quantise(model, self._ranges, sums_of_16_bits=self._sums_of_16_bits)
         return model
 
 
-def computes_bf16(core: Any = None) -> bool:
-    """Whether this processor multiplies bfloat16; all that do multiply int8 as well (VNNI)."""
-    core = core or _import_openvino().Core()
-    return "BF16" in _in_short_lived_thread(core.get_property, "CPU", "OPTIMIZATION_CAPABILITIES")
+def features() -> processor.Features:
+    """Of this processor. Raises EngineUnavailable without openvino."""
+    return in_short_lived_thread(processor.features, _import_openvino().Core())
+
+
+def _require(features: processor.Features, precision: Precision) -> None:
+    if precision == "bf16" and not features.bfloat16:
+        raise EngineUnavailable("this processor does not support bfloat16, which needs AVX512_BF16 or AMX")
+    if precision == "int8" and not features.avx2:
+        raise EngineUnavailable("this processor does not support AVX2, which int8 needs")
 
 
 def _import_openvino() -> Any:

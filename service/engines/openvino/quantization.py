@@ -2,6 +2,11 @@
 
 A FakeQuantize before a convolution and one on its weights make OpenVINO compute it in int8. Weights get a symmetric
 scale for each output channel; an activation gets one scale, with 0 exactly on a step, since padding is 0.
+
+Processors without VNNI multiply pairs of bytes and add them in 16 bits (vpmaddubsw), which saturate: 2 * 255 * 127 is
+twice the largest number. There weights use half of their 255 steps, so that no sum is too large. Two kinds of
+convolutions need no such care: depthwise ones, which add no pairs, and those of an input below 0, for which oneDNN
+halves the weights itself (https://oneapi-src.github.io/oneDNN/dev_guide_int8_computations.html).
 """
 
 import json
@@ -37,9 +42,10 @@ def _not_ranges(path: Path, reason: str) -> ManifestError:
     )
 
 
-def quantise(model: Any, ranges: Ranges) -> None:
+def quantise(model: Any, ranges: Ranges, *, sums_of_16_bits: bool = False) -> None:
     """Quantise the convolutions that `ranges` names, in place. model: openvino.Model as read.
 
+    sums_of_16_bits: the processor has no VNNI.
     Raises ManifestError when the model lacks one of them.
     """
     convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() in _CONVOLUTIONS]
@@ -60,6 +66,8 @@ def quantise(model: Any, ranges: Ranges) -> None:
         # (outputs, inputs, rows, columns), or of a group convolution (groups, outputs, inputs, rows, columns)
         weight = constant_values(node.input_value(1)).reshape(tuple(node.input_value(1).get_shape()))
         largest = np.maximum(np.abs(weight).max(axis=(-3, -2, -1), keepdims=True), 1e-12)
+        if sums_of_16_bits and low >= 0 and weight.shape[-3] > 1:
+            largest *= 2
         node.input(1).replace_source_output(_fake_quantize(float32(weight), -largest, largest, levels=255).output(0))
     model.validate_nodes_and_infer_types()
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.engines import cuda, selection
+from service.engines import cpu, cuda, selection
 from service.engines.onnxruntime.engine import OnnxRuntimeEngine
 from service.engines.openvino import engine as openvino_engine
+from service.engines.openvino import processor
 from service.engines.openvino.engine import OpenVinoEngine
 from service.engines.reference_check import ReferenceCheck
 from service.engines.tensorrt import background_build, library
@@ -165,13 +166,13 @@ def test_without_memory_for_a_second_lane_one_lane_serves(
 def test_the_fastest_precision_of_the_processor_is_chosen(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, bf16: bool
 ) -> None:
-    if bf16 and not openvino_engine.computes_bf16():
+    if bf16 and not openvino_engine.features().bfloat16:
         pytest.skip("this processor does not compute in bfloat16")
     monkeypatch.setattr(cuda, "load", lambda: FakeCuda(devices=()))
     if not bf16:
-        monkeypatch.setattr(openvino_engine, "computes_bf16", lambda core: False)
+        monkeypatch.setattr(processor, "features", lambda core: processor.Features(False, vnni=True, avx2=True))
     name, line = opened(folder, caplog)
-    assert name == ("openvino-bf16" if bf16 else "openvino-cpu")
+    assert name == ("openvino-bf16" if bf16 else "openvino-cpu")  # the model has no int8 ranges
     assert "openvino-int8 (the model has no int8 ranges;" in line
     assert ("openvino-bf16 (this processor does not support bfloat16, which needs AVX512_BF16 or AMX)" in line) != bf16
 
@@ -184,7 +185,7 @@ def test_an_engine_that_disagrees_with_the_reference_does_not_serve(
             return Inference(super().infer(batch).ids ^ np.uint8(1))
 
     monkeypatch.setattr(cuda, "load", lambda: FakeCuda(devices=()))
-    monkeypatch.setattr(selection, "OpenVinoEngine", Broken)
+    monkeypatch.setattr(cpu, "OpenVinoEngine", Broken)
     name, line = opened(folder, caplog)
     assert name == "onnxruntime-cpu"
     assert "openvino-cpu (0.00% of the pixels of the check image agree with the reference" in line
@@ -205,7 +206,7 @@ def test_the_reference_is_not_loaded_when_the_folder_holds_its_class_map(
 ) -> None:
     write_reference_check(folder)
     monkeypatch.setattr(cuda, "load", lambda: FakeCuda(devices=()))
-    monkeypatch.setattr(selection, "OnnxRuntimeEngine", None)  # a call would be an error
+    monkeypatch.setattr(cpu, "OnnxRuntimeEngine", None)  # a call would be an error
     assert opened(folder, caplog)[0] in {"openvino-bf16", "openvino-cpu"}
 
 

@@ -20,7 +20,7 @@ from tests.support import tiny_model
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install -e '.[cpu]'")
 from service.engines.openvino import quantization
-from service.engines.openvino.engine import OpenVinoEngine, computes_bf16
+from service.engines.openvino.engine import OpenVinoEngine, features
 from service.engines.reference_check import ReferenceCheck
 
 FOLDER = REPOSITORY / "weights" / "alignseg-lite"
@@ -54,7 +54,7 @@ def test_a_class_map_survives_the_next_image(shipped: Path, scene: UInt8Array) -
     np.testing.assert_array_equal(first, kept)
 
 
-@pytest.mark.skipif(not computes_bf16(), reason="this processor does not compute in bfloat16")
+@pytest.mark.skipif(not features().bfloat16, reason="this processor does not compute in bfloat16")
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_lower_precision_changes_few_pixels(shipped: Path, scene: UInt8Array, precision: Any) -> None:
     """Sampling positions in bfloat16 would change twenty times as many pixels (5 %, when they were)."""
