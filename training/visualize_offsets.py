@@ -21,6 +21,7 @@ from model_export.alignseg import AlignSeg
 from model_export.alignseg.align_cm import REGIONS
 from model_export.alignseg.align_fa import OffsetGenerator
 from model_export.alignseg.sampling import upsample
+from model_export.alignseg.slim_decoder import SlimOffsets
 from model_export.checkpoints import checkpoint
 from model_export.export import DEFAULT_BUCKETS
 from service.errors import AlignSegError
@@ -46,23 +47,28 @@ examples:
 
 @dataclass
 class CapturedOffsets:
-    """Outputs of the offset generators: raw offsets (2, H, W) by module name."""
+    """Outputs of the offset generators: raw offsets (2, H, W) by module name, of SlimOffsets with .high or .low."""
 
     raw: dict[str, NDArray[np.float32]]
 
 
 @contextmanager
 def capture_offsets(network: AlignSeg) -> Iterator[CapturedOffsets]:
-    """Records what each OffsetGenerator returns for the first image of a batch, inside the context."""
+    """Records what each OffsetGenerator and SlimOffsets returns for the first image of a batch, inside the context."""
     captured = CapturedOffsets({})
 
     def register(name: str) -> torch.utils.hooks.RemovableHandle:
-        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            captured.raw[name] = output[0].detach().float().cpu().numpy()
+        def hook(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            raw = output[0].detach().float().cpu().numpy()
+            if isinstance(module, SlimOffsets):
+                captured.raw |= {f"{name}.high": raw[:2], f"{name}.low": raw[2:]}
+            else:
+                captured.raw[name] = raw
 
         return network.get_submodule(name).register_forward_hook(hook)
 
-    handles = [register(name) for name, module in network.named_modules() if isinstance(module, OffsetGenerator)]
+    generators = (OffsetGenerator, SlimOffsets)
+    handles = [register(name) for name, module in network.named_modules() if isinstance(module, generators)]
     try:
         yield captured
     finally:

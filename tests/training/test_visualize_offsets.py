@@ -13,11 +13,11 @@ from training.figures.offset_fields import OffsetField
 from training.visualize_offsets import in_image_pixels, main, offset_fields
 
 
-def build_network(**choices) -> AlignSeg:
+def build_network(backbone="lite", **choices) -> AlignSeg:
     torch.manual_seed(0)
-    network = AlignSeg("lite", 5, channels=8, **choices).eval()
+    network = AlignSeg(backbone, 5, channels=8, **choices).eval()
     for name, parameter in network.named_parameters():
-        if name.endswith("_offsets.2.weight"):
+        if name.endswith(("_offsets.2.weight", ".to_offsets.weight")):
             torch.nn.init.normal_(parameter, std=0.3)
     return network
 
@@ -36,6 +36,25 @@ def test_every_generator_has_an_offset_field():
         **{f"align_fa.{n}.{side}_offsets": (2, 17, 25) for n in (2, 3, 4, 5) for side in ("high", "low")},
     }
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_the_slim_decoders_generators_have_two_offset_fields_each():
+    """Each step's offsets have the size of its finer map; high is what moves the coarse one."""
+    network, sizes = build_network("efficientnet-lite0"), {3: (4, 6), 2: (8, 12), 1: (16, 24)}
+    ids, fields = offset_fields(network, random_image())
+    assert ids.shape == (64, 96)
+    shapes = {field.module: field.pixels.shape for field in fields}
+    assert shapes == {
+        "align_cm.context_offsets": (2, 2, 3),
+        **{f"align_fa.{n}.offsets.{side}": (2, *sizes[n]) for n in sizes for side in ("high", "low")},
+    }
+    pixels = {field.module: field.pixels for field in fields}
+    with torch.inference_mode():
+        network.align_fa["1"].offsets.to_offsets.weight[2:] = 0  # rows of low
+        changed = {field.module: field.pixels for field in offset_fields(network, random_image())[1]}
+    np.testing.assert_array_equal(changed["align_fa.1.offsets.high"], pixels["align_fa.1.offsets.high"])
+    assert pixels["align_fa.1.offsets.low"].any()
+    assert not changed["align_fa.1.offsets.low"].any()
 
 
 @pytest.mark.parametrize("sampling", ["standard", "published"])
@@ -79,9 +98,12 @@ def test_titles_name_module_and_source():
     assert OffsetField("align_fa.2.high_offsets", field).title == "AlignFA 2, high: stage 2, 1/8"
     assert OffsetField("align_fa.5.high_offsets", field).title == "AlignFA 5, high: AlignCM's context, 1/32"
     assert OffsetField("align_fa.3.low_offsets", field).title == "AlignFA 3, low: decoder map d2, 1/4"
+    assert OffsetField("align_fa.3.offsets.high", field).title == "AlignFA 3, high: AlignCM's context, 1/32"
+    assert OffsetField("align_fa.1.offsets.high", field).title == "AlignFA 1, high: decoder map, 1/8"
+    assert OffsetField("align_fa.1.offsets.low", field).title == "AlignFA 1, low: stage 1, 1/4"
 
 
-@pytest.mark.parametrize("switches", [{}, {"align_cm": False}, {"align_fa": False}])
+@pytest.mark.parametrize("switches", [{}, {"align_cm": False}, {"align_fa": False}, {"backbone": "efficientnet-lite0"}])
 def test_a_figure_from_the_command_line(tmp_path, switches):
     checkpoint.save(tmp_path / "x.safetensors", build_network(**switches))
     Image.fromarray(random_image()).save(tmp_path / "street.png")

@@ -34,12 +34,20 @@ class OffsetField:
         return float(np.percentile(np.hypot(*self.pixels), FULL_PERCENTILE))
 
     @property
+    def side(self) -> str:
+        """Which of AlignFA's two maps it moves: "high" or "low"."""
+        return self.module.rpartition(".")[2].removesuffix("_offsets")
+
+    @property
     def title(self) -> str:
         """Such as "AlignFA 2, high: stage 2, 1/8"."""
         module, *rest = self.module.split(".")
         if module == "align_cm":
             return "AlignCM: context of 3x3 regions"
-        n, side = int(rest[0]), rest[1].removesuffix("_offsets")
+        n, side = int(rest[0]), self.side
+        if rest[1] == "offsets":  # of the slim decoder, whose step n brings in the map at 1/2^(n+1)
+            coarse = f"decoder map, 1/{2 ** (n + 2)}" if n < 3 else "AlignCM's context, 1/32"
+            return f"AlignFA {n}, {side}: {coarse if side == 'high' else f'stage {n}, 1/{2 ** (n + 1)}'}"
         coarse = f"stage {n}, 1/{2 ** (n + 1)}" if n < 5 else "AlignCM's context, 1/32"
         return f"AlignFA {n}, {side}: {coarse if side == 'high' else f'decoder map d{n - 1}, 1/4'}"
 
@@ -73,7 +81,7 @@ def draw(image: Bytes, class_map: Bytes, fields: Sequence[OffsetField], path: Pa
 
 def _order(field: OffsetField) -> tuple[bool, str]:
     """High before low, then by number."""
-    return field.module.endswith("low_offsets"), field.module
+    return field.side == "low", field.module
 
 
 def _panel(axes: Any, pixels: Bytes, title: str, size: tuple[int, ...] | None = None) -> None:

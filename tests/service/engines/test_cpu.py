@@ -149,10 +149,7 @@ print(json.dumps([engine.name, agreeing, openvino_engine.features()]))
 
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE_VNNI"])
 def test_older_processors_serve_int8_too(tmp_path: Path, limit: str) -> None:
-    """A process whose oneDNN uses no newer instructions: the real measurement, and int8 without sums that saturate.
-
-    With weights of 255 steps, 95.1 % of the pixels would agree on AVX2.
-    """
+    """A process whose oneDNN uses no newer instructions: the real measurement, and int8 without sums that saturate."""
     folder = write_small(tmp_path / "small")
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-c", SERVE, str(folder)]
