@@ -17,7 +17,7 @@ _STORAGE: Final[dict[int, np.dtype[Any]]] = {
 }
 _LARGEST: Final[dict[int, float]] = {TensorProto.FLOAT16: 65504.0, TensorProto.BFLOAT16: 3.39e38}
 # These copy, scale or add values, so they compute in the type of their inputs.
-_TYPE_PRESERVING: Final = frozenset({"Relu", "LeakyRelu", "Add", "Mul", "Concat", "MaxPool", "Resize"})
+_TYPE_PRESERVING: Final = frozenset({"Relu", "LeakyRelu", "Clip", "Add", "Mul", "Concat", "MaxPool", "Resize"})
 
 
 class PrecisionError(Exception):

@@ -2,11 +2,12 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.model_export import shipped
 
 LITE = Path(__file__).parents[2] / "weights" / "alignseg-lite"
 
@@ -33,8 +34,7 @@ def gpu() -> torch.device:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The shipped model with one of its buckets and no engines."""
-    for name in ("model.onnx", "model.safetensors"):
-        shutil.copy(LITE / name, tmp_path)
+    shipped.copy_networks(tmp_path)
     manifest = json.loads((LITE / "model.json").read_text())
     manifest["input"]["buckets"] = manifest["input"]["buckets"][:1]
     (tmp_path / "model.json").write_text(json.dumps(manifest))

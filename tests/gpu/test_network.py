@@ -5,13 +5,12 @@ import torch
 
 from benchmarks.model.gpu import torch_ops
 from model_export.alignseg import AlignSeg
-from model_export.checkpoints import checkpoint
-from tests.gpu.conftest import LITE
+from tests.model_export import shipped
 
 
 @pytest.fixture
 def network(gpu: torch.device) -> AlignSeg:
-    return checkpoint.load(LITE / "model.safetensors").eval().to(gpu)
+    return shipped.network().eval().to(gpu)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

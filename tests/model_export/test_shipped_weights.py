@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from model_export.checkpoints import checkpoint
+from model_export.model_folder import writer
 from model_export.onnx_export import parity
 from model_export.onnx_export.serving_module import ServingModule
 from service.engines.onnxruntime.engine import OnnxRuntimeEngine
@@ -40,9 +41,9 @@ def test_files_match_the_manifest(folder: Path) -> None:
     assert "non-commercial" in manifest.terms
 
 
-def test_both_files_hold_the_same_network(folder: Path) -> None:
+def test_pytorch_and_onnx_runtime_compute_the_same_from_the_folder(folder: Path) -> None:
     manifest = manifests.load(folder)
-    module = ServingModule(checkpoint.load(manifests.verified_file(folder, manifest, "checkpoint")))
+    module = ServingModule(checkpoint.load(writer.checkpoint_of(folder, manifest)))
     engine = OnnxRuntimeEngine(manifests.verified_file(folder, manifest, "onnx"))
     scene = parity.read_image(SCENE)
     assert agreement(module, engine, scene) >= parity.PIXELS_AGREEING

@@ -1,7 +1,6 @@
 """verify.py compares ONNX Runtime, and a TensorRT engine, with PyTorch."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from model_export import verify
 from service.engines import cuda
 from service.engines.tensorrt import library
 from service.model_folder.engine_plan import PlanProfile
+from tests.model_export import shipped
 from tests.service.engines.tensorrt.fake_cuda_and_tensorrt import FakeCuda, FakeTensorRT
 from tests.service.engines.tensorrt.plans import write_plan
 
@@ -18,8 +18,7 @@ LITE = Path(__file__).parents[2] / "weights" / "alignseg-lite"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("model.onnx", "model.safetensors"):
-        shutil.copy(LITE / name, tmp_path)
+    shipped.copy_networks(tmp_path)
     manifest = json.loads((LITE / "model.json").read_text())
     manifest["input"]["buckets"] = [[96, 128], [65, 97]]  # PyTorch is slow at full size
     (tmp_path / "model.json").write_text(json.dumps(manifest))

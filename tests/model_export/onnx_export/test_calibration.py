@@ -8,7 +8,6 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from model_export.checkpoints import checkpoint
 from model_export.model_folder import writer
 from model_export.model_folder.provenance import Provenance
 from model_export.onnx_export import calibration, exporter
@@ -17,6 +16,7 @@ from model_export.tensorrt_build import quantization as tensorrt_quantization
 from service.engines.openvino import quantization as openvino_quantization
 from service.model_folder import manifest as manifests
 from service.settings import REPOSITORY
+from tests.model_export import shipped as shipped_model
 from tests.model_export.frames import frames
 
 FOLDER = REPOSITORY / "weights" / "alignseg-lite"
@@ -29,7 +29,7 @@ def model() -> onnx.ModelProto:
 
 
 def test_ranges_are_those_of_the_networks_activations(model: onnx.ModelProto) -> None:
-    network = checkpoint.load(FOLDER / "model.safetensors")
+    network = shipped_model.network()
     activations: list[torch.Tensor] = []
     network.head[0].register_forward_hook(lambda _module, inputs, _out: activations.append(inputs[0]))
     with torch.inference_mode():
@@ -41,15 +41,22 @@ def test_ranges_are_those_of_the_networks_activations(model: onnx.ModelProto) ->
 
 
 STAYS_FLOAT = {
-    "backbone.stem.0.0/Conv",
-    "align_cm.pooled.0/Conv",
-    "align_cm.pooled.2/Conv",
-    "align_cm.context_offsets.2/Conv",
-    "align_fa.2.offsets.to_offsets/Conv",
-    "align_fa.3.offsets.to_offsets/Conv",
-    "align_fa.4.offsets.to_offsets/Conv",
-    "align_fa.5.offsets.to_offsets/Conv",
-    "head.3/Conv",
+    False: {  # the published decoder
+        "backbone.stem.0.0/Conv",
+        "align_cm.pooled.0/Conv",
+        "align_cm.pooled.2/Conv",
+        "align_cm.context_offsets.2/Conv",
+        *(f"align_fa.{n}.offsets.to_offsets/Conv" for n in (2, 3, 4, 5)),
+        "head.3/Conv",
+    },
+    True: {  # the slim one, behind an EfficientNet
+        "backbone.stem.0/Conv",
+        "align_cm.pooled.0.0/Conv",
+        "align_cm.pooled.1.0/Conv",
+        "align_cm.context_offsets.2/Conv",
+        *(f"align_fa.{n}.offsets.to_offsets/Conv" for n in (1, 2, 3)),
+        "head.3/Conv",
+    },
 }
 
 
@@ -57,24 +64,47 @@ def convolution_names(model: onnx.ModelProto) -> set[str]:
     return {node.name for node in model.graph.node if node.op_type == "Conv"}
 
 
-def test_openvino_leaves_exactly_these_convolutions_in_float(model: onnx.ModelProto) -> None:
-    chosen = [node.name for node in calibration.convolutions(model)]
-    assert len(chosen) == 61
-    assert convolution_names(model) - set(chosen) == STAYS_FLOAT
-    assert calibration.measure(model, IMAGES[:1]).keys() == set(chosen)
+def depthwise(model: onnx.ModelProto) -> set[str]:
+    """Names of the convolutions with one input channel a group and as many outputs."""
+    shapes = {weight.name: weight.dims for weight in model.graph.initializer}
+    for cast in model.graph.node:
+        if cast.op_type == "Cast" and cast.input[0] in shapes:
+            shapes[cast.output[0]] = shapes[cast.input[0]]
+    return {node.name for node in model.graph.node if node.op_type == "Conv" and shapes[node.input[1]][1] == 1}
+
+
+def stays_float(model: onnx.ModelProto, kind: tensorrt_quantization.EightBit = "int8") -> set[str]:
+    """Names of the convolutions that are not quantised; in fp8 also depthwise ones, since it needs 16 channels."""
+    slim = "align_fa.1.offsets.to_offsets/Conv" in convolution_names(model)
+    return STAYS_FLOAT[slim] | (depthwise(model) if kind == "fp8" else set())
+
+
+@pytest.fixture(params=["model", "efficientnet_model"])
+def any_model(request: pytest.FixtureRequest) -> onnx.ModelProto:
+    """The shipped model, and an untrained one with the slim decoder."""
+    model: onnx.ModelProto = request.getfixturevalue(request.param)
+    return model
+
+
+def test_openvino_leaves_exactly_these_convolutions_in_float(any_model: onnx.ModelProto) -> None:
+    chosen = [node.name for node in calibration.convolutions(any_model)]
+    assert len(chosen) == len(set(chosen))
+    assert convolution_names(any_model) - set(chosen) == stays_float(any_model)
+    assert calibration.measure(any_model, IMAGES[:1]).keys() == set(chosen)
 
 
 @pytest.mark.parametrize("warp", ["plugin", "gridsample"])
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 def test_tensorrt_leaves_exactly_these_convolutions_in_float(
-    model: onnx.ModelProto, kind: tensorrt_quantization.EightBit, warp: graph.Warp
+    any_model: onnx.ModelProto, kind: tensorrt_quantization.EightBit, warp: graph.Warp
 ) -> None:
-    prepared = graph.prepare(model, kind, warp, IMAGES[:1])
+    prepared = graph.prepare(any_model, kind, warp, IMAGES[:1])
     dequantised = {out for node in prepared.graph.node if node.op_type == "DequantizeLinear" for out in node.output}
     inputs = {node.name: set(node.input[:2]) for node in prepared.graph.node if node.op_type == "Conv"}
-    assert inputs.keys() == convolution_names(model)
-    assert {name for name, values in inputs.items() if not values & dequantised} == STAYS_FLOAT
-    assert {name for name, values in inputs.items() if not values <= dequantised} == STAYS_FLOAT  # both, or neither
+    assert inputs.keys() == convolution_names(any_model)
+    expected = stays_float(any_model, kind)
+    assert {name for name, values in inputs.items() if not values & dequantised} == expected
+    assert {name for name, values in inputs.items() if not values <= dequantised} == expected  # both, or neither
 
 
 @pytest.mark.parametrize("kernel", [(16, 8, 3, 3), (8, 16, 3, 3), (16, 16, 3, 3)])
@@ -99,7 +129,7 @@ def test_ranges_need_images(model: onnx.ModelProto) -> None:
 def test_the_model_folder_has_ranges_only_with_calibration_images(
     model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, shipped = checkpoint.load(FOLDER / "model.safetensors"), manifests.load(FOLDER)
+    network, shipped = shipped_model.network(), manifests.load(FOLDER)
     monkeypatch.setattr(exporter, "export", lambda _network, path, _frames: onnx.save(model, path))
     origin = Provenance(shipped.classes, trained_on="nothing", terms="none")
     folder = tmp_path / "m"

@@ -12,14 +12,17 @@ import pytest
 from onnx import TensorProto
 
 from model_export import build_engine
+from model_export.checkpoints import checkpoint
 from model_export.onnx_export import parity
 from model_export.tensorrt_build import builder, graph, library, source, target
 from model_export.tensorrt_build.library import Library, NoTensorRTError
+from model_export.tensorrt_build.quantization import EightBit
 from model_export.tensorrt_build.target import Target
 from service.model_folder.engine_plan import PlanInfo
 from service.model_folder.manifest import sha256
+from tests.model_export import shipped
 from tests.model_export.frames import frames
-from tests.model_export.onnx_export.test_calibration import STAYS_FLOAT
+from tests.model_export.onnx_export.test_calibration import stays_float
 from tests.model_export.tensorrt_build.test_graph import run
 
 LITE = Path(__file__).parents[3] / "weights" / "alignseg-lite"
@@ -41,8 +44,7 @@ def rtx() -> Library:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("model.json", "model.onnx", "model.safetensors"):
-        shutil.copy(LITE / name, tmp_path)
+    shipped.copy_networks(tmp_path)
     manifest = json.loads((LITE / "model.json").read_text())
     manifest["input"]["buckets"] = [[96, 128], [65, 97]]  # PyTorch is slow at full size
     (tmp_path / "model.json").write_text(json.dumps(manifest))
@@ -50,12 +52,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_engine_is_built(
-    rtx: object, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    rtx: object,
+    model: onnx.ModelProto,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments = ["--runtime", "tensorrt_rtx", "--arch", "89", "--bucket", "96x128", "--batch", "1", "2"]
     assert build_engine.main([str(folder), *arguments]) == 0
     output = capsys.readouterr().out
-    assert "9 gridsample layers, as in the model; sampling is linear" in output
+    assert f"{shipped.samples(model)} gridsample layers, as in the model; sampling is linear" in output
     assert "2 profiles: images of 96x128 in batches of 1-1, 2-2" in output
     (description,) = (folder / "engines").glob("*.json")
     info = PlanInfo.model_validate_json(description.read_bytes())
@@ -181,7 +187,7 @@ def test_a_malformed_bucket_is_rejected(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_eight_bits_measure_ranges_and_build(
-    rtx: object, model: onnx.ModelProto, folder: Path, capsys: pytest.CaptureFixture[str], precision: str
+    rtx: object, model: onnx.ModelProto, folder: Path, capsys: pytest.CaptureFixture[str], precision: EightBit
 ) -> None:
     images = parity.resized(frames()[0], 96, 128)[None]
     ids, _ = run(model, images)
@@ -189,7 +195,7 @@ def test_eight_bits_measure_ranges_and_build(
     actual, _ = run(prepared, images)
     assert (actual == ids).mean() > 0.95
     in_float = [n.name for n in prepared.graph.node if n.op_type == "Conv" and not n.input[0].endswith(".dq")]
-    assert set(in_float) == STAYS_FLOAT
+    assert set(in_float) == stays_float(model, precision)
     stored = {w.name: w.data_type for w in prepared.graph.initializer}
     scales = {stored[n.input[1]] for n in prepared.graph.node if n.op_type.lower().endswith("quantizelinear")}
     assert scales == {TensorProto.FLOAT16}
@@ -211,10 +217,10 @@ def test_fp8_is_rejected_for_gpus_without_it(rtx: object, folder: Path, capsys: 
 
 
 def test_a_dry_run_of_a_checkpoint_writes_nothing(
-    rtx: object, folder: Path, capsys: pytest.CaptureFixture[str]
+    rtx: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("model.json", "model.onnx"):
-        (folder / name).unlink()
+    folder = tmp_path
+    checkpoint.save(folder / "model.safetensors", shipped.network())
     arguments = [str(folder / "model.safetensors"), "--runtime", "tensorrt_rtx", "--arch", "89", "--bucket", "96x128"]
     assert build_engine.main([*arguments, "--dry-run"]) == 0
     assert [path.name for path in folder.iterdir()] == ["model.safetensors"]
