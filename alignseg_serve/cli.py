@@ -152,6 +152,7 @@ def export(
     half: options.Half = False,
     calibration: options.Calibration = None,
     onnx_only: options.OnnxOnly = False,
+    inline: options.Inline = False,
 ) -> None:
     """Convert a checkpoint to a model folder (ONNX and model.json).
 
@@ -179,6 +180,7 @@ def export(
                 half=half,
                 calibration=calibration,
                 with_checkpoint=not onnx_only,
+                with_inlined=inline,
             )
     except (checkpoints.CheckpointError, parity.ParityError, ValueError, FileNotFoundError) as error:
         _fail(error)
