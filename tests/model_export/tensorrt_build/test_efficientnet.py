@@ -43,7 +43,7 @@ def test_builds_a_real_engine(folder: Path, precision: str, capsys: pytest.Captu
     arguments = ["--runtime", "tensorrt_rtx", "--arch", "89", "--bucket", "96x128", "--batch", "1"]
     arguments += ["--precision", precision]
     if precision == "int8":
-        arguments += ["--calibration", str(SCENE)]
+        arguments += ["--calibration", str(SCENE.parent)]
     assert build_engine.main([str(folder), *arguments]) == 0
     assert "7 gridsample layers, as in the model; sampling is linear" in capsys.readouterr().out
     (plan,) = (folder / "engines").glob("*.plan")
