@@ -79,6 +79,7 @@ def test_sizes_follow_the_data_set_and_are_printed(
     def write(folder: Path, _network: object, _origin: object, buckets: object, *_: object, **_options: object) -> list:
         written.append(buckets)
         folder.mkdir()
+        (folder / "model.onnx").write_bytes(bytes(3 * 2**20))
         return []
 
     monkeypatch.setattr(export.writer, "write", write)  # the export itself takes minutes at such sizes
@@ -86,7 +87,16 @@ def test_sizes_follow_the_data_set_and_are_printed(
     export.run(path, folder, console, data=data, classes=None, frames=None, buckets=chosen, half=False)
     assert written == [expected]
     height, width = expected[0]
-    assert f"sizes     {height}x{width}" in console.export_text()
+    text = console.export_text()
+    assert f"sizes     {height}x{width}" in text
+    assert f"GFLOP at {height}x{width}; compared with PyTorch" in text
+    assert "model.onnx 3.0 MiB; 3.0 MiB in total" in text
+
+
+def test_parameters_and_operations_are_those_of_the_network() -> None:
+    network = AlignSeg("efficientnet-lite0", 11, aux_head=False)
+    expected = f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters, 3.3 GFLOP at 369x481"
+    assert export.describe(network, (369, 481)).endswith(f"64 channels, 11 classes, {expected}")
 
 
 def test_each_data_set_has_sizes_of_its_images() -> None:
