@@ -10,23 +10,24 @@ import torch
 
 from model_export.onnx_export.serving_module import ServingModule
 from service.engines.openvino.engine import OpenVinoEngine
-from service.types import CLASS_MAP, LOGITS, Inference, UInt8Array
+from service.types import CLASS_MAP, LOGITS, Inference, Size, UInt8Array
 
 
-def export_plain(network: torch.nn.Module, path: Path) -> None:
-    """torch.onnx.export of the network as it is, with dynamic sizes, without this project's rewrites and functions."""
-    dynamic = torch.export.Dim.AUTO
+def export_plain(network: torch.nn.Module, path: Path, size: Size) -> None:
+    """torch.onnx.export of the network as it is, for one image of (height, width), without this project's rewrites.
+
+    With dynamic sizes the traced SAME padding of an EfficientNet would be that of the example's size.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own deprecations
         program = torch.onnx.export(
             ServingModule(network),  # type: ignore[arg-type]
-            (torch.zeros(2, 97, 131, 3, dtype=torch.uint8),),
+            (torch.zeros(1, *size, 3, dtype=torch.uint8),),
             dynamo=True,
             opset_version=18,
             input_names=["pictures"],
             output_names=[CLASS_MAP, LOGITS],
-            dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
             verbose=False,
         )
     assert program is not None  # noqa: S101

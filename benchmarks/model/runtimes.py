@@ -192,8 +192,8 @@ def main() -> None:
     known = previous(name, onnx)
     with tempfile.TemporaryDirectory() as folder:
         lite, plain = Path(folder) / "lite.onnx", Path(folder) / "plain.onnx"
-        export_plain(AlignSeg("lite", len(manifest.classes)), lite)
-        export_plain(checkpoint.load(checkpoint_of(options.model, manifest)), plain)
+        export_plain(AlignSeg("lite", len(manifest.classes)), lite, bucket)
+        export_plain(checkpoint.load(checkpoint_of(options.model, manifest)), plain, bucket)
         engines = rows(lite, plain, options.model, manifest)
         if options.root:
             accuracy = {row.name: {"miou": miou(row, manifest, options.root)} for row in engines[1:]}
