@@ -93,7 +93,8 @@ def _activation(model: ModelProto, source: str, scale: float, kind: EightBit) ->
 
 def _kernel(model: ModelProto, values: Array, name: str, kind: EightBit) -> NodeProto:
     """Store the weights in 8 bits with one scale an output channel. Returns the node that dequantises them."""
-    scale = np.maximum(np.abs(values).max(axis=(1, 2, 3)), 1e-12) / _LARGEST[kind]
+    # At least float16's smallest number: the scale of a channel without weights would be 0, which TensorRT rejects.
+    scale = np.maximum(np.abs(values).max(axis=(1, 2, 3)) / _LARGEST[kind], np.float32(2.0**-24))
     scaled = values / scale[:, None, None, None]
     stored = (np.rint(scaled) if kind == "int8" else scaled).astype(_TYPES[kind])
     constants = {
