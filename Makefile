@@ -57,7 +57,7 @@ $(DEV)/.installed: pyproject.toml requirements/dev.lock
 	@touch $@
 
 test: dev  ## Run the test suite; tests that need a GPU, a browser or unshipped data skip and say so
-	$(DEV)/bin/python -m pytest --ignore tests/ray
+	$(DEV)/bin/python -m pytest -n 2 --dist loadfile --ignore tests/ray
 	$(DEV)/bin/python -m pytest tests/ray  # in its own process, because it starts clusters
 
 $(GPU)/.installed: pyproject.toml requirements/dev.lock

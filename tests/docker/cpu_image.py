@@ -139,7 +139,7 @@ class Container:
     def stop(self) -> tuple[int, str]:
         """SIGTERM; the exit code and the log."""
         os.kill(self.pid, signal.SIGTERM)
-        _, log = self.process.communicate(timeout=60)
+        _, log = self.process.communicate(timeout=300)
         return self.process.returncode, log
 
 

@@ -89,7 +89,7 @@ def test_the_image_declares_how_it_runs(image: Image) -> None:
 
 def test_it_segments_an_image_without_rights(container: Container) -> None:
     headers = {"Content-Type": "image/jpeg", "Accept": "image/png"}
-    response = httpx.post(f"{container.url}/segment", content=SCENE, headers=headers, timeout=30)
+    response = httpx.post(f"{container.url}/segment", content=SCENE, headers=headers, timeout=300)
     assert response.status_code == 200, response.text
     assert PillowImage.open(io.BytesIO(response.content)).size == PillowImage.open(io.BytesIO(SCENE)).size
     status = Path(f"/proc/{container.pid}/status").read_text()

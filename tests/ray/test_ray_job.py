@@ -55,7 +55,7 @@ def _interrupted(cluster: Any, source: str, out: str) -> None:
     while process.poll() is None and _files(out) < before + 2:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=60)[1]
+    output = process.communicate(timeout=300)[1]
     assert process.returncode == 130, output
     assert "run the same command to continue" in output
     assert _rows(out)
@@ -63,7 +63,7 @@ def _interrupted(cluster: Any, source: str, out: str) -> None:
 
 def _finished(cluster: Any, source: str, out: str) -> str:
     last = _job(cluster, source, out, "png")
-    output = last.communicate(timeout=100)[1]
+    output = last.communicate(timeout=300)[1]
     assert last.returncode == 1, output  # as some can't be segmented
     assert "images are already done, skipped" in output
     assert " 0 masks written" not in output
