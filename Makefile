@@ -112,8 +112,9 @@ lock: $(TOOLS)/.installed  ## Renew the lock files in requirements/ and list wha
 audit: $(TOOLS)/.installed  ## Compare the lock files with known vulnerabilities; exit status 3 (make: "Error 3") if it cannot be reached
 	@$(TOOLS)/bin/python requirements/audit.py
 
-sbom: $(TOOLS)/.installed  ## Write a CycloneDX bill of materials of each environment to sbom/; IMAGE=alignseg-serve:cpu for an image
-	@$(TOOLS)/bin/python requirements/sbom.py $(if $(IMAGE),--image $(IMAGE))
+ENGINE ?= docker
+sbom: $(TOOLS)/.installed  ## Write a CycloneDX bill of materials of each environment to sbom/; IMAGE=alignseg-serve:cpu for an image (ENGINE=podman or buildah)
+	@$(TOOLS)/bin/python requirements/sbom.py $(if $(IMAGE),--image $(IMAGE) --engine $(ENGINE))
 
 clean:  ## Remove the environments and caches
 	rm -rf $(SERVE) $(EXPORT) $(DEV) $(GPU) $(TOOLS) sbom .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

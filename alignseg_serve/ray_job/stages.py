@@ -29,7 +29,8 @@ Row = dict[str, Any]
 _SIZES: Final = ("bucket", "content", "original")  # (height, width) each; see PreparedImage
 _SIZE: Final = pa.list_(pa.int32(), 2)
 PREPARED: Final = pa.schema([
-    ("key", pa.string()), ("error", pa.string()), ("pixels", pa.large_binary()), *((name, _SIZE) for name in _SIZES),
+    ("key", pa.string()), ("fingerprint", pa.string()), ("error", pa.string()), ("pixels", pa.large_binary()),
+    *((name, _SIZE) for name in _SIZES),
 ])  # fmt: skip
 ENCODED: Final = pa.schema([("error", pa.string()), ("png", pa.large_binary()), *results.PICTURE_SCHEMA])
 SUMMARY: Final = pa.schema([
@@ -45,7 +46,7 @@ class Read:
         self._limits = ImageLimits(max_pixels)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """(key, source, data) -> PREPARED."""
+        """(key, source, data, fingerprint) -> PREPARED."""
         return pa.Table.from_pylist([self._read(row) for row in rows.to_pylist()], schema=PREPARED)
 
     def _read(self, row: Row) -> Row:
@@ -56,7 +57,8 @@ class Read:
         assert isinstance(model_input, SingleInput)  # noqa: S101 - always with tile="false"
         prepared = model_input.prepared
         sizes = {name: getattr(prepared, name) for name in _SIZES}
-        return {"key": row["key"], "pixels": prepared.pixels.tobytes(), **sizes}
+        pixels = prepared.pixels.tobytes()
+        return {"key": row["key"], "fingerprint": row["fingerprint"], "pixels": pixels, **sizes}
 
 
 class Segment:
@@ -105,7 +107,7 @@ class Encode:
         if row["error"] is not None:
             return {"picture": row["key"], "error": row["error"]}
         try:
-            return self._result(row["key"], _unletterboxed(row))
+            return self._result(row["key"], _unletterboxed(row)) | {"fingerprint": row["fingerprint"]}
         except AlignSegError as error:  # a class id that the model does not have
             return {"picture": row["key"], "error": str(error)}
 

@@ -104,6 +104,30 @@ def test_interrupted_twice_each_picture_is_done_once(ray_cluster: Any, tmp_path:
     assert not list(out.rglob("*.tmp"))
 
 
+def test_replaced_images_are_segmented_again(
+    ray_cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out, pictures = tmp_path / "in", tmp_path / "out", _pictures(24)
+    for name, data in pictures.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    assert job.main(str(source), str(out), "png") == 0
+    names = list(pictures)
+    for name in names[:3]:
+        (source / name).write_bytes(encoded(striped(40, 16)))
+    (source / names[5]).unlink()  # its result stays
+    capsys.readouterr()
+    assert job.main(str(source), str(out), "png") == 0
+    output = capsys.readouterr().err
+    assert "3 images were replaced since they were segmented" in output
+    assert "21 images are already done" in output
+    assert "3 masks written" in output
+    rows = {row["picture"]: (row["width"], row["height"]) for row in _rows(str(out))}
+    assert [rows[name] for name in names[:3]] == [(16, 40)] * 3
+    assert opened((out / "masks" / names[0]).read_bytes()).size == (16, 40)
+    assert Counter(row["picture"] for row in _rows(str(out))) == Counter(names)
+
+
 @pytest.fixture
 def bucket() -> Generator[str, None, None]:
     """A bucket of an S3 server of this process: its URI with {} for a folder in it."""
