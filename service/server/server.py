@@ -29,7 +29,6 @@ from service.telemetry import logs
 
 log = logging.getLogger("alignseg.server")
 STARTUP_FAILED: Final = 3  # the exit code of uvicorn's own command
-INTERRUPTED: Final = 130  # the exit code after a second SIGINT; shells use it for a process that SIGINT ended
 
 
 class Server(uvicorn.Server):
@@ -94,7 +93,9 @@ class Server(uvicorn.Server):
         """Drain, once, however many signals come. A second SIGINT ends the process at once."""
         self._interrupts += sig == signal.SIGINT
         if self._interrupts > 1:
-            os._exit(INTERRUPTED)  # not an exception: what it interrupted might catch it, or wait for the engine
+            os._exit(
+                stop_signals.INTERRUPTED
+            )  # not an exception: what it interrupted might catch it, or wait for the engine
         pipeline = self._pipeline
         if pipeline is None:
             self.should_exit = True  # as soon as the model is warm: nothing was accepted yet
@@ -108,6 +109,7 @@ class Server(uvicorn.Server):
         if threading.current_thread() is threading.main_thread():
             for stop_signal in stop_signals.STOP_SIGNALS:
                 signal.signal(stop_signal, self.handle_exit)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until `startup`: the model is being loaded
         yield
 
     async def on_tick(self, counter: int) -> bool:
