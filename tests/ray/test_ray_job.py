@@ -124,7 +124,8 @@ def test_replaced_images_are_segmented_again(
     assert "3 masks written" in output
     rows = {row["picture"]: (row["width"], row["height"]) for row in _rows(str(out))}
     assert [rows[name] for name in names[:3]] == [(16, 40)] * 3
-    assert opened((out / "masks" / names[0]).read_bytes()).size == (16, 40)
+    (mask,) = (row["mask"] for row in _rows(str(out)) if row["picture"] == names[0])
+    assert opened((out / mask).read_bytes()).size == (16, 40)
     assert Counter(row["picture"] for row in _rows(str(out))) == Counter(names)
 
 
