@@ -57,7 +57,7 @@ $(DEV)/.installed: pyproject.toml requirements/dev.lock
 	@touch $@
 
 test: dev  ## Run the test suite; tests that need a GPU, a browser or unshipped data skip and say so
-	$(DEV)/bin/python -m pytest --ignore tests/ray
+	$(DEV)/bin/python -m pytest -n 2 --dist loadfile --ignore tests/ray
 	$(DEV)/bin/python -m pytest tests/ray  # in its own process, because it starts clusters
 
 $(GPU)/.installed: pyproject.toml requirements/dev.lock
@@ -112,8 +112,9 @@ lock: $(TOOLS)/.installed  ## Renew the lock files in requirements/ and list wha
 audit: $(TOOLS)/.installed  ## Compare the lock files with known vulnerabilities; exit status 3 (make: "Error 3") if it cannot be reached
 	@$(TOOLS)/bin/python requirements/audit.py
 
-sbom: $(TOOLS)/.installed  ## Write a CycloneDX bill of materials of each environment to sbom/; IMAGE=alignseg-serve:cpu for an image
-	@$(TOOLS)/bin/python requirements/sbom.py $(if $(IMAGE),--image $(IMAGE))
+ENGINE ?= docker
+sbom: $(TOOLS)/.installed  ## Write a CycloneDX bill of materials of each environment to sbom/; IMAGE=alignseg-serve:cpu for an image (ENGINE=podman or buildah)
+	@$(TOOLS)/bin/python requirements/sbom.py $(if $(IMAGE),--image $(IMAGE) --engine $(ENGINE))
 
 clean:  ## Remove the environments and caches
 	rm -rf $(SERVE) $(EXPORT) $(DEV) $(GPU) $(TOOLS) sbom .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

@@ -60,7 +60,7 @@ def run(
     description = describe(network, used[0])
     images = read_frames(frames)
     typical_images = read_frames(calibration, most=int8_calibration.IMAGES) if calibration else []
-    console.print(f"export    {description}; compared with PyTorch on {len(images)} images ...", soft_wrap=True)
+    console.print(f"export    {description}; compared with PyTorch on {_count(images)} ...", soft_wrap=True)
     rows = writer.write(
         folder,
         network,
@@ -102,6 +102,10 @@ def read_frames(path: Path | None, most: int = FRAMES_COMPARED) -> list[UInt8Arr
     if not files or not files[0].is_file():
         raise FileNotFoundError(f"{path} has no images; expected a .jpg, .jpeg or .png file or a folder of them")
     return [parity.read_image(file) for file in files[:: max(1, len(files) // most)][:most]]
+
+
+def _count(images: Sequence[UInt8Array]) -> str:
+    return "1 image" if len(images) == 1 else f"{len(images)} images"
 
 
 def _files(folder: Path) -> list[Path]:

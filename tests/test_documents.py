@@ -50,7 +50,7 @@ def commands(document: Path) -> Iterator[tuple[tuple[str, ...], set[str]]]:
 def help_of(*program: str) -> str:
     command = [sys.executable, *program, "--help"]
     environment = {**os.environ, "COLUMNS": "400", "TERM": "dumb"}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=100)  # noqa: PLW1510, S603
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)  # noqa: PLW1510, S603
     assert done.returncode == 0, done.stderr
     return done.stdout
 

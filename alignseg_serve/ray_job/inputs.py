@@ -4,7 +4,7 @@ The key of a file is its path relative to the source, that of a row is `part.par
 job may have millions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -36,13 +36,13 @@ def parts(source: str) -> list[Row]:
         expected = ", ".join([*sorted(SUFFIXES), PARQUET])
         raise AlignSegError(f"{source} contains no image and no Parquet file; expected files named {expected}.")
     if is_image(first):
-        return [{"source": source, "file": "", "group": -1}]
+        return [{"source": source, "file": "", "group": -1, "fingerprint": ""}]
     tables = (path for path in root.files() if _is_table(path))
     return [row for path in tables for row in _row_groups(source, root / path, path)]
 
 
 def images(part: Row, out: StoragePath, is_selected: Callable[[str], bool]) -> Iterator[Row]:
-    """The selected images of a part, as rows: key, source, data (None for a file, which `read` reads).
+    """The selected images of a part, as rows: key, source, data (None for a file, which `read` reads), fingerprint.
 
     out: folder of the results; files in it are not input. is_selected: of a key.
     """
@@ -50,9 +50,24 @@ def images(part: Row, out: StoragePath, is_selected: Callable[[str], bool]) -> I
     if part["group"] >= 0:
         yield from _table_images(root / part["file"] if part["file"] else root, part, is_selected)
         return
-    for path in root.files(without=out):
+    for path, fingerprint in root.fingerprints(without=out):
         if is_image(path) and is_selected(path):
-            yield {"key": path, "source": part["source"], "data": None}
+            yield {"key": path, "source": part["source"], "data": None, "fingerprint": fingerprint}
+
+
+def fingerprints(parts: Sequence[Row], out: StoragePath) -> Iterator[tuple[str, str]]:
+    """(file, fingerprint) of each image file, or Parquet file, of the source as it is now. out: as for `images`."""
+    for part in parts:
+        if part["group"] >= 0:
+            yield _table_name(part), part["fingerprint"]
+        else:
+            found = open_path(part["source"]).fingerprints(without=out)
+            yield from ((path, fingerprint) for path, fingerprint in found if is_image(path))
+
+
+def file_of(key: str, parts: Sequence[Row]) -> str:
+    """The file that an image is in: of part.parquet#17 part.parquet, of another key the key itself."""
+    return key.rpartition("#")[0] if parts[0]["group"] >= 0 else key
 
 
 def read(row: Row) -> bytes:
@@ -62,15 +77,16 @@ def read(row: Row) -> bytes:
 
 
 def _row_groups(source: str, table: StoragePath, path: str) -> Iterator[Row]:
+    fingerprint = table.fingerprint()  # before it is read
     with table.system.open_input_file(table.path) as file:
         parquet = pq.ParquetFile(file)
         _image_column(parquet.schema_arrow, table.path)
         for group in range(parquet.num_row_groups):
-            yield {"source": source, "file": path, "group": group}
+            yield {"source": source, "file": path, "group": group, "fingerprint": fingerprint}
 
 
 def _table_images(table: StoragePath, part: Row, is_selected: Callable[[str], bool]) -> Iterator[Row]:
-    name = part["file"] or table.path.rsplit("/", 1)[-1]
+    name = _table_name(part)
     with table.system.open_input_file(table.path) as file:
         parquet = pq.ParquetFile(file)
         column = _image_column(parquet.schema_arrow, table.path)
@@ -78,8 +94,13 @@ def _table_images(table: StoragePath, part: Row, is_selected: Callable[[str], bo
         for batch in parquet.iter_batches(ROWS_PER_READ, row_groups=[part["group"]], columns=[column]):
             for value in batch.column(0):
                 if is_selected(key := f"{name}#{number}"):
-                    yield {"key": key, "source": part["source"], "data": _cell_bytes(value.as_py())}
+                    data = _cell_bytes(value.as_py())
+                    yield {"key": key, "source": part["source"], "data": data, "fingerprint": part["fingerprint"]}
                 number += 1
+
+
+def _table_name(part: Row) -> str:
+    return part["file"] or open_path(part["source"]).path.rsplit("/", 1)[-1]
 
 
 def _image_column(schema: pa.Schema, path: str) -> str:

@@ -4,6 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import ray
@@ -56,7 +57,12 @@ def run(
     parts = inputs.parts(source)
     path = open_path(source).path  # not the URI, which may contain credentials
     job = {"model": f"{manifest.name} {manifest.version}", "source": path, "masks": masks}
+    if "onnx" in manifest.files:
+        job["sha256"] = manifest.files["onnx"].sha256
     done = results.begin(open_path(out), job, overwrite=overwrite)
+    if len(done) and (replaced := _forget_replaced(parts, out)):
+        console.print(f"{replaced} images were replaced since they were segmented, segmented again")
+        done = results.done_hashes(open_path(out))
     if len(done):
         console.print(f"{len(done)} images are already done, skipped (--overwrite segments all again)")
     tally = _Tally(manifest)
@@ -71,6 +77,11 @@ def run(
         raise AlignSegError(f"the job failed: {_cause(error)}. Run the same command to continue.") from error
     tally.print_summary(open_path(out).path, console)
     return SOME_FAILED if tally.failed else 0
+
+
+def _forget_replaced(parts: list[inputs.Row], out: str) -> int:
+    current = inputs.fingerprints(parts, open_path(out))
+    return results.forget_replaced(open_path(out), current, partial(inputs.file_of, parts=parts))
 
 
 def _stream(

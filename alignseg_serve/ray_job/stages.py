@@ -32,7 +32,8 @@ _SIZES: Final = ("bucket", "content", "original")  # (height, width) each; see P
 _TILE: Final[TileMode] = "auto"  # as `alignseg segment` without Ray
 _SIZE: Final = pa.list_(pa.int32(), 2)
 PREPARED: Final = pa.schema([
-    ("key", pa.string()), ("error", pa.string()), ("pixels", pa.large_binary()), *((name, _SIZE) for name in _SIZES),
+    ("key", pa.string()), ("fingerprint", pa.string()), ("error", pa.string()), ("pixels", pa.large_binary()),
+    *((name, _SIZE) for name in _SIZES),
 ])  # fmt: skip
 ENCODED: Final = pa.schema([("error", pa.string()), ("png", pa.large_binary()), *results.PICTURE_SCHEMA])
 SUMMARY: Final = pa.schema([
@@ -48,7 +49,7 @@ class Read:
         self._limits = limits
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """(key, source, data) -> PREPARED."""
+        """(key, source, data, fingerprint) -> PREPARED."""
         return pa.Table.from_pylist([self._read(row) for row in rows.to_pylist()], schema=PREPARED)
 
     def _read(self, row: Row) -> Row:
@@ -58,7 +59,8 @@ class Read:
             return {"key": row["key"], "error": str(error)}
         tensors = [model_input.tensor(index) for index in range(model_input.count)]
         sizes = {"bucket": tensors[0].shape[:2], "content": model_input.input_size, "original": model_input.original}
-        return {"key": row["key"], "pixels": b"".join(tensor.tobytes() for tensor in tensors), **sizes}
+        pixels = b"".join(tensor.tobytes() for tensor in tensors)
+        return {"key": row["key"], "fingerprint": row["fingerprint"], "pixels": pixels, **sizes}
 
 
 class Segment:
@@ -111,7 +113,7 @@ class Encode:
         if row["error"] is not None:
             return {"picture": row["key"], "error": row["error"]}
         try:
-            return self._result(row["key"], self._class_map(row))
+            return self._result(row["key"], self._class_map(row)) | {"fingerprint": row["fingerprint"]}
         except AlignSegError as error:  # a class id that the model does not have
             return {"picture": row["key"], "error": str(error)}
 

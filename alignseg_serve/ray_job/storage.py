@@ -11,6 +11,7 @@ import fsspec
 import pyarrow as pa
 from pyarrow import fs as arrow_fs
 
+from alignseg_serve.segmentation.record import fingerprint
 from service.errors import AlignSegError
 from service.files import atomic_replace
 
@@ -53,10 +54,23 @@ class StoragePath:
         with self.system.open_output_stream(self.path) as stream:
             stream.write(data)
 
-    def files(self, without: "StoragePath | None" = None) -> Iterator[str]:
-        """Paths of all files below the folder, relative to it. Lists one folder at a time: there may be millions.
+    def delete(self) -> None:
+        """Delete the file. Raises OSError."""
+        self.system.delete_file(self.path)
 
-        without: a folder that is left out. Links to local folders are followed, but none to a folder that contains it.
+    def fingerprint(self) -> str:
+        """Of the file: its path, size and time of the last change."""
+        return _fingerprint(self.system.get_file_info(self.path))
+
+    def files(self, without: "StoragePath | None" = None) -> Iterator[str]:
+        """Paths of all files below the folder, relative to it; see `fingerprints`."""
+        return (path for path, _ in self.fingerprints(without))
+
+    def fingerprints(self, without: "StoragePath | None" = None) -> Iterator[tuple[str, str]]:
+        """(path, fingerprint) of all files below the folder. Lists one folder at a time: there may be millions.
+
+        Paths are relative to the folder. without: a folder that is left out. Links to local folders are followed, but
+        none to a folder that contains it.
         """
         left_out = without._real_path(without.path) if without is not None else None
         folders: list[tuple[str, frozenset[str]]] = [(self.path.rstrip("/"), frozenset())]
@@ -70,7 +84,7 @@ class StoragePath:
                 if entry.type == arrow_fs.FileType.Directory:
                     folders.append((entry.path, above | {real}))
                 elif entry.type == arrow_fs.FileType.File:
-                    yield entry.path.removeprefix(self.path.rstrip("/") + "/")
+                    yield entry.path.removeprefix(self.path.rstrip("/") + "/"), _fingerprint(entry)
 
     def _real_path(self, path: str) -> str:
         """Without links, where there are any."""
@@ -80,6 +94,10 @@ class StoragePath:
         """Delete the folder's contents, if the folder exists."""
         if self.is_folder:
             self.system.delete_dir_contents(self.path)
+
+
+def _fingerprint(info: Any) -> str:
+    return fingerprint(info.path, info.size or 0, info.mtime_ns or 0)
 
 
 def absolute(name: str) -> str:

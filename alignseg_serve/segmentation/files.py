@@ -63,7 +63,7 @@ def run(
     failures: list[_Failure] = []
     try:
         outcomes = _outcomes(remaining, lambda job: _segment(job, backend, record), backend.in_flight)
-        for outcome in track(outcomes, description="segmenting", total=len(remaining), console=console):
+        for outcome in track(outcomes, "segmenting", len(remaining), console=console, disable=not remaining):
             failures += [outcome] if outcome is not None else []
     except BaseException as error:
         done = sum(job.is_done(record, backend.model) for job in jobs)

@@ -15,7 +15,7 @@ FILE_NAME: Final = ".alignseg-masks.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class ModelId:
-    """sha256: of the ONNX file; None when a server does not state it."""
+    """What identifies a model. sha256: of the ONNX file; None when a server does not state it."""
 
     name: str
     version: str
@@ -47,16 +47,24 @@ class Record:
 
     def add(self, file: Path, image: Path, model: ModelId) -> None:
         """Write a line, before `file` is written. Raises OSError."""
-        key, fingerprint = self._key(file), _fingerprint(image)
-        line = json.dumps({"file": key, "image": fingerprint, "model": asdict(model)})
+        key, image_print = self._key(file), _fingerprint(image)
+        line = json.dumps({"file": key, "image": image_print, "model": asdict(model)})
         with self._lock:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as out:
                 out.write(f"\n{line}")  # the newline first: after a line that was cut off, this one is still valid
-            self._entries[key] = fingerprint, model
+            self._entries[key] = image_print, model
 
     def _key(self, file: Path) -> str:
         return file.relative_to(self._folder).as_posix()
+
+
+def _fingerprint(image: Path) -> str:
+    try:
+        status = image.stat()
+    except OSError:
+        return "missing"
+    return fingerprint(str(image.resolve()), status.st_size, status.st_mtime_ns)
 
 
 def _read(path: Path) -> dict[str, tuple[str, ModelId]]:
@@ -74,11 +82,7 @@ def _read(path: Path) -> dict[str, tuple[str, ModelId]]:
     return entries
 
 
-def _fingerprint(image: Path) -> str:
+def fingerprint(path: str, size: int, mtime_ns: int) -> str:
     """Of the path, size and time of the last change: millions of files are not read again to see that they are done."""
-    try:
-        status = image.stat()
-    except OSError:
-        return "missing"
-    text = f"{image.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+    text = f"{path}\0{size}\0{mtime_ns}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -42,10 +42,11 @@ def missing() -> str | None:
 
 @dataclass(frozen=True)
 class Image:
-    """A built image. root: its files. config: User, Env, Entrypoint and so on."""
+    """A built image. root: its files. config: User, Env, Entrypoint and so on. storage: options of buildah."""
 
     root: Path
     config: dict[str, object]
+    storage: list[str]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -65,7 +66,7 @@ def build(work: Path) -> Generator[Image, None, None]:
         buildah("bud", *options, f"--file={DOCKERFILE}", "--tag=alignseg-serve:cpu", str(ROOT))
         container = buildah("from", "--pull-never", "localhost/alignseg-serve:cpu")
         config = json.loads(buildah("inspect", "--type=image", "localhost/alignseg-serve:cpu"))["Docker"]["config"]
-        yield Image(Path(buildah("mount", container)), config)
+        yield Image(Path(buildah("mount", container)), config, buildah.storage)
     finally:
         buildah("umount", "--all")
         remove(work)
@@ -139,7 +140,7 @@ class Container:
     def stop(self) -> tuple[int, str]:
         """SIGTERM; the exit code and the log."""
         os.kill(self.pid, signal.SIGTERM)
-        _, log = self.process.communicate(timeout=60)
+        _, log = self.process.communicate(timeout=300)
         return self.process.returncode, log
 
 

@@ -47,11 +47,11 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             yield base
         finally:
             nginx.terminate()
-            nginx.wait(10)
+            nginx.wait(120)
 
 
 def _wait_for(address: str) -> None:
-    for _ in range(100):
+    for _ in range(2000):
         try:
             if httpx.get(address).status_code == 200:
                 return
@@ -88,7 +88,7 @@ def test_redirects_stay_below_the_prefix(url: str) -> None:
 
 def test_the_page_segments_its_demo_image(url: str, chromium: object) -> None:
     page = chromium.new_page()  # type: ignore[attr-defined]
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     page.goto(url)
     page.locator("#welcome [data-demo]").click()
     page.locator("#result .total").get_by_text("ms").wait_for()
@@ -97,7 +97,7 @@ def test_the_page_segments_its_demo_image(url: str, chromium: object) -> None:
 
 def test_try_it_out_in_the_docs_calls_the_api(url: str, chromium: object) -> None:
     page = chromium.new_page()  # type: ignore[attr-defined]
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     page.goto(f"{url}docs")
     page.get_by_text("/classes", exact=True).first.click()
     page.get_by_role("button", name="Try it out").click()

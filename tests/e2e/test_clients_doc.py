@@ -33,7 +33,7 @@ def url() -> Generator[str, None, None]:
 
 
 def run(command: list[str], cwd: Path = REPOSITORY) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)  # noqa: S603
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -62,7 +62,7 @@ def test_javascript_block_reports_a_problem(url: str, tmp_path: Path) -> None:
     script = tmp_path / "example.mjs"
     script.write_text(JAVASCRIPT.replace("http://localhost:8000", url).replace("docs/scene.png", "README.md"))
     command = ["node", str(script)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)  # noqa: S603
     assert done.returncode == 1
     assert re.search(r"Error: 415 \S.*: \S", done.stderr), done.stderr
 

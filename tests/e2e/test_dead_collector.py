@@ -37,7 +37,7 @@ def silent_collector() -> Generator[int, None, None]:
     listener.close()
     for connection in connections:
         connection.close()
-    thread.join(5)
+    thread.join(120)
 
 
 @pytest.fixture

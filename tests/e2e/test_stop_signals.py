@@ -29,7 +29,7 @@ def stop_while_busy(process: Process, send: Callable[[], None], clients: int = 4
 
     def request() -> None:
         try:
-            statuses.append(httpx.post(f"{process.url}/segment", content=BODY, timeout=60).status_code)
+            statuses.append(httpx.post(f"{process.url}/segment", content=BODY, timeout=300).status_code)
         except httpx.TransportError:
             statuses.append(0)
 
@@ -39,7 +39,7 @@ def stop_while_busy(process: Process, send: Callable[[], None], clients: int = 4
     process.wait_until_in_flight(clients)
     send()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     return Counter(statuses)
 
 
@@ -84,7 +84,7 @@ def test_a_second_sigint_ends_at_once() -> None:
             time.sleep(0.3)
             assert process.process.poll() is None
             process.process.send_signal(INT)
-            assert process.process.wait(5) == 130
+            assert process.process.wait(40) == 130  # before the engine ends
 
         assert stop_while_busy(process, send) == {0: 4}
     assert not [line for line in process.log if "Traceback" in line]
@@ -103,7 +103,7 @@ def test_a_signal_before_startup_has_finished_exits_with_0(
     time.sleep(delay_s - 0.3)
     for _ in range(2 if stop_signal == TERM else 1):
         os.killpg(process.pid, stop_signal)
-    _, log = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
     assert "Traceback" not in log
 
@@ -114,7 +114,7 @@ def wait_for_handler(pid: int) -> None:
     if not status.exists():  # not Linux
         time.sleep(0.3)
         return
-    until = time.monotonic() + 20
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         caught = next((line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt")), "0")
         if int(caught, 16) >> (TERM - 1) & 1:
@@ -130,7 +130,7 @@ def test_a_signal_while_the_model_warms_up_exits_with_0() -> None:
     wait_for_handler(process.pid)
     for _ in range(3):
         process.send_signal(TERM)
-    _, log = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
     assert "Traceback" not in log
 

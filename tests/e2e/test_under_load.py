@@ -103,14 +103,14 @@ def test_a_rejection_is_sent_before_the_body_arrives(settings: dict[str, str]) -
         busy = threading.Thread(target=httpx.post, args=(f"{process.url}/segment",), kwargs={"content": body})
         busy.start()
         process.wait_until_in_flight(1)
-        with socket.create_connection(("127.0.0.1", process.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", process.port), timeout=300) as connection:
             connection.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n")
             assert connection.recv(4096).startswith(b"HTTP/1.1 429 ")
         busy.join()
 
 
 def test_an_endless_head_is_rejected(watched: ServerProcess) -> None:
-    with socket.create_connection(("127.0.0.1", watched.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", watched.port), timeout=300) as connection:
         connection.sendall(b"GET /classes HTTP/1.1\r\nX: ")
         try:
             for _ in range(200):
@@ -168,7 +168,7 @@ def test_a_hanging_engine_does_not_prevent_shutdown() -> None:
 
 
 def _post(process: Process) -> httpx.Response:
-    return httpx.post(f"{process.url}/segment", content=SCENE.read_bytes(), timeout=30)
+    return httpx.post(f"{process.url}/segment", content=SCENE.read_bytes(), timeout=300)
 
 
 def test_kill_9_and_restart(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_kill_9_and_restart(tmp_path: Path) -> None:
             os.kill(process.process.pid, signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
             for thread in threads:
-                thread.join(10)
+                thread.join(120)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -203,7 +203,7 @@ def test_sighup_loads_a_changed_model(tmp_path: Path) -> None:
     with running(serve(folder), model_poll_s=0) as process:
         (folder / "model.json").write_text(manifest.model_copy(update={"version": "2"}).model_dump_json())
         process.process.send_signal(signal.SIGHUP)
-        for _ in range(100):
+        for _ in range(2000):
             if httpx.get(f"{process.url}/classes").json()["version"] == "2":
                 break
             time.sleep(0.05)

@@ -19,31 +19,41 @@ def _free_port() -> int:
 def ray_cluster() -> Generator[Any, None, None]:
     """A head without a GPU and three nodes that claim to have one; this process is connected."""
     import ray
-    from ray.cluster_utils import Cluster
-
-    from service.ray_serve import cluster as _  # sets the variables that Ray reads on import
 
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-    # By default a dead node is noticed after half a minute.
-    fast_health_checks = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    memory = {"object_store_memory": 100 * 1024 * 1024}
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 3,
-            "resources": {"head": 1, "codecs": 2},
-            "include_dashboard": True,  # `serve deploy` talks to it
-            "dashboard_port": _free_port(),
-            "_system_config": fast_health_checks,
-            **memory,
-        },
-    )
+    cluster = _started()
     try:
-        for _ in range(3):
-            cluster.add_node(wait=False, num_cpus=1, num_gpus=1, **memory)
-        cluster.wait_for_nodes()
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
         yield cluster
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def _started(attempts: int = 5) -> Any:
+    """The cluster. Ray gives each node 30 s to start, which a busy machine may exceed: then try again."""
+    from ray.cluster_utils import Cluster
+
+    # By default a dead node is noticed after half a minute.
+    fast_health_checks = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    memory = {"object_store_memory": 100 * 1024 * 1024}
+    head = {
+        "num_cpus": 3,
+        "resources": {"head": 1, "codecs": 2},
+        "include_dashboard": True,  # `serve deploy` talks to it
+        "_system_config": fast_health_checks,
+    }
+    for attempt in range(1, attempts + 1):
+        cluster = Cluster()
+        try:
+            cluster.add_node(**head, **memory, dashboard_port=_free_port())
+            for _ in range(3):
+                cluster.add_node(wait=False, num_cpus=1, num_gpus=1, **memory)
+            cluster.wait_for_nodes(timeout=300)
+        except Exception as error:  # Ray raises this class itself
+            cluster.shutdown()
+            if attempt == attempts or "timed out during startup" not in str(error):
+                raise
+        else:
+            return cluster
+    raise AssertionError

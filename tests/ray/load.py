@@ -34,7 +34,7 @@ def under_load(url: str, clients: int = 4) -> Generator[Load, None, None]:
     load, stop = Load(), threading.Event()
 
     def client() -> None:
-        with httpx.Client(base_url=url, timeout=60) as http:
+        with httpx.Client(base_url=url, timeout=300) as http:
             while not stop.is_set():
                 try:
                     response = http.post("/segment?masks=none", content=PNG)
@@ -56,10 +56,10 @@ def under_load(url: str, clients: int = 4) -> Generator[Load, None, None]:
     finally:
         stop.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 300) -> None:
     by = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < by, "timed out"

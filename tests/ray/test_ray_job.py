@@ -55,7 +55,7 @@ def _interrupted(cluster: Any, source: str, out: str) -> None:
     while process.poll() is None and _files(out) < before + 2:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=60)[1]
+    output = process.communicate(timeout=300)[1]
     assert process.returncode == 130, output
     assert "run the same command to continue" in output
     assert _rows(out)
@@ -63,7 +63,7 @@ def _interrupted(cluster: Any, source: str, out: str) -> None:
 
 def _finished(cluster: Any, source: str, out: str) -> str:
     last = _job(cluster, source, out, "png")
-    output = last.communicate(timeout=100)[1]
+    output = last.communicate(timeout=300)[1]
     assert last.returncode == 1, output  # as some can't be segmented
     assert "images are already done, skipped" in output
     assert " 0 masks written" not in output
@@ -102,6 +102,31 @@ def test_interrupted_twice_each_picture_is_done_once(ray_cluster: Any, tmp_path:
     assert "2 failed" in output
     _lies_there(str(out), pictures)
     assert not list(out.rglob("*.tmp"))
+
+
+def test_replaced_images_are_segmented_again(
+    ray_cluster: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out, pictures = tmp_path / "in", tmp_path / "out", _pictures(24)
+    for name, data in pictures.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    assert job.main(str(source), str(out), "png") == 0
+    names = list(pictures)
+    for name in names[:3]:
+        (source / name).write_bytes(encoded(striped(40, 16)))
+    (source / names[5]).unlink()  # its result stays
+    capsys.readouterr()
+    assert job.main(str(source), str(out), "png") == 0
+    output = capsys.readouterr().err
+    assert "3 images were replaced since they were segmented" in output
+    assert "21 images are already done" in output
+    assert "3 masks written" in output
+    rows = {row["picture"]: (row["width"], row["height"]) for row in _rows(str(out))}
+    assert [rows[name] for name in names[:3]] == [(16, 40)] * 3
+    (mask,) = (row["mask"] for row in _rows(str(out)) if row["picture"] == names[0])
+    assert opened((out / mask).read_bytes()).size == (16, 40)
+    assert Counter(row["picture"] for row in _rows(str(out))) == Counter(names)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ class Deployment:
         return {int(note.name): note.read_text() for note in notes if _is_alive(int(note.name))}
 
     def wait_for_engines(self, count: int) -> None:
-        for _ in range(300):
+        for _ in range(3000):
             if f"alignseg_engines_healthy {count}.0" in httpx.get(f"{self.url}/metrics").text:
                 return
             time.sleep(0.1)

@@ -89,7 +89,7 @@ async def test_images_of_one_ingress_share_batches_at_the_replica(tmp_path: Path
     async with replica(tmp_path, engine) as one:
         batcher = await remote(Handle(one), lambda size, error: calls.append((size, error)))
         first = asyncio.ensure_future(batcher.submit(PIXELS))
-        await asyncio.to_thread(gate.entered.wait, 5)
+        await asyncio.to_thread(gate.entered.wait, 120)
         others = [asyncio.ensure_future(batcher.submit(PIXELS + 1, with_confidence=n > 3)) for n in range(6)]
         await asyncio.sleep(0.05)
         gate.opened.set()
@@ -152,7 +152,7 @@ async def test_a_deadline_passes_in_the_ingress_or_in_the_replica(tmp_path: Path
     async with replica(tmp_path, engine) as one:
         batcher = await remote(handle := Handle(one))
         busy = asyncio.ensure_future(batcher.submit(PIXELS))
-        await asyncio.to_thread(gate.entered.wait, 5)
+        await asyncio.to_thread(gate.entered.wait, 120)
         with pytest.raises(DeadlineExceeded):
             await batcher.submit(PIXELS, time.monotonic() + 0.05)
         with pytest.raises(DeadlineExceeded):

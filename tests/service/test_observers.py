@@ -158,7 +158,7 @@ async def test_an_error_ends_one_check_of_the_model_folder_not_the_watching(tmp_
     await until(has_refused)
     assert "too many open files" in str(watcher.refused)
     watcher.check_now()
-    assert await asyncio.wait_for(loaded.get(), 10) == "swapped"
+    assert await asyncio.wait_for(loaded.get(), 120) == "swapped"
     assert len(holder.replaced) == 1
     assert watcher.refused is None
     task.cancel()

@@ -54,7 +54,7 @@ class Gate:
 
     def __call__(self, batch: UInt8Array) -> None:
         self.entered.set()
-        assert self.opened.wait(10), "the test never opened the gate"
+        assert self.opened.wait(120), "the test never opened the gate"
 
 
 def manifest(buckets: tuple[tuple[int, int], ...] = BUCKETS, files: dict[str, Any] | None = None) -> Manifest:

@@ -30,5 +30,5 @@ def live(
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive(), "the server did not stop"

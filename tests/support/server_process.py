@@ -30,7 +30,7 @@ class Process:
         self._ports = 2 if "admin_port" in settings else 1
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._running.wait(60), "".join(self.log)
+        assert self._running.wait(300), "".join(self.log)
         assert self.urls, "".join(self.log)
 
     @property
@@ -53,10 +53,10 @@ class Process:
 
     def wait_until_in_flight(self, count: int) -> None:
         """Returns once the server has admitted this many requests that are not answered yet."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         with httpx.Client(base_url=self.url) as client:
             while f"\nalignseg_in_flight {count}.0\n" not in client.get("/metrics").text:
-                assert time.monotonic() < deadline, f"{count} requests were not admitted within 30 s"
+                assert time.monotonic() < deadline, f"{count} requests were not admitted within 300 s"
                 time.sleep(0.01)
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
@@ -64,8 +64,8 @@ class Process:
         return self.wait()
 
     def wait(self) -> int:
-        code = self.process.wait(30)
-        self._reader.join(5)
+        code = self.process.wait(120)
+        self._reader.join(120)
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code

@@ -249,6 +249,6 @@ def test_two_processes_train_one_network(root, tmp_path):
         subprocess.Popen(command, env={**os.environ, **group, "RANK": rank})  # noqa: S603
         for rank in "01"
     ]
-    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
     assert [row["step"] for row in rows(tmp_path)] == ["2"]
     assert load_state(tmp_path / "state.pt")["step"] == 2

@@ -41,7 +41,7 @@ def browser() -> Generator[Any, None, None]:
 def tab(browser: Any, server: str) -> tuple[Any, list[str]]:
     """A tab, and its violations: exceptions, blocked content, requests to other hosts."""
     tab = browser.new_page(viewport={"width": 1100, "height": 800})
-    tab.set_default_timeout(10_000)
+    tab.set_default_timeout(60_000)
     violations: list[str] = []
     tab.on("pageerror", lambda error: violations.append(str(error)))
     tab.on("console", lambda m: violations.append(m.text) if "Content Security" in m.text else None)

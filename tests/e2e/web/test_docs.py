@@ -15,7 +15,7 @@ def page_with_key(browser: Any) -> Generator[Any, None, None]:
     with live(api_keys="secret") as url:
         context = browser.new_context(base_url=url, http_credentials={"username": "me", "password": "secret"})
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)
         yield page
         context.close()
 

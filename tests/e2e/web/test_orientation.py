@@ -147,6 +147,6 @@ def test_pixels_lie_as_chromium_shows_them(case: str, browser_tab: Any) -> None:
 @pytest.fixture(scope="module")
 def browser_tab(browser: Any) -> Generator[Any, None, None]:
     page = browser.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     yield page
     page.close()

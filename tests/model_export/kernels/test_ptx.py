@@ -23,7 +23,7 @@ def compiled(*options: str) -> list[dict[str, Any]]:
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "model_export.kernels.ptx", "--json", *options]
     result = subprocess.run(  # noqa: S603
-        command, env=environment, capture_output=True, text=True, check=False, timeout=110
+        command, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert result.returncode == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]

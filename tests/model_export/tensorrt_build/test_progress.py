@@ -54,12 +54,12 @@ def test_one_build_waits_for_the_other(tmp_path: Path) -> None:
     def first() -> None:
         with exclusive_lock(tmp_path / "engines" / ".building", lambda: events.append("first waits")):
             entered.set()
-            assert leave.wait(10)
+            assert leave.wait(120)
             events.append("first ends")
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert entered.wait(10)
+    assert entered.wait(120)
     with exclusive_lock(tmp_path / "engines" / ".building", lambda: (events.append("second waits"), leave.set())):
         events.append("second runs")
     thread.join()

@@ -38,5 +38,5 @@ def test_runtimes_leave_no_identifier(code: str, engine: str, tmp_path: Path) ->
     # Without CI and the like, where these libraries send nothing anyway.
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "cache")}  # our own
     command = [sys.executable, "-c", code, str(model), engine]
-    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, timeout=60)  # noqa: S603
+    subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, timeout=300)  # noqa: S603
     assert [path for path in home.rglob("*") if path.is_file()] == []

@@ -48,7 +48,7 @@ async def test_decoded_pixels_in_flight_are_limited() -> None:
         gate.entered.clear()
         gate.opened.clear()
         first = asyncio.create_task(client.post("/segment", content=large))
-        await asyncio.to_thread(gate.entered.wait, 10)
+        await asyncio.to_thread(gate.entered.wait, 120)
         second = await client.post("/segment", content=large)
         gate.opened.set()
         assert (await first).status_code == 200
@@ -65,7 +65,7 @@ async def test_body_bytes_in_flight_are_limited() -> None:
         gate.entered.clear()
         gate.opened.clear()
         first = asyncio.create_task(client.post("/segment", content=PNG))
-        await asyncio.to_thread(gate.entered.wait, 10)
+        await asyncio.to_thread(gate.entered.wait, 120)
 
         async def without_content_length() -> object:
             yield PNG
@@ -85,7 +85,7 @@ async def test_at_capacity_a_request_is_rejected_before_its_body_is_read() -> No
         gate.entered.clear()
         gate.opened.clear()
         in_flight = [asyncio.create_task(client.post("/segment", content=PNG)) for _ in range(2)]
-        await asyncio.to_thread(gate.entered.wait, 10)
+        await asyncio.to_thread(gate.entered.wait, 120)
         read: list[int] = []
 
         async def body() -> AsyncGenerator[bytes, None]:
@@ -134,7 +134,7 @@ async def test_an_upload_without_a_length_counts_as_it_grows() -> None:
         gate.entered.clear()
         gate.opened.clear()
         first = asyncio.create_task(client.post("/segment", content=in_chunks(large)))
-        await asyncio.to_thread(gate.entered.wait, 10)
+        await asyncio.to_thread(gate.entered.wait, 120)
         assert app.state.pipeline.admission.bytes == len(large)
         second = await client.post("/segment", content=in_chunks(large))
         small = asyncio.create_task(client.post("/segment", content=in_chunks(PNG)))

@@ -94,7 +94,7 @@ async def test_images_share_batches_and_take_extra_permits_up_to_half_the_limit(
         gate.entered.clear()
         gate.opened.clear()
         request = asyncio.create_task(client.post("/segment", **form(*[make_image(i % 4) for i in range(12)])))
-        await asyncio.to_thread(gate.entered.wait, 10)
+        await asyncio.to_thread(gate.entered.wait, 120)
         await asyncio.sleep(0.05)
         assert app.state.pipeline.admission.in_flight == 4  # half of the limit
         other = asyncio.create_task(client.post("/segment", content=make_image(0)))
@@ -145,6 +145,6 @@ async def test_images_are_rejected_if_other_requests_use_the_pixel_limit() -> No
     async with serving(max_pixels=10_000, max_pixels_in_flight=15_000) as (client, app):
         with app.state.pipeline.pixels.reservation() as take:
             take(10_000)
-            response = await asyncio.wait_for(client.post("/segment", **form(*images)), 10)
+            response = await asyncio.wait_for(client.post("/segment", **form(*images)), 120)
     results = response.json()["results"]
     assert [result["problem"]["status"] for result in results] == [429] * 6

@@ -69,7 +69,7 @@ async def test_an_error_response_needs_no_thread() -> None:
         failing = app.state.pipeline.segment = Mock(side_effect=ZeroDivisionError)
         async with threads:  # no thread is left for error handlers
             responses = [
-                await asyncio.wait_for(request, 5)
+                await asyncio.wait_for(request, 120)
                 for request in (
                     client.post("/segment", content=b"", headers={"Content-Type": "text/plain"}),
                     client.get("/nowhere"),

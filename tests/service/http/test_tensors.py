@@ -78,7 +78,7 @@ async def test_nothing_is_left_of_a_request_that_is_cancelled(tensors: int, send
         gate.opened.clear()
         gate.entered.clear()
         request = asyncio.ensure_future(send(client))
-        await asyncio.to_thread(gate.entered.wait, 10)
+        await asyncio.to_thread(gate.entered.wait, 120)
         request.cancel()
         await asyncio.sleep(0.02)
         gate.opened.set()

@@ -177,7 +177,7 @@ async def test_a_request_ends_with_the_model_it_began_with(tmp_path: Path) -> No
         gate = fake_engine.Gate()
         server.engines[0].before = gate
         request = asyncio.create_task(server.client.post("/segment", content=PNG))
-        await asyncio.to_thread(gate.entered.wait, 10)
+        await asyncio.to_thread(gate.entered.wait, 120)
         server.write_model("2")
         await server.reload()
         assert (await server.client.post("/segment", content=PNG)).json()["version"] == "2"

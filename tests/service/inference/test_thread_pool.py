@@ -19,13 +19,13 @@ async def test_cancelled_work_ends_with_its_thread_and_queued_work_at_once() -> 
 
     def work() -> None:
         started.set()
-        assert go.wait(10)
+        assert go.wait(120)
 
     running, queued = asyncio.create_task(pool.run(work)), asyncio.create_task(pool.run(work))
     await asyncio.to_thread(started.wait, 10)
     running.cancel()
     queued.cancel()
-    await asyncio.wait([queued], timeout=5)
+    await asyncio.wait([queued], timeout=120)
     assert queued.cancelled()
     assert not running.done()
     go.set()

@@ -184,7 +184,7 @@ def port() -> Generator[int, None, None]:
     try:
         yield server.port
         server.process.terminate()
-        assert server.process.wait(30) == 0, server.log[-5:]
+        assert server.process.wait(120) == 0, server.log[-5:]
     finally:
         server.close()
 

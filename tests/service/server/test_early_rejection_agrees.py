@@ -72,7 +72,7 @@ async def listening(app: FastAPI, reject: Reject | None) -> AsyncGenerator[Calla
     async def send(data: bytes) -> httpx.Response:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(data)
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 120)
         first, *lines = head.decode().strip().split("\r\n")
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         size = int(dict(headers)["content-length"])

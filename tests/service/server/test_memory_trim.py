@@ -60,7 +60,7 @@ async def test_a_slow_trim_is_not_started_twice() -> None:
 
     def slow() -> None:
         started.append(1)
-        gate.wait(10)
+        gate.wait(120)
 
     trims = Trims()
     trims.trimmer = MemoryTrimmer(slow, lambda: trims.now)

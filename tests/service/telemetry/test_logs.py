@@ -203,7 +203,7 @@ def test_a_reader_that_stalls_blocks_nobody_and_its_lines_are_written_later(unbu
 
     thread = threading.Thread(target=write_all, daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(120)
     assert not thread.is_alive()
     assert 0 < handler.lost < 4000
     lost = handler.lost
@@ -227,7 +227,7 @@ def test_closing_gives_up_on_a_stalled_reader(monkeypatch: pytest.MonkeyPatch) -
         handler.handle(logging.LogRecord("alignseg.app", logging.INFO, "", 0, "x" * 100_000, (), None))
     thread = threading.Thread(target=handler.close, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(120)
     assert not thread.is_alive()
     os.close(reader)  # ends the writer's call with a broken pipe
     stream.close()

@@ -19,7 +19,7 @@ def test_a_background_build_runs_once_a_model_and_logs_its_result(
         for onnx in ("a" * 64, "b" * 64):  # the second model replaced the first
             thread = background_build.start(tmp_path, onnx, [sys.executable, "-c", code])
             assert thread is not None
-            thread.join(20)
+            thread.join(120)
             assert caplog.records[-1].levelname == level
             assert caplog.records[-1].message.endswith(("written x", "no TensorRT"))
         assert background_build.start(tmp_path, "a" * 64, [sys.executable, "-c", code]) is None
