@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -35,7 +35,7 @@ def open_engines(settings: Settings, manifest: Manifest, *, only_one: bool = Fal
     """Load the model into the runtime that the settings name, or into the fastest that works, on each GPU.
 
     auto tries, in this order: TensorRT, ONNX Runtime on the GPU, OpenVINO in int8, in bf16 and in float32, ONNX Runtime
-    on the CPU. It takes the first that is installed; OpenVINO's must also agree with ONNX Runtime on a street scene.
+    on the CPU. It takes the first that is installed and, but for the last, agrees with the last on a street scene.
     only_one: open one engine on one device.
     Raises EngineUnavailable, ManifestError or EngineError; then nothing stays loaded.
     """
@@ -71,9 +71,10 @@ def _fastest(settings: Settings, manifest: Manifest, onnx: Path, only_one: bool)
         reason = error if cuda.has_driver() else EngineUnavailable("this machine has no NVIDIA GPU")
         return _fastest_on_cpu(settings, manifest, onnx, [_skipped(" and ".join(_ON_GPU), reason)])
     skipped: list[str] = []
+    check = _reference_check(settings, manifest, onnx)
     for name in _ON_GPU:
         try:
-            return _open(name, settings, manifest, onnx, only_one), skipped
+            return _open(name, settings, manifest, onnx, only_one, check), skipped
         except DeviceLost:
             raise
         except (EngineUnavailable, ManifestError, EngineError) as error:  # the next one can still serve
@@ -83,12 +84,7 @@ def _fastest(settings: Settings, manifest: Manifest, onnx: Path, only_one: bool)
 
 def _fastest_on_cpu(settings: Settings, manifest: Manifest, onnx: Path, skipped: list[str]) -> Selection:
     """The fastest engine that agrees with the reference, or the reference itself."""
-    reference = None
-    if reference_check.ROLE in manifest.files:
-        check = ReferenceCheck.load(manifests.verified_file(settings.model, manifest, reference_check.ROLE))
-    else:  # a folder written before exports contained the check
-        reference = _onnx_cpu(settings, manifest, onnx)
-        check = ReferenceCheck.from_reference(reference, manifest.input.buckets[0])
+    check = _reference_check(settings, manifest, onnx)
     for name in _FASTEST_ON_CPU:
         try:
             engine = _ON_CPU[name](settings, manifest, onnx)
@@ -96,21 +92,31 @@ def _fastest_on_cpu(settings: Settings, manifest: Manifest, onnx: Path, skipped:
         except (EngineUnavailable, ManifestError, EngineError) as error:
             skipped.append(_skipped(name, error))
         else:
-            if reference is not None:
-                reference.close()
             return [engine], skipped
-    return [reference or _onnx_cpu(settings, manifest, onnx)], skipped
+    return [_onnx_cpu(settings, manifest, onnx)], skipped
 
 
-def _open(name: str, settings: Settings, manifest: Manifest, onnx: Path, only_one: bool) -> list[Engine]:
+def _reference_check(settings: Settings, manifest: Manifest, onnx: Path) -> ReferenceCheck:
+    if reference_check.ROLE in manifest.files:
+        return ReferenceCheck.load(manifests.verified_file(settings.model, manifest, reference_check.ROLE))
+    with closing(_onnx_cpu(settings, manifest, onnx)) as reference:  # a folder that an earlier version exported
+        return ReferenceCheck.from_reference(reference, manifest.input.buckets[0])
+
+
+def _open(
+    name: str, settings: Settings, manifest: Manifest, onnx: Path, only_one: bool, check: ReferenceCheck | None = None
+) -> list[Engine]:
+    """check: what the first lane of each GPU must agree with; an engine chosen by name is not checked."""
     if name in _ON_CPU:
         return [_ON_CPU[name](settings, manifest, onnx)]
     engines: list[Engine] = []
     with ExitStack() as close_on_error:
         for device in cuda.devices(cuda.load())[: 1 if only_one else None]:
-            for engine in _ON_GPU[name](settings, manifest, onnx, device, 1 if only_one else LANES):
+            for lane, engine in enumerate(_ON_GPU[name](settings, manifest, onnx, device, 1 if only_one else LANES)):
                 close_on_error.callback(engine.close)
                 engines.append(engine)
+                if check is not None and lane == 0:
+                    check.require_agreement(engine)
         close_on_error.pop_all()  # all opened: close none
     return engines
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from model_export import build_engine
+from model_export import build_engine, verify
 from model_export.onnx_export import parity
 from model_export.tensorrt_build import builder, graph, library, source, target
 from model_export.tensorrt_build.library import Library, NoTensorRTError
@@ -118,6 +118,42 @@ def test_a_failed_build_keeps_the_old_engine(
     assert build_engine.main([str(folder), *arguments]) == 2
     assert "error: no kernel" in capsys.readouterr().err
     assert [path.name for path in (folder / "engines").glob("[!.]*")] == ["old.plan"]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_engine_that_differs_from_pytorch_is_not_written(
+    rtx: object, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], interrupted: bool
+) -> None:
+    """Neither is one whose comparison is interrupted. While it is compared, the folder holds the earlier engine."""
+
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (folder / "engines").iterdir() if path.name != ".building"}
+
+    monkeypatch.setattr(builder, "build", lambda *_: b"first plan")
+    local = Target("NVIDIA Test", (89,), is_local=True)
+    monkeypatch.setattr(target, "find", lambda *_: local)
+    arguments = [str(folder), "--runtime", "tensorrt_rtx", "--bucket", "96x128"]
+    assert build_engine.main([*arguments, "--no-verify"]) == 0
+    first = files()
+
+    def compare(checked: Path, frames: object, built: tuple[Path, PlanInfo]) -> int:
+        plan, info = built
+        assert plan.read_bytes() == b"second plan" and (info.plan.sha256, info.plan.bytes) == (sha256(plan), 11)
+        assert {name: content for name, content in files().items() if not name.startswith(".")} == first
+        if interrupted:
+            raise KeyboardInterrupt
+        return 1
+
+    monkeypatch.setattr(builder, "build", lambda *_: b"second plan")
+    monkeypatch.setattr(verify, "run", compare)
+    assert build_engine.main(arguments) == (130 if interrupted else 1)
+    assert ("discarded: its class maps differ" in capsys.readouterr().err) != interrupted
+    assert {
+        path.name: path.read_bytes() for path in (folder / "engines").iterdir() if path.name != ".building"
+    } == first
+    monkeypatch.setattr(verify, "run", lambda *_, **__: 0)
+    assert build_engine.main(arguments) == 0
+    assert next((folder / "engines").glob("*.plan")).read_bytes() == b"second plan"
 
 
 def test_errors_say_what_to_do(
