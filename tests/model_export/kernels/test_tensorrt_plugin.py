@@ -113,7 +113,7 @@ def test_launch_parameters_and_scalars(trt: Any, compiled: list[tuple[Spec, int]
             offset_channels = SHAPES[name][2][1]
             assert spec.offsets_pixel == {TensorFormat.LINEAR: 0, TensorFormat.HWC: offset_channels}[formats[2]]
             grid = tuple(launch.values[f"grid_{axis}"] for axis in "xyz")
-            assert grid == tactic.grid(H * W, C, 2)
+            assert grid == tactic.grid(H, W, C, 2)
             assert [launch.values[f"block_{axis}"] for axis in "xyz"] == [tactic.warps * 32, 1, 1]
             assert launch.values["shared_mem"] == 1024
             # Between the inputs and the output: the raster's size, then the other map's.
