@@ -14,7 +14,6 @@ from model_export.kernels import ptx
 from model_export.kernels.ptx import PtxError
 from model_export.kernels.tactics import TACTICS, Tactic, numbered, tactics
 
-
 ROOT = Path(__file__).parents[3]
 TRITONS = ["", *os.environ.get("ALIGNSEG_TRITONS", "").split(os.pathsep)]  # folders with other versions of Triton
 
