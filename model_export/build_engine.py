@@ -1,4 +1,4 @@
-"""python model_export/build_engine.py weights/<model>: build a TensorRT engine from a model folder, ONNX or checkpoint.
+"""python model_export/build_engine.py [SOURCE]: build a TensorRT engine, for this machine's GPU unless --arch is given.
 
 Compares the engine with PyTorch on images, then writes it and its description to weights/<model>/engines/.
 Exit codes: 0 built; 1 discarded, since its class maps differ from PyTorch's; 2 not built; 130 stopped by Ctrl-C.
@@ -24,7 +24,8 @@ try:
     from model_export.onnx_export import parity
     from model_export.onnx_export.parity import ParityError
     from model_export.tensorrt_build import builder, graph, library, network, plan_writer, progress, source, target
-    from model_export.tensorrt_build.library import NoTensorRTError
+    from model_export.tensorrt_build.graph import Warp
+    from model_export.tensorrt_build.library import Library, NoTensorRTError
     from model_export.tensorrt_build.network import NetworkReport, WrongNetworkError
     from model_export.tensorrt_build.precision import PrecisionError
     from model_export.tensorrt_build.request import BuildRequest
@@ -32,6 +33,7 @@ try:
     from service.files import exit_on_sigterm
     from service.model_folder import manifest as manifests
     from service.model_folder.engine_plan import PlanInfo, PlanProfile
+    from service.settings import Settings
     from service.types import UInt8Array, parse_size
 except ImportError as missing:
     if __name__ != "__main__":
@@ -77,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, scratch: Path) -> int:
     """scratch: an empty folder for what a dry run must not leave behind."""
     request = _request(options, scratch if options.dry_run else None)
-    _print("runtime", f"{request.library.runtime} {request.library.version} for {request.target.gpu}")
+    where = "" if request.target.is_local else " (this machine's GPU is not used; --arch selects others)"
+    _print("runtime", f"{request.library.runtime} {request.library.version} for {request.target.gpu}{where}")
     if options.dry_run:
         _parse(request, source.read(request.source.onnx).model)
         _print("dry run", "nothing is built")
@@ -96,17 +99,22 @@ def _request(options: argparse.Namespace, export_to: Path | None) -> BuildReques
     """The options with every default resolved. export_to: folder for a checkpoint's ONNX; None: beside it."""
     tensorrt = library.load(options.runtime)
     gpu = target.find(tensorrt, options.arch, options.precision)  # first: exporting a checkpoint takes a minute
-    model = source.find(options.source, options.bucket, export_to)
+    model = source.find(options.source or Settings().model, options.bucket, export_to)
     return BuildRequest(
         library=tensorrt,
         source=model,
         target=gpu,
         precision=options.precision,
-        warp=options.warp or ("gridsample" if tensorrt.runtime == "tensorrt_rtx" else "plugin"),
+        warp=options.warp or _default_warp(tensorrt, gpu),
         profiles=builder.profiles(model.buckets, options.batch),
         calibration=options.calibration,
         workspace_mib=options.workspace_mib,
     )
+
+
+def _default_warp(tensorrt: Library, gpu: target.Target) -> Warp:
+    """The plugin, where TensorRT accepts it and Triton compiles it: not for GPUs before compute capability 8.0."""
+    return "plugin" if tensorrt.runtime == "tensorrt" and min(gpu.architectures) >= 80 else "gridsample"
 
 
 def _build(request: BuildRequest, accept: plan_writer.Accept) -> None:
@@ -120,9 +128,9 @@ def _build(request: BuildRequest, accept: plan_writer.Accept) -> None:
     began = time.monotonic()
     with progress.report_progress(request.library, config, partial(_print, "...")):
         plan = builder.build(request.library, trt_builder, trt_network, config)
-    builder.keep_timing_cache(request.library, config, request.timing_cache)
     _print("built", f"{len(plan) / 2**20:.1f} MiB in {time.monotonic() - began:.1f} s")
     path = plan_writer.write(request, plan, report, loaded, accept)
+    builder.keep_timing_cache(request.library, config, request.timing_cache)
     _print("written", f"{path} and {path.with_suffix('.json').name}")
 
 
@@ -205,7 +213,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="build_engine.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("source", type=Path, help="model folder, .onnx file or checkpoint")
+    parser.add_argument(
+        "source", type=Path, nargs="?",
+        help="model folder, .onnx file or checkpoint;\ndefault: the model folder that the server serves",
+    )  # fmt: skip
     parser.add_argument(
         "--precision", choices=("fp32", "fp16", "bf16", *EIGHT_BIT), default="fp16", help="default: fp16"
     )
@@ -213,7 +224,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--warp",
         choices=("plugin", "gridsample"),
-        help="sample with the fused kernel or with native layers;\ndefault: plugin, gridsample for TensorRT for RTX",
+        help="sample with the fused kernel or with native layers;\ndefault: plugin; for TensorRT for RTX and "
+        "GPUs\nbefore compute capability 8.0 gridsample",
     )
     parser.add_argument("--bucket", type=_bucket, nargs="+", help="HEIGHTxWIDTH ...; default: those of the model")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="batch sizes to tune for; default: 1 8")

@@ -26,7 +26,6 @@ try:
     from service.engines.tensorrt import library
     from service.engines.tensorrt.engine import TensorRtEngine
     from service.errors import AlignSegError, EngineUnavailable
-    from service.model_folder import engine_plan
     from service.model_folder import manifest as manifests
     from service.model_folder.engine_plan import PlanInfo
     from service.model_folder.manifest import Manifest
@@ -137,8 +136,7 @@ def _row(reference: Reference, engine: Engine, precision: str, size: tuple[int, 
 def _engine(folder: Path, manifest: Manifest, built: tuple[Path, PlanInfo] | None) -> tuple[TensorRtEngine, PlanInfo]:
     device = cuda.first_device()
     if built is None:
-        machine = library.machine(device)
-        built = engine_plan.find(folder, machine, manifest.files["onnx"].sha256, manifest.input.buckets)
+        built = library.find_plan(folder, device, manifest.files["onnx"].sha256, manifest.input.buckets)
     return TensorRtEngine(*built, device), built[1]
 
 

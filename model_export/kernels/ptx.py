@@ -138,10 +138,13 @@ def resources(compiled: Compiled, architecture: int) -> Resources:
             raise PtxError(f"ptxas can't assemble {compiled.name} for sm_{architecture}: {assembled.stderr.strip()}")
         listing = [tools.cuobjdump.path, "-sass", cubin]
         sass = subprocess.run(listing, capture_output=True, text=True, check=True).stdout  # noqa: S603
-    numbers = (re.search(pattern, assembled.stderr) for pattern in _USED)
+    matches = (re.search(pattern, assembled.stderr) for pattern in _USED)
+    registers, spilled, stack = (int(number[1]) if number else 0 for number in matches)
     operations = re.findall(r"/\*[0-9a-f]{4,5}\*/ +(?:@!?U?P\w+ +)?(\w[\w.]*)", sass)
     return Resources(
-        *(int(number[1]) if number else 0 for number in numbers),
+        registers,
+        spilled,
+        stack,
         barriers=sum(operation.startswith("BAR") for operation in operations),
         vector_loads=sum(operation.startswith("LDG") and ".128" in operation for operation in operations),
         instructions=sum(operation != "NOP" for operation in operations),

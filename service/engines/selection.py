@@ -17,7 +17,6 @@ from service.engines.reference_check import ReferenceCheck
 from service.engines.tensorrt import background_build, library
 from service.engines.tensorrt.engine import TensorRtEngine
 from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
-from service.model_folder import engine_plan
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
 from service.settings import Settings
@@ -124,16 +123,19 @@ def _open(
 def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path, device: Device, lanes: int) -> Iterator[Engine]:
     onnx_sha256 = manifest.files[ROLE].sha256
     try:
-        machine = library.machine(device)
-        plan, info = engine_plan.find(settings.model, machine, onnx_sha256, manifest.input.buckets)
+        plan, info = library.find_plan(settings.model, device, onnx_sha256, manifest.input.buckets)
     except EngineUnavailable:
         if settings.build_engine == "auto":
             background_build.start(settings.model, f"{onnx_sha256} {manifest.input.buckets}")
         raise
-    yield (first := TensorRtEngine(plan, info, device))
+    first = TensorRtEngine(plan, info, device)
+    first.warm_up()
+    yield first
     for _ in range(lanes - 1):
         try:
-            yield TensorRtEngine(plan, info, device, share_weights_with=first)
+            lane = TensorRtEngine(plan, info, device, share_weights_with=first)
+            lane.warm_up()
+            yield lane
         except EngineOutOfMemory as error:
             log.warning("GPU memory is too small for a second lane, so copies and inference do not overlap: %s", error)
 

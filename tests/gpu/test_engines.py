@@ -45,8 +45,8 @@ def images(count: int) -> Any:
 
 
 def built(folder: Path) -> tuple[Path, engine_plan.PlanInfo]:
-    manifest, machine = manifests.load(folder), runtime_library.machine(cuda.first_device())
-    return engine_plan.find(folder, machine, manifest.files["onnx"].sha256, manifest.input.buckets)
+    manifest = manifests.load(folder)
+    return runtime_library.find_plan(folder, cuda.first_device(), manifest.files["onnx"].sha256, manifest.input.buckets)
 
 
 def opened(folder: Path) -> TensorRtEngine:

@@ -16,11 +16,13 @@ from model_export.onnx_export import parity
 from model_export.tensorrt_build import builder, graph, library, source, target
 from model_export.tensorrt_build.library import Library, NoTensorRTError
 from model_export.tensorrt_build.target import Target
+from service.engines import cuda
 from service.model_folder.engine_plan import PlanInfo
 from service.model_folder.manifest import sha256
 from tests.model_export.frames import frames
 from tests.model_export.onnx_export.test_calibration import STAYS_FLOAT
 from tests.model_export.tensorrt_build.test_graph import run
+from tests.service.engines.tensorrt.fake_cuda_and_tensorrt import FakeCuda, Properties
 
 LITE = Path(__file__).parents[3] / "weights" / "alignseg-lite"
 pytestmark = pytest.mark.skipif(not (LITE / "model.onnx").is_file(), reason="weights/alignseg-lite is missing")
@@ -102,6 +104,25 @@ def test_dry_run_reports_and_writes_nothing(rtx: object, folder: Path, capsys: p
     assert [line.split()[0] for line in output.splitlines()] == ["runtime", "prepare", "network", "warps", "dry"]
     assert "70 convolution" in output
     assert not (folder / "engines").exists()
+
+
+def test_without_arguments_the_servers_model_is_built(
+    rtx: object, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For this machine's GPU; without one, TensorRT for RTX builds for the common ones, and says so."""
+    monkeypatch.setattr(library, "load", lambda runtime: rtx)
+    monkeypatch.setattr(cuda, "load", lambda: FakeCuda(devices=()))
+    monkeypatch.setattr(builder, "build", lambda *_: b"plan")
+    monkeypatch.setenv("ALIGNSEG_MODEL", str(folder))
+    assert build_engine.main([]) == 0
+    output = capsys.readouterr().out
+    assert "for sm80-sm86-sm89-sm120 (this machine's GPU is not used" in output
+    assert [path.suffix for path in sorted((folder / "engines").glob("[!.]*"))] == [".json", ".plan"]
+    monkeypatch.setattr(cuda, "load", lambda: FakeCuda((Properties("NVIDIA GeForce RTX 4090", 8, 9),)))
+    monkeypatch.delenv("ALIGNSEG_MODEL")
+    assert build_engine.main(["--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert "for NVIDIA GeForce RTX 4090\n" in output and "weights/alignseg-lite/model.onnx" in output
 
 
 def test_a_failed_build_keeps_the_old_engine(

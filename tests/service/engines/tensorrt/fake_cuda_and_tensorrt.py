@@ -46,6 +46,7 @@ class FakeCuda:
     cudaError_t, cudaStreamCaptureMode, cudaMemcpyKind = Error, CaptureMode, MemcpyKind
     cudaStreamNonBlocking = 1
     cudaHostAllocDefault = 0
+    cudaEventBlockingSync, cudaEventDisableTiming = 1, 2
 
     def __init__(
         self, devices: tuple[Properties, ...] = (Properties("NVIDIA H200", 9, 0),), limit: int = 2**30
@@ -76,8 +77,18 @@ class FakeCuda:
     def cudaStreamDestroy(self, stream: int) -> tuple[Any, ...]:
         return self._result("cudaStreamDestroy")
 
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
-        return self._result("cudaStreamSynchronize")
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
+        self.event_flags = flags
+        return self._result("cudaEventCreateWithFlags", 9)
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[Any, ...]:
+        return self._result("cudaEventRecord")
+
+    def cudaEventSynchronize(self, event: int) -> tuple[Any, ...]:
+        return self._result("cudaEventSynchronize")
+
+    def cudaEventDestroy(self, event: int) -> tuple[Any, ...]:
+        return self._result("cudaEventDestroy")
 
     def cudaGetLastError(self) -> tuple[Any, ...]:
         return self._result("cudaGetLastError")
