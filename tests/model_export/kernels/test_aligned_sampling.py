@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.model.gpu import launch
+from benchmarks.gpu import launch
 from model_export.kernels.tactics import TACTICS, Tactic
 from tests.model_export.kernels import call_as_tensorrt, reference
 from tests.model_export.kernels.reference import SAMPLINGS, Shape

@@ -43,7 +43,7 @@ def upsample_argmax(logits: Tensor, size: tuple[int, int], confidence: bool = Fa
     logits: (N, K, h, w), K <= 255; size: (H, W). Returns (N, H, W) uint8 class ids, of equal logits the first, and with
     `confidence` (N, H, W) uint8, the class's softmax probability times 255, rounded.
     """
-    from benchmarks.model.gpu import upsample_argmax  # noqa: PLC0415 - triton only where kernels run
+    from benchmarks.gpu import upsample_argmax  # noqa: PLC0415 - triton only where kernels run
 
     count, classes, small_height, small_width = logits.shape
     height, width = size
