@@ -1,18 +1,22 @@
 """PTX for six architectures, compiled and assembled without a GPU, in a process without the interpreter."""
 
+import ctypes
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from model_export.kernels import ptx
-from model_export.kernels.ptx import PtxError
+from model_export.kernels.ptx import Compiled, PtxError
 from model_export.kernels.tactics import TACTICS, Tactic, numbered, tactics
+from tests.model_export.kernels import call_by_driver
 
 ROOT = Path(__file__).parents[3]
 TRITONS = ["", *os.environ.get("ALIGNSEG_TRITONS", "").split(os.pathsep)]  # folders with other versions of Triton
@@ -74,6 +78,28 @@ def test_the_kernels_parameters_are_those_that_tensorrt_passes(rows: list[dict[s
         assert row["threads"] == 128 and row["shared_bytes"] == 0
         assert ".reqntid 128" in row["ptx"]
         assert "aligned_sampling.py" not in row["ptx"]
+
+
+def test_the_driver_gets_the_arguments_that_the_ptx_has(rows: list[dict[str, Any]]) -> None:
+    """The call of tests/gpu/test_ptx_driver.py, recorded instead of launched."""
+    row = next(row for row in rows if row["architecture"] == 90)
+    compiled_kernel = Compiled(row["name"], row["ptx"], row["threads"], row["shared_bytes"])
+    calls: dict[str, tuple[Any, ...]] = {}
+
+    def record(name: str) -> Any:
+        return lambda *arguments: calls.setdefault(name, arguments) and (0, name)
+
+    names = ("cuModuleLoadData", "cuModuleGetFunction", "cuLaunchKernel")
+    driver = SimpleNamespace(CUresult=SimpleNamespace(CUDA_SUCCESS=0), **{name: record(name) for name in names})
+    low, high, offsets = torch.zeros(2, 8, 5, 6), torch.zeros(2, 8, 3, 4), torch.zeros(2, 4, 5, 6)
+    call_by_driver.run(driver, compiled_kernel, (3, 1, 2), (low, high, offsets), low)
+    assert calls["cuModuleLoadData"] == (row["ptx"].encode() + b"\0",)
+    assert calls["cuModuleGetFunction"] == ("cuModuleLoadData", row["name"].encode())
+    function, *launch, (values, types), extra = calls["cuLaunchKernel"]
+    assert (function, launch, extra) == ("cuModuleGetFunction", [3, 1, 2, 128, 1, 1, 0, 0], 0)
+    pointers = [x.data_ptr() for x in (low, high, offsets)]
+    assert values == (*pointers, 5, 6, 3, 4, low.data_ptr())
+    assert [ctypes.sizeof(kind) for kind in types] == [8, 8, 8, 4, 4, 4, 4, 8]
 
 
 def test_scratch_that_the_kernel_uses_is_an_error() -> None:

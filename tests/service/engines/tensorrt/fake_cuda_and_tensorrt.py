@@ -30,6 +30,7 @@ class CaptureMode(enum.Enum):
 class MemcpyKind(enum.Enum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 class Properties:
@@ -122,6 +123,14 @@ class FakeCuda:
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int) -> tuple[Any, ...]:
         self.queue(lambda: ctypes.memmove(target, source, size))
         return self._result("cudaMemcpyAsync")
+
+    def cudaMemsetAsync(self, devPtr: int, value: int, count: int, stream: int) -> tuple[Any, ...]:
+        self.queue(lambda: ctypes.memset(devPtr, value, count))
+        return self._result("cudaMemsetAsync")
+
+    def cudaMemGetInfo(self) -> tuple[Any, ...]:
+        used = sum(len(block) for block in self.memory.values())
+        return Error.cudaSuccess, self.limit - used, self.limit
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any, ...]:
         self.capturing = []
