@@ -16,6 +16,7 @@ from alignseg_serve.ray_job.storage import absolute, open_path
 from alignseg_serve.segmentation.files import INTERRUPTED, SOME_FAILED
 from service.engines.selection import open_engine
 from service.errors import AlignSegError
+from service.imaging.model_input import ImageLimits
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
 from service.ray_serve import cluster
@@ -90,6 +91,7 @@ def _stream(
     limits = ray.data.ExecutionResources.for_limits(object_store_memory=engines * BYTES_IN_FLIGHT)
     context.execution_options.resource_limits = limits
     shared_hashes = ray.put(done)
+    image_limits = ImageLimits(settings.max_pixels, settings.max_tiles)
 
     def list_images(part: inputs.Row) -> Iterator[inputs.Row]:
         hashes = ray.get(shared_hashes)
@@ -100,12 +102,12 @@ def _stream(
         ray.data.from_items(parts, override_num_blocks=len(parts))
         .flat_map(list_images)
         .repartition(target_num_rows_per_block=IMAGES_PER_TASK)
-        .map_batches(_AsTask(Read(manifest, settings.max_pixels)), batch_size=IMAGES_PER_TASK, **arrow)
+        .map_batches(_AsTask(Read(manifest, image_limits)), batch_size=IMAGES_PER_TASK, **arrow)
         .map_batches(
             Segment, fn_constructor_args=(settings, manifest, engine_factory), batch_size=IMAGES_PER_TASK, **arrow,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=engines), num_gpus=1 if cluster.gpus() else 0,
         )
-        .map_batches(_AsTask(Encode(manifest, masks)), batch_size=IMAGES_PER_TASK, **arrow)
+        .map_batches(_AsTask(Encode(manifest, image_limits, masks)), batch_size=IMAGES_PER_TASK, **arrow)
         .map_batches(_AsTask(Write(out, len(manifest.classes))), batch_size=ROWS_PER_FILE, **arrow)
         .iter_rows()
     )  # fmt: skip

@@ -16,7 +16,9 @@ from alignseg_serve.segmentation.image_files import output_name
 from service.batching.fault_isolation import FaultIsolatingEngine
 from service.errors import AlignSegError, EngineError
 from service.imaging.letterbox import unletterbox_ids
-from service.imaging.model_input import ImageLimits, SingleInput, open_image
+from service.imaging.model_input import ImageLimits, open_image
+from service.imaging.tile_plan import TileMode, plan_tiles
+from service.imaging.tiling import TileMerger
 from service.model_folder.manifest import Manifest
 from service.rendering import images
 from service.rendering.class_stats import summarize
@@ -27,6 +29,7 @@ from service.types import Engine, PreparedImage, UInt8Array
 EngineFactory = Callable[[Settings, Manifest], Engine]
 Row = dict[str, Any]
 _SIZES: Final = ("bucket", "content", "original")  # (height, width) each; see PreparedImage
+_TILE: Final[TileMode] = "auto"  # as `alignseg segment` without Ray
 _SIZE: Final = pa.list_(pa.int32(), 2)
 PREPARED: Final = pa.schema([
     ("key", pa.string()), ("error", pa.string()), ("pixels", pa.large_binary()), *((name, _SIZE) for name in _SIZES),
@@ -40,9 +43,9 @@ SUMMARY: Final = pa.schema([
 class Read:
     """Reads, decodes and resizes images. Runs as a task: it needs CPU cores and no engine."""
 
-    def __init__(self, manifest: Manifest, max_pixels: int) -> None:
+    def __init__(self, manifest: Manifest, limits: ImageLimits) -> None:
         self._buckets = manifest.input.buckets
-        self._limits = ImageLimits(max_pixels)
+        self._limits = limits
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """(key, source, data) -> PREPARED."""
@@ -50,13 +53,12 @@ class Read:
 
     def _read(self, row: Row) -> Row:
         try:
-            _, model_input = open_image(inputs.read(row), self._buckets, self._limits)
+            _, model_input = open_image(inputs.read(row), self._buckets, self._limits, tile=_TILE)
         except (AlignSegError, OSError) as error:
             return {"key": row["key"], "error": str(error)}
-        assert isinstance(model_input, SingleInput)  # noqa: S101 - always with tile="false"
-        prepared = model_input.prepared
-        sizes = {name: getattr(prepared, name) for name in _SIZES}
-        return {"key": row["key"], "pixels": prepared.pixels.tobytes(), **sizes}
+        tensors = [model_input.tensor(index) for index in range(model_input.count)]
+        sizes = {"bucket": tensors[0].shape[:2], "content": model_input.input_size, "original": model_input.original}
+        return {"key": row["key"], "pixels": b"".join(tensor.tobytes() for tensor in tensors), **sizes}
 
 
 class Segment:
@@ -69,32 +71,36 @@ class Segment:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """PREPARED -> PREPARED, with class ids in place of pixels. Raises DeviceLost, which ends the job."""
         table = rows.to_pylist()
-        by_bucket: dict[tuple[int, ...], list[Row]] = defaultdict(list)
+        by_bucket: dict[tuple[int, ...], list[tuple[Row, UInt8Array]]] = defaultdict(list)
         for row in table:
             if row["error"] is None:
-                by_bucket[tuple(row["bucket"])].append(row)
+                tensors = _array(row["pixels"], (-1, *row["bucket"], 3))
+                by_bucket[tuple(row["bucket"])] += [(row, tensor) for tensor in tensors]
+                row["pixels"] = b""
         max_batch = self._engine.max_batch
-        for bucket, same_size in by_bucket.items():
+        for same_size in by_bucket.values():
             for start in range(0, len(same_size), max_batch):
-                self._infer(bucket, same_size[start : start + max_batch])
+                self._infer(same_size[start : start + max_batch])
         return pa.Table.from_pylist(table, schema=PREPARED)
 
-    def _infer(self, bucket: tuple[int, ...], batch: list[Row]) -> None:
-        outcomes = self._isolating.infer([_array(row["pixels"], (*bucket, 3)) for row in batch], False)
+    def _infer(self, batch: list[tuple[Row, UInt8Array]]) -> None:
+        """Append each tensor's class ids to the pixels of its row, or set the row's error."""
+        outcomes = self._isolating.infer([tensor for _, tensor in batch], False)
         if self._isolating.lost is not None:
             raise self._isolating.lost
-        for row, outcome in zip(batch, outcomes, strict=True):
+        for (row, _), outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, EngineError):
                 row.update(error=str(outcome), pixels=None)
-            else:
-                row["pixels"] = outcome.ids.tobytes()
+            elif row["error"] is None:  # otherwise another tile of the image has failed
+                row["pixels"] += outcome.ids.tobytes()
 
 
 class Encode:
     """Resizes class ids to the image's own size, encodes the mask and counts the pixels of each class."""
 
-    def __init__(self, manifest: Manifest, masks: MaskFormat) -> None:
+    def __init__(self, manifest: Manifest, limits: ImageLimits, masks: MaskFormat) -> None:
         self._manifest = manifest
+        self._limits = limits
         self._masks = masks
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -105,9 +111,18 @@ class Encode:
         if row["error"] is not None:
             return {"picture": row["key"], "error": row["error"]}
         try:
-            return self._result(row["key"], _unletterboxed(row))
+            return self._result(row["key"], self._class_map(row))
         except AlignSegError as error:  # a class id that the model does not have
             return {"picture": row["key"], "error": str(error)}
+
+    def _class_map(self, row: Row) -> UInt8Array:
+        """(height, width) class ids at the image's own size."""
+        maps = _array(row["pixels"], (-1, *row["bucket"]))
+        content, original = tuple(row["content"]), tuple(row["original"])
+        plan = plan_tiles(original, self._manifest.input.buckets, _TILE, self._limits.max_tiles)  # as `Read` did
+        if plan is None:
+            return unletterbox_ids(maps[0], PreparedImage(maps[0], content, original))
+        return TileMerger(plan).assemble_ids(list(maps))
 
     def _result(self, key: str, ids: UInt8Array) -> Row:
         present = summarize(ids, self._manifest)
@@ -153,9 +168,3 @@ def mask_path(key: str) -> str:
 
 def _array(data: bytes, shape: tuple[int, ...]) -> UInt8Array:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
-
-
-def _unletterboxed(row: Row) -> UInt8Array:
-    ids = _array(row["pixels"], tuple(row["bucket"]))
-    (content, original) = (tuple(row[name]) for name in _SIZES[1:])
-    return unletterbox_ids(ids, PreparedImage(ids, content, original))

@@ -38,6 +38,7 @@ def options(origins: str) -> dict[str, Any]:
         "allow_origin_regex": "|".join(patterns) or None,
         "allow_methods": ["GET", "HEAD", "POST"],
         "allow_headers": list(_REQUEST_HEADERS),
+        "allow_private_network": True,  # a public page may call a server of the user's network, if its origin is listed
         "expose_headers": list(_RESPONSE_HEADERS),
         "max_age": 600,
     }

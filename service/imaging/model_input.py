@@ -12,10 +12,14 @@ from service.types import Size, UInt8Array
 
 
 class ModelInput(Protocol):
-    """One image as `count` tensors of one bucket. input_size: (height, width) of the image as the model sees it."""
+    """One image as `count` tensors of one bucket.
+
+    input_size: (height, width) of the image as the model sees it. original: of the image itself.
+    """
 
     count: int
     input_size: Size
+    original: Size
 
     def tensor(self, index: int) -> UInt8Array:
         """(H, W, 3) uint8 RGB, C-contiguous."""
@@ -42,7 +46,7 @@ class SingleInput:
     def __init__(self, pixels: UInt8Array, buckets: Sequence[Size], original: Size | None = None) -> None:
         """See `letterbox`."""
         self.prepared = letterbox(pixels, buckets, original)
-        self.input_size = self.prepared.content
+        self.input_size, self.original = self.prepared.content, self.prepared.original
 
     def tensor(self, _index: int) -> UInt8Array:
         """See ModelInput."""

@@ -15,7 +15,7 @@ import numpy as np
 from service.imaging.enlarge import enlarge_class_map, enlarge_nearest
 from service.imaging.letterbox import pad, resize
 from service.imaging.tile_plan import TilePlan, span_count
-from service.types import Size, UInt8Array
+from service.types import UInt8Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,37 +56,44 @@ def spans(length: int, window: int) -> list[Span]:
     ]
 
 
-class TiledInput:
+class TileMerger:
+    """Merges the maps of an image's tiles into one. Knows sizes only, so it works where the pixels are not."""
+
+    def __init__(self, plan: TilePlan) -> None:
+        self._plan = plan
+        rows, columns = (spans(*axis) for axis in zip(plan.content, plan.bucket, strict=True))
+        self.tiles = [(row, column) for row in rows for column in columns]
+
+    def assemble(self, maps: Sequence[UInt8Array]) -> UInt8Array:
+        """Merge the maps of all tiles, (H, W) uint8 each, into one of the image's size."""
+        return enlarge_nearest(self._merge(maps), self._plan.original)
+
+    def assemble_ids(self, maps: Sequence[UInt8Array]) -> UInt8Array:
+        """The same for class ids: the edges between classes are smooth."""
+        return enlarge_class_map(self._merge(maps), self._plan.original)
+
+    def _merge(self, maps: Sequence[UInt8Array]) -> UInt8Array:
+        out = np.empty(self._plan.content, dtype=np.uint8)
+        for (rows, columns), tile_map in zip(self.tiles, maps, strict=True):
+            out[rows.in_image, columns.in_image] = tile_map[rows.in_tile, columns.in_tile]
+        return out
+
+
+class TiledInput(TileMerger):
     """An image as tiles; see model_input.ModelInput."""
 
     def __init__(self, pixels: UInt8Array, plan: TilePlan) -> None:
         """pixels: (h, w, 3) uint8 RGB of any size; they are resized to `plan.content`."""
+        super().__init__(plan)
         self.plan = plan
-        self.count, self.input_size = plan.count, plan.content
+        self.count, self.input_size, self.original = plan.count, plan.content, plan.original
         self._pixels = resize(pixels, plan.content)
-        rows, columns = (spans(*axis) for axis in zip(plan.content, plan.bucket, strict=True))
-        self._tiles = [(row, column) for row in rows for column in columns]
 
     def tensor(self, index: int) -> UInt8Array:
         """Tile `index`: (H, W, 3) uint8 RGB, C-contiguous, of the bucket's size."""
-        rows, columns = self._tiles[index]
+        rows, columns = self.tiles[index]
         return pad(self._pixels[rows.start : rows.stop, columns.start : columns.stop], self.plan.bucket)
-
-    def assemble(self, maps: Sequence[UInt8Array]) -> UInt8Array:
-        """Merge the maps of all tiles, (H, W) uint8 each, into one of the image's size."""
-        return enlarge_nearest(self._merge(maps), self.plan.original)
-
-    def assemble_ids(self, maps: Sequence[UInt8Array]) -> UInt8Array:
-        """The same for class ids: the edges between classes are smooth."""
-        return enlarge_class_map(self._merge(maps), self.plan.original)
 
     def advice(self, tiles: int) -> str:
         """See TilePlan."""
         return self.plan.advice(tiles)
-
-    def _merge(self, maps: Sequence[UInt8Array]) -> UInt8Array:
-        size: Size = self.plan.content
-        out = np.empty(size, dtype=np.uint8)
-        for (rows, columns), tile_map in zip(self._tiles, maps, strict=True):
-            out[rows.in_image, columns.in_image] = tile_map[rows.in_tile, columns.in_tile]
-        return out

@@ -135,6 +135,20 @@ def test_a_signal_while_the_model_warms_up_exits_with_0() -> None:
     assert "Traceback" not in log
 
 
+def test_sighup_while_the_model_warms_up_is_ignored() -> None:
+    process = subprocess.Popen(  # noqa: S603
+        stand_in(1, warm_ms=1500), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_handler(process.pid)
+    for _ in range(3):
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(TERM)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_a_signal_to_the_process_group_of_make_is_one_drain(tmp_path: Path) -> None:
     """make forwards its own SIGTERM, so the server gets two."""

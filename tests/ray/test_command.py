@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,40 @@ def test_segment_with_ray_writes_the_same_masks(
     )
     assert again.exit_code == cli.USAGE_ERROR
     assert "the results of another job (masks: png before, rle now)" in " ".join(again.output.split())
+
+
+class BusyIngress:
+    """Never completes its requests."""
+
+    def __init__(self, on_poll: Callable[[int], None]) -> None:
+        self.stop_admitting = self.in_flight = self
+        self._on_poll = on_poll
+        self._polls = 0
+
+    def remote(self) -> "BusyIngress":
+        return self
+
+    def result(self) -> int:
+        self._on_poll(self._polls)
+        self._polls += 1
+        assert self._polls < 1000, "the drain goes on"
+        return 3
+
+
+def test_a_second_sigint_ends_the_drain() -> None:
+    from service.ray_serve import run
+
+    def send(poll: int) -> None:
+        if poll in {2, 4, 6}:
+            signal.raise_signal(signal.SIGTERM if poll == 4 else signal.SIGINT)
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        signals = run._Signals()
+        signals.handle()
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.stop.is_set()
+        assert run._drain(BusyIngress(send), 600, signals.stop_now) == 130
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -12,10 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from alignseg_serve.cli import app
+from alignseg_serve.segmentation.segmenter import Segmenter
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
+from service.settings import Settings
 from service.types import Inference
-from tests.support.fake_engine import FakeEngine, manifest
+from tests.support.fake_engine import BUCKETS, FakeEngine, manifest, striped
 from tests.support.live_server import live
 from tests.training import tiny_data
 from training.data.datasets import CAMVID, IGNORED
@@ -65,6 +67,14 @@ def test_an_engine_predicts_through_its_bucket():
     picture = np.full((16, 12, 3), 200, np.uint8)
     assert (with_engine(Engine(), [(32, 32)])(picture) == 8).all()
     assert with_engine(Engine(), [(32, 32)])(picture).shape == (16, 12)
+
+
+def test_an_engine_predicts_a_panorama_in_tiles_as_a_server_does():
+    engine = FakeEngine()
+    ids = with_engine(engine, BUCKETS)(striped(24, 240))
+    segmenter = Segmenter.from_engine(manifest(), FakeEngine(), Settings())
+    np.testing.assert_array_equal(ids, segmenter.segment(striped(24, 240)).mask)
+    assert len(engine.batches) > 1
 
 
 class BrightnessEngine(FakeEngine):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from model_export.alignseg import AlignSeg
 from model_export.checkpoints import checkpoint
 from model_export.model_folder.writer import checkpoint_of
-from service.imaging.letterbox import letterbox, unletterbox_ids
+from service.imaging.model_input import ImageLimits, open_image
+from service.imaging.tile_plan import AUTO_MAX_TILES
 from service.model_folder import manifest as manifests
 from service.types import Engine
 from training.evaluation.inference_modes import Predict, pad_to_raster, whole_image
@@ -55,11 +56,13 @@ def with_network(network: AlignSeg, predict: Predict | None = None) -> Predictor
 
 
 def with_engine(engine: Engine, buckets: Sequence[tuple[int, int]]) -> Predictor:
-    """An engine, as in serving: the image is fitted into a bucket (H, W), the class map resized to the image's size."""
+    """An engine, as in serving: an image is fitted into a bucket (H, W), a panorama is cut into tiles."""
 
     def predict_ids(image: Bytes) -> Bytes:
-        prepared = letterbox(image, buckets)
-        return unletterbox_ids(engine.infer(prepared.pixels[None]).ids[0], prepared)
+        limits = ImageLimits(image.shape[0] * image.shape[1], AUTO_MAX_TILES)
+        _, model_input = open_image(image, buckets, limits, tile="auto")
+        tensors = (model_input.tensor(index) for index in range(model_input.count))
+        return model_input.assemble_ids([engine.infer(tensor[None]).ids[0] for tensor in tensors])
 
     return predict_ids
 

@@ -87,3 +87,9 @@ async def test_a_page_may_read_the_headers_of_responses() -> None:
     exposed = response.headers["access-control-expose-headers"]
     for name in ("Inference-Header-Content-Length", "Link", "Retry-After", "Server-Timing", "X-Request-Id"):
         assert name in exposed
+
+
+async def test_a_page_of_the_internet_may_call_a_server_of_a_private_network() -> None:
+    """Chromium asks so before a public page calls a private address."""
+    assert await preflight(ORIGIN, **{"Access-Control-Request-Private-Network": "true"}) == 200
+    assert await preflight(ORIGIN, "https://other.example", **{"Access-Control-Request-Private-Network": "true"}) == 400

@@ -14,7 +14,8 @@ from service.admission.controller import AdmissionController, Limits
 from service.admission.pixel_budget import PixelBudget
 from service.server import admin_port
 from service.server.admin_port import AdminPort
-from service.server.server import INTERRUPTED, Server
+from service.server.server import Server
+from service.server.stop_signals import INTERRUPTED
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
