@@ -19,7 +19,7 @@ from model_export.kernels.tactics import TACTICS, Tactic, numbered, tactics
 from tests.model_export.kernels import call_by_driver
 
 ROOT = Path(__file__).parents[3]
-TRITONS = ["", *os.environ.get("ALIGNSEG_TRITONS", "").split(os.pathsep)]  # folders with other versions of Triton
+TRITONS = ["", *os.environ.get("TRITON_FOLDERS", "").split(os.pathsep)]  # folders with other versions of Triton
 
 
 @pytest.fixture(scope="module")
