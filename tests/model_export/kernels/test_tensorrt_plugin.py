@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from model_export.kernels.ptx import Compiled, Spec
-from model_export.kernels.tactics import TACTICS
+from model_export.kernels.tactics import TACTICS, numbered
 from model_export.onnx_export import custom_ops
 from tests.model_export.kernels import fake_tensorrt
 from tests.model_export.kernels.fake_tensorrt import (
@@ -141,7 +141,7 @@ def test_an_unknown_convention_is_an_error_and_a_final_zero_is_ignored(
 def test_offsets_in_hwc8_are_padded(trt: Any, compiled: list[tuple[Spec, int]]) -> None:
     instance = plugin(trt, "AlignedAggregate", [DataType.HALF] * 4)
     offered(instance, "AlignedAggregate", [DataType.HALF] * 4)
-    instance.set_tactic(1)
+    instance.set_tactic(next(iter(numbered("channels_last", C))))
     descs = [DynamicPluginTensorDesc(s, DataType.HALF, TensorFormat.HWC8) for s in SHAPES["AlignedAggregate"]]
     instance.get_launch_params(None, descs, 3, Recorder(), Recorder(), ExprBuilder())
     assert compiled[-1][0].offsets_pixel == 8
