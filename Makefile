@@ -73,7 +73,7 @@ test-gpu: $(GPU)/.installed  ## Run the tests that need an NVIDIA GPU
 	$(GPU)/bin/python -m pytest -m gpu tests/gpu
 
 bench-gpu: $(GPU)/.installed  ## Measure kernels and networks on this GPU; ROWS='--only kernel' or ROWS='--match resnet18 360x480'
-	$(GPU)/bin/python -m benchmarks.model.gpu $(ROWS)
+	$(GPU)/bin/python -m benchmarks.gpu $(ROWS)
 
 bench: dev  ## Measure runtimes, the server beside its peers, and codecs; half an hour on a quiet machine
 	$(DEV)/bin/python $(PIP) --constraint requirements/dev.lock -e '.[bench]'

@@ -1,8 +1,17 @@
 #!/bin/sh
 # Fill the model folder $ALIGNSEG_MODEL from /source, then build the TensorRT engine that is missing for this GPU.
 # /source is a model folder (with a model.json), or holds one checkpoint (.safetensors, .pth, .pt) to export.
-# A failed build is a warning, not an error: the server then runs the model in ONNX Runtime on the GPU.
+# A failure is a warning while $ALIGNSEG_MODEL holds a model: the server then runs that model, without an engine in ONNX
+# Runtime on the GPU. Exit code 2: there is no model to serve.
 set -eu
+
+keep_the_old_model() {
+    if [ ! -f "$ALIGNSEG_MODEL/model.json" ]; then
+        echo "error: $1" >&2
+        exit 2
+    fi
+    echo "warning: $1 The server runs the model that was already in $ALIGNSEG_MODEL." >&2
+}
 
 if [ -f /source/model.json ]; then
     echo "Copying the model from /source to $ALIGNSEG_MODEL"
@@ -15,14 +24,21 @@ if [ -f /source/model.json ]; then
 else
     checkpoint=$(find /source -maxdepth 1 \( -name '*.safetensors' -o -name '*.pth' -o -name '*.pt' \) | head -n 1)
     if [ -z "$checkpoint" ]; then
-        echo "error: /source holds neither a model.json nor a checkpoint (.safetensors, .pth, .pt)." \
-            "Set ALIGNSEG_SOURCE to a folder that does." >&2
-        exit 2
+        keep_the_old_model "/source holds neither a model.json nor a checkpoint (.safetensors, .pth, .pt). Set \
+ALIGNSEG_SOURCE to a folder that does."
+    else
+        # $ALIGNSEG_EXPORT: more options, for a checkpoint without class names; e.g. --data cityscapes
+        # shellcheck disable=SC2086
+        alignseg export "$checkpoint" --out "$ALIGNSEG_MODEL" ${ALIGNSEG_EXPORT:-} ||
+            keep_the_old_model "$checkpoint was not exported (reason above)."
     fi
-    # $ALIGNSEG_EXPORT: more options, for a checkpoint without class names; e.g. --data cityscapes
-    # shellcheck disable=SC2086
-    alignseg export "$checkpoint" --out "$ALIGNSEG_MODEL" ${ALIGNSEG_EXPORT:-}
 fi
 
-python -m model_export.build_engine "$ALIGNSEG_MODEL" --if-missing --precision "${ALIGNSEG_PRECISION:-fp16}" ||
-    echo "warning: no TensorRT engine was built (reason above). The server runs the model in ONNX Runtime on the GPU." >&2
+code=0
+python -m model_export.build_engine "$ALIGNSEG_MODEL" --if-missing --precision "${ALIGNSEG_PRECISION:-fp16}" || code=$?
+case $code in
+    0) ;;
+    1) echo "warning: the TensorRT engine was discarded, since its class maps differ from PyTorch's (table above)." >&2 ;;
+    *) echo "warning: no TensorRT engine was built (code $code, reason above)." >&2 ;;
+esac
+[ "$code" -eq 0 ] || echo "The server runs the model in ONNX Runtime on the GPU." >&2

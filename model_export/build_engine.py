@@ -1,7 +1,7 @@
-"""python model_export/build_engine.py weights/<model>: build a TensorRT engine from a model folder, ONNX or checkpoint.
+"""python model_export/build_engine.py [SOURCE]: build a TensorRT engine, for this machine's GPU unless --arch is given.
 
-Writes the engine and its description to weights/<model>/engines/ and then compares it with PyTorch on images.
-Exit codes: 0 built; 1 built, but its class maps differ from PyTorch's; 2 not built; 130 stopped by Ctrl-C.
+Compares the engine with PyTorch on images, then writes it and its description to weights/<model>/engines/.
+Exit codes: 0 built; 1 discarded, since its class maps differ from PyTorch's; 2 not built; 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -24,14 +24,16 @@ try:
     from model_export.onnx_export import parity
     from model_export.onnx_export.parity import ParityError
     from model_export.tensorrt_build import builder, graph, library, network, plan_writer, progress, source, target
-    from model_export.tensorrt_build.library import NoTensorRTError
+    from model_export.tensorrt_build.graph import Warp
+    from model_export.tensorrt_build.library import Library, NoTensorRTError
     from model_export.tensorrt_build.network import NetworkReport, WrongNetworkError
     from model_export.tensorrt_build.precision import PrecisionError
     from model_export.tensorrt_build.request import BuildRequest
     from service.errors import AlignSegError
     from service.files import exit_on_sigterm
     from service.model_folder import manifest as manifests
-    from service.model_folder.engine_plan import PlanProfile
+    from service.model_folder.engine_plan import PlanInfo, PlanProfile
+    from service.settings import Settings
     from service.types import UInt8Array, parse_size
 except ImportError as missing:
     if __name__ != "__main__":
@@ -50,6 +52,10 @@ _NOT_BUILT = (
 )  # fmt: skip
 
 
+class _Disagreement(Exception):
+    """The engine computes other class maps than PyTorch."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -59,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with exit_on_sigterm(), tempfile.TemporaryDirectory() as scratch:
             return _run(options, Path(scratch))
+    except _Disagreement as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     except _NOT_BUILT as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -70,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, scratch: Path) -> int:
     """scratch: an empty folder for what a dry run must not leave behind."""
     request = _request(options, scratch if options.dry_run else None)
-    _print("runtime", f"{request.library.runtime} {request.library.version} for {request.target.gpu}")
+    where = "" if request.target.is_local else " (this machine's GPU is not used; --arch selects others)"
+    _print("runtime", f"{request.library.runtime} {request.library.version} for {request.target.gpu}{where}")
     if options.dry_run:
         _parse(request, source.read(request.source.onnx).model)
         _print("dry run", "nothing is built")
@@ -80,29 +90,35 @@ def _run(options: argparse.Namespace, scratch: Path) -> int:
         if options.if_missing and (path := plan_writer.reuse_existing(request)) is not None:
             _print("exists", f"{path} was built for the same options; nothing to build")
             return 0
-        path = _build(request)
-        return 0 if options.no_verify else _verify(request, path, options.frames)
+        accept = (lambda path, info: None) if options.no_verify else partial(_verify, request, options.frames)
+        _build(request, accept)
+        return 0
 
 
 def _request(options: argparse.Namespace, export_to: Path | None) -> BuildRequest:
     """The options with every default resolved. export_to: folder for a checkpoint's ONNX; None: beside it."""
     tensorrt = library.load(options.runtime)
     gpu = target.find(tensorrt, options.arch, options.precision)  # first: exporting a checkpoint takes a minute
-    model = source.find(options.source, options.bucket, export_to)
+    model = source.find(options.source or Settings().model, options.bucket, export_to)
     return BuildRequest(
         library=tensorrt,
         source=model,
         target=gpu,
         precision=options.precision,
-        warp=options.warp or ("gridsample" if tensorrt.runtime == "tensorrt_rtx" else "plugin"),
+        warp=options.warp or _default_warp(tensorrt, gpu),
         profiles=builder.profiles(model.buckets, options.batch),
         calibration=options.calibration,
         workspace_mib=options.workspace_mib,
     )
 
 
-def _build(request: BuildRequest) -> Path:
-    """Build the engine and write it. Returns its path."""
+def _default_warp(tensorrt: Library, gpu: target.Target) -> Warp:
+    """The plugin, where TensorRT accepts it and Triton compiles it: not for GPUs before compute capability 8.0."""
+    return "plugin" if tensorrt.runtime == "tensorrt" and min(gpu.architectures) >= 80 else "gridsample"
+
+
+def _build(request: BuildRequest, accept: plan_writer.Accept) -> None:
+    """Build the engine and write it, unless `accept` raises an error."""
     loaded = source.read(request.source.onnx)
     trt_builder, trt_network, report = _parse(request, loaded.model)
     architectures = request.target.architectures if request.library.runtime == "tensorrt_rtx" else ()
@@ -112,11 +128,10 @@ def _build(request: BuildRequest) -> Path:
     began = time.monotonic()
     with progress.report_progress(request.library, config, partial(_print, "...")):
         plan = builder.build(request.library, trt_builder, trt_network, config)
-    builder.keep_timing_cache(request.library, config, request.timing_cache)
     _print("built", f"{len(plan) / 2**20:.1f} MiB in {time.monotonic() - began:.1f} s")
-    path = plan_writer.write(request, plan, report, loaded)
+    path = plan_writer.write(request, plan, report, loaded, accept)
+    builder.keep_timing_cache(request.library, config, request.timing_cache)
     _print("written", f"{path} and {path.with_suffix('.json').name}")
-    return path
 
 
 def _parse(request: BuildRequest, model: ModelProto) -> tuple[Any, Any, NetworkReport]:
@@ -161,21 +176,26 @@ def _register_plugin(request: BuildRequest) -> None:
     tensorrt_plugin.architecture = request.target.architectures[0]
 
 
-def _verify(request: BuildRequest, path: Path, frames: Path | None) -> int:
-    """Compare the engine with PyTorch if that is possible here. Returns the exit code."""
+def _verify(request: BuildRequest, frames: Path | None, path: Path, info: PlanInfo) -> None:
+    """Compare the engine with PyTorch if that is possible here. Raises _Disagreement."""
     folder = request.source.folder
     if not (folder / manifests.FILE_NAME).is_file():
         _print("verify", f"skipped: {folder} is not a model folder, so it names no checkpoint to compare with")
-        return 0
+        return
     if not request.target.is_local:
         _print(
             "verify",
             f"skipped: this machine has no GPU. On a machine with a GPU, run: python model_export/verify.py {folder}",
         )
-        return 0
+        return
     from model_export import verify  # noqa: PLC0415 - imports PyTorch
 
-    return verify.run(folder, export.read_frames(frames), built=path)
+    _print("verify", "comparing with PyTorch on the CPU ...")
+    if verify.run(folder, export.read_frames(frames), built=(path, info)) != 0:
+        raise _Disagreement(
+            f"the {info.precision} engine was discarded: its class maps differ from PyTorch's (table above). "
+            "Use --precision fp32 or bf16, or --warp gridsample; --no-verify writes it without a comparison."
+        )
 
 
 def _describe(profiles: Sequence[PlanProfile]) -> str:
@@ -193,7 +213,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="build_engine.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("source", type=Path, help="model folder, .onnx file or checkpoint")
+    parser.add_argument(
+        "source", type=Path, nargs="?",
+        help="model folder, .onnx file or checkpoint;\ndefault: the model folder that the server serves",
+    )  # fmt: skip
     parser.add_argument(
         "--precision", choices=("fp32", "fp16", "bf16", *EIGHT_BIT), default="fp16", help="default: fp16"
     )
@@ -201,7 +224,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--warp",
         choices=("plugin", "gridsample"),
-        help="sample with the fused kernel or with native layers;\ndefault: plugin, gridsample for TensorRT for RTX",
+        help="sample with the fused kernel or with native layers;\ndefault: plugin; for TensorRT for RTX and "
+        "GPUs\nbefore compute capability 8.0 gridsample",
     )
     parser.add_argument("--bucket", type=_bucket, nargs="+", help="HEIGHTxWIDTH ...; default: those of the model")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="batch sizes to tune for; default: 1 8")

@@ -6,6 +6,7 @@ Exit codes: 0 all agree, 1 one does not, 2 nothing could be compared.
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,6 @@ try:
     from service.engines.tensorrt import library
     from service.engines.tensorrt.engine import TensorRtEngine
     from service.errors import AlignSegError, EngineUnavailable
-    from service.model_folder import engine_plan
     from service.model_folder import manifest as manifests
     from service.model_folder.engine_plan import PlanInfo
     from service.model_folder.manifest import Manifest
@@ -61,34 +61,58 @@ class Row:
         return self.agreeing >= AGREEING[self.precision] and self.confidence_error <= CONFIDENCE[self.precision]
 
 
-def run(folder: Path, frames: Sequence[UInt8Array], built: Path | None = None) -> int:
+def run(folder: Path, frames: Sequence[UInt8Array], built: tuple[Path, PlanInfo] | None = None) -> int:
     """Compare the folder's ONNX file and a TensorRT engine with PyTorch, and print a table.
 
-    frames: (H, W, 3) uint8 RGB. built: the engine's plan; None: the one that fits this machine, if there is one.
+    frames: (H, W, 3) uint8 RGB. built: a plan and its description; None: those that fit this machine, if there are any.
     Returns 0 when all rows are within tolerance, else 1.
     """
     manifest = manifests.load(folder)
-    module = ServingModule(checkpoint.load(checkpoint_of(folder, manifest)))
+    reference = Reference(ServingModule(checkpoint.load(checkpoint_of(folder, manifest))), frames)
     path = manifests.verified_file(folder, manifest, "onnx")
-    rows = compare(module, OnnxRuntimeEngine(path), "fp32", [(1, *bucket) for bucket in manifest.input.buckets], frames)
+    rows = compare(reference, OnnxRuntimeEngine(path), "fp32", [(1, *bucket) for bucket in manifest.input.buckets])
     try:
         engine, info = _engine(folder, manifest, built)
     except EngineUnavailable as error:
+        if built is not None:
+            raise
         sys.stdout.write(f"verify    no TensorRT engine to compare: {error}\n")
     else:
         sizes = [(n, *p.bucket) for p in info.profiles for n in {p.min_batch, p.max_batch}]
-        rows += compare(module, engine, info.precision, sizes, frames)
-        engine.close()
+        with closing(engine):
+            rows += compare(reference, engine, info.precision, sizes)
     sys.stdout.write(table(rows) + "\n")
     return 0 if all(row.within for row in rows) else 1
 
 
-def compare(
-    module: ServingModule, engine: Engine, precision: str, sizes: Sequence[tuple[int, int, int]],
-    frames: Sequence[UInt8Array],
-) -> list[Row]:  # fmt: skip
-    """One row for each size. module: the PyTorch reference, on the CPU in float32. sizes: (N, H, W)."""
-    return [_row(module, engine, precision, size, frames) for size in sizes]
+class Reference:
+    """What PyTorch computes of frames, on the CPU in float32: each frame once at each size, since it takes seconds."""
+
+    def __init__(self, module: ServingModule, frames: Sequence[UInt8Array]) -> None:
+        """frames: (H, W, 3) uint8 RGB, of any sizes."""
+        self._module = module
+        self._frames = frames
+        self._computed: dict[tuple[int, int, int], tuple[UInt8Array, UInt8Array, UInt8Array]] = {}
+
+    def batch(self, count: int, height: int, width: int) -> tuple[UInt8Array, UInt8Array, UInt8Array]:
+        """`count` images (N, H, W, 3), the frames in turn; their class ids and confidences, both (N, H, W); uint8."""
+        each = [self._frame(index % len(self._frames), height, width) for index in range(count)]
+        images, ids, confidences = (np.stack(values) for values in zip(*each, strict=True))
+        return images, ids, confidences
+
+    def _frame(self, index: int, height: int, width: int) -> tuple[UInt8Array, UInt8Array, UInt8Array]:
+        key = index, height, width
+        if key not in self._computed:
+            image = parity.resized(self._frames[index], height, width).copy()  # PyTorch wants writable memory
+            with torch.inference_mode():
+                ids, logits = (value.numpy() for value in self._module(torch.from_numpy(image[None])))
+            self._computed[key] = image, ids[0], confidence(logits, (height, width))[0]
+        return self._computed[key]
+
+
+def compare(reference: Reference, engine: Engine, precision: str, sizes: Sequence[tuple[int, int, int]]) -> list[Row]:
+    """One row for each size, (N, H, W)."""
+    return [_row(reference, engine, precision, size) for size in sizes]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -102,27 +126,18 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _row(
-    module: ServingModule, engine: Engine, precision: str, size: tuple[int, int, int], frames: Sequence[UInt8Array]
-) -> Row:
-    count, height, width = size
-    images = np.stack([parity.resized(frames[index % len(frames)], height, width) for index in range(count)])
-    with torch.inference_mode():
-        expected, logits = (value.numpy() for value in module(torch.from_numpy(images)))
+def _row(reference: Reference, engine: Engine, precision: str, size: tuple[int, int, int]) -> Row:
+    images, ids, expected = reference.batch(*size)
     result = engine.infer(images, with_confidence=True)
-    expected_confidence = confidence(logits, (height, width)).astype(float)
-    error = 255.0 if result.confidence is None else float(np.abs(result.confidence - expected_confidence).mean())
-    return Row(engine.name, precision, size, float((result.ids == expected).mean()), error)
+    error = 255.0 if result.confidence is None else float(np.abs(result.confidence - expected.astype(float)).mean())
+    return Row(engine.name, precision, size, float((result.ids == ids).mean()), error)
 
 
-def _engine(folder: Path, manifest: Manifest, path: Path | None) -> tuple[TensorRtEngine, PlanInfo]:
+def _engine(folder: Path, manifest: Manifest, built: tuple[Path, PlanInfo] | None) -> tuple[TensorRtEngine, PlanInfo]:
     device = cuda.first_device()
-    if path is None:
-        machine = library.machine(device)
-        path, info = engine_plan.find(folder, machine, manifest.files["onnx"].sha256, manifest.input.buckets)
-    else:
-        info = PlanInfo.model_validate_json(path.with_suffix(".json").read_bytes())
-    return TensorRtEngine(path, info, device), info
+    if built is None:
+        built = library.find_plan(folder, device, manifest.files["onnx"].sha256, manifest.input.buckets)
+    return TensorRtEngine(*built, device), built[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """The options of plugins that may be missing on a GPU machine, where unknown ones would end `pytest tests/gpu`."""
+    options = {"asyncio": ("asyncio_mode", "asyncio_default_fixture_loop_scope"), "timeout": ("timeout",)}
+    for plugin, names in options.items():
+        if not pluginmanager.hasplugin(plugin):
+            for name in names:
+                parser.addini(name, f"ignored without pytest-{plugin}")
+
+
 @pytest.fixture
 def camvid_frame() -> Path:
     """A real street scene; the test is skipped where the data set is not at hand."""

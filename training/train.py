@@ -14,7 +14,6 @@ from rich.console import Console
 from model_export.checkpoints.checkpoint import CheckpointError
 from training.config import RECIPES, add_arguments, from_arguments, recipe_text, resumed
 from training.data.datasets import DATASETS
-from training.figures.learning_curves import draw
 from training.interruption import Stop, Stopped, stopping
 from training.loop.distributed import ProcessGroup
 from training.loop.progress import CurveLog, ProgressDisplay, progress_display
@@ -121,8 +120,17 @@ def run(trainer: Trainer, out: Path, console: Console, stop: Stop) -> bool:
         trainer.save(out / "state.pt")
         console.print(f"stopped at step {trainer.step}; continue with: python -m training.train --out {out} --resume")
     if trainer.team.is_main and curve.rows(curve.path):
-        draw([out], out / "curves.png")
+        _draw_curves(out, console)
     return finished
+
+
+def _draw_curves(out: Path, console: Console) -> None:
+    try:
+        from training.figures.learning_curves import draw  # noqa: PLC0415 - a run must not fail for want of a plot
+    except ImportError as error:
+        console.print(f"curves.png was not drawn: {error}. Install it with: pip install matplotlib", markup=False)
+    else:
+        draw([out], out / "curves.png")
 
 
 def _end_epoch(trainer: Trainer, out: Path, curve: CurveLog, progress: ProgressDisplay, stop: Stop) -> None:

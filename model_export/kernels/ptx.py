@@ -1,9 +1,10 @@
 """Compiles the kernels to PTX without a GPU. A TensorRT engine embeds it; the tests compile it for each architecture.
 
-python -m model_export.kernels.ptx prints registers and spills of each variant.
+python -m model_export.kernels.ptx prints registers, spills, barriers and instructions of each variant.
 """
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from model_export.kernels.tactics import Layout, Tactic, tactics
@@ -26,6 +28,7 @@ _PARAMETERS = {
     "aligned_aggregate": ("low", "high", "height", "width", "high_height", "high_width"),
     "aligned_context": ("local", "context", "height", "width", "context_height", "context_width"),
 }
+_USED = (r"Used (\d+) registers", r"(\d+) bytes spill stores", r"(\d+) bytes stack frame")  # in ptxas -v
 
 
 class PtxError(Exception):
@@ -107,25 +110,45 @@ def without_scratch(ptx: str, arguments: int) -> str:
     return ptx.replace(entry[2], ",\n".join(parameters[:arguments]), 1)
 
 
-def resources(compiled: Compiled, architecture: int) -> tuple[int, int]:
-    """Assemble the PTX with the ptxas that Triton contains. Returns registers a thread and bytes spilled.
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What an assembled kernel uses. vector_loads: loads of 16 bytes. instructions: in the machine code."""
 
-    Raises PtxError when ptxas reports an error.
-    """
+    registers: int
+    spilled_bytes: int
+    stack_bytes: int
+    barriers: int
+    vector_loads: int
+    instructions: int
+
+
+def resources(compiled: Compiled, architecture: int) -> Resources:
+    """Assemble the PTX with the ptxas that Triton contains. Raises PtxError when ptxas reports an error."""
     import triton  # noqa: PLC0415
 
-    tool = triton.knobs.nvidia.ptxas_blackwell if architecture >= 100 else triton.knobs.nvidia.ptxas
+    tools = triton.knobs.nvidia
+    ptxas = tools.ptxas_blackwell if architecture >= 100 else tools.ptxas
     target = re.search(r"\.target (\w+)", compiled.ptx)
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(compiled.ptx)
-        file.flush()
-        command = [tool.path, "-v", f"--gpu-name={target[1] if target else ''}", "-o", "/dev/null", file.name]
+    with tempfile.TemporaryDirectory() as folder:
+        source, cubin = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
+        source.write_text(compiled.ptx)
+        command = [ptxas.path, "-v", f"--gpu-name={target[1] if target else ''}", "-o", cubin, source]
         assembled = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    used = re.search(r"Used (\d+) registers", assembled.stderr)
-    spilled = re.search(r"(\d+) bytes spill stores", assembled.stderr)
-    if assembled.returncode or not used:
-        raise PtxError(f"ptxas can't assemble {compiled.name} for sm_{architecture}: {assembled.stderr.strip()}")
-    return int(used[1]), int(spilled[1]) if spilled else 0
+        if assembled.returncode:
+            raise PtxError(f"ptxas can't assemble {compiled.name} for sm_{architecture}: {assembled.stderr.strip()}")
+        listing = [tools.cuobjdump.path, "-sass", cubin]
+        sass = subprocess.run(listing, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    matches = (re.search(pattern, assembled.stderr) for pattern in _USED)
+    registers, spilled, stack = (int(number[1]) if number else 0 for number in matches)
+    operations = re.findall(r"/\*[0-9a-f]{4,5}\*/ +(?:@!?U?P\w+ +)?(\w[\w.]*)", sass)
+    return Resources(
+        registers,
+        spilled,
+        stack,
+        barriers=sum(operation.startswith("BAR") for operation in operations),
+        vector_loads=sum(operation.startswith("LDG") and ".128" in operation for operation in operations),
+        instructions=sum(operation != "NOP" for operation in operations),
+    )
 
 
 def _signature(spec: Spec) -> tuple[dict[str, str], dict[str, Any]]:
@@ -133,43 +156,47 @@ def _signature(spec: Spec) -> tuple[dict[str, str], dict[str, Any]]:
     first, second, *sizes = _PARAMETERS[spec.kernel]
     constants = {
         "C": spec.channels, "STANDARD": spec.standard, "PIXEL": spec.pixel, "OFFSETS_PIXEL": spec.offsets_pixel,
-        "BLOCK_P": spec.tactic.block_p, "BLOCK_C": spec.tactic.block_c,
+        "LANES": spec.tactic.lanes, "BLOCK_H": spec.tactic.block_h, "BLOCK_W": spec.tactic.block_w,
+        "BLOCK_C": spec.tactic.block_c,
     }  # fmt: skip
     maps = {first: f"*{spec.storage}", second: f"*{spec.storage}", "offsets": f"*{spec.offsets}"}
     signature = maps | dict.fromkeys(sizes, "i32") | {"out": f"*{spec.storage}"} | dict.fromkeys(constants, "constexpr")
     return signature, constants
 
 
-def variants(channels: int = 256) -> Iterator[Spec]:
-    """Each kernel in each layout, with its first tactic, in float16."""
+def variants(every: bool = False, channels: int = 256) -> Iterator[Spec]:
+    """Each kernel in each layout: with its first tactic in float16, or with `every` tactic, in float16 and float32."""
     layouts: tuple[Layout, ...] = ("channels_last", "planar")
     kernels: tuple[KernelName, ...] = ("aligned_aggregate", "aligned_context")
-    for kernel in kernels:
-        for layout in layouts:
-            pixel = channels if layout == "channels_last" else 0
-            yield Spec(kernel, "fp16", "fp16", channels, True, pixel, 0, tactics(layout, channels)[0])
+    storages: tuple[Storage, ...] = ("fp16", "fp32") if every else ("fp16",)
+    for kernel, layout, storage in itertools.product(kernels, layouts, storages):
+        pixel = channels if layout == "channels_last" else 0
+        for tactic in tactics(layout, channels)[: None if every else 1]:
+            yield Spec(kernel, storage, "fp16", channels, True, pixel, 0, tactic)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compile every variant for every architecture. Raises PtxError when one fails."""
+    """Compile the variants for every architecture. Raises PtxError when one fails."""
     parser = argparse.ArgumentParser(description="Compile the kernels to PTX for every architecture, without a GPU.")
     parser.add_argument(
         "--arch", type=int, nargs="*", default=ARCHITECTURES, help="compute capabilities such as 90; default: all six"
     )
+    parser.add_argument("--every", action="store_true", help="every tactic, also in float32")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line, with the PTX")
     options = parser.parse_args(arguments)
     for architecture in options.arch:
-        for spec in variants():
+        for spec in variants(options.every):
             compiled = compile_ptx(spec, architecture)
-            registers, spilled = resources(compiled, architecture)
-            layout = "channels last" if spec.pixel else "planar"
-            row = {
-                "architecture": architecture, "layout": layout, "registers": registers, "spilled": spilled,
-                **asdict(compiled),
-            }  # fmt: skip
+            used = resources(compiled, architecture)
+            layout, t = "channels last" if spec.pixel else "planar", spec.tactic
+            tile = f"{t.block_h}x{t.block_w}x{t.block_c}/{t.warps}"
+            row = {"architecture": architecture, "layout": layout, "storage": spec.storage, "tile": tile}
             line = (
-                f"sm_{architecture:<4} {compiled.name:18} {layout:14} {registers:4} registers, {spilled} bytes spilled"
+                f"sm_{architecture:<4} {compiled.name:18} {layout:14} {spec.storage} {tile:12} {used.registers:4} "
+                f"registers, {used.spilled_bytes} bytes spilled, {used.barriers} barriers, {used.vector_loads} loads "
+                f"of 16 bytes, {used.instructions} instructions"
             )
+            row |= asdict(compiled) | asdict(used)
             sys.stdout.write((json.dumps(row) if options.json else line) + "\n")
     return 0
 

@@ -8,23 +8,35 @@ Layout = Literal["planar", "channels_last"]
 
 @dataclass(frozen=True, slots=True)
 class Tactic:
-    """One Triton program computes block_p pixels by block_c channels with `warps` warps of 32 threads."""
+    """One Triton program computes block_h x block_w pixels by block_c channels with `warps` warps of 32 threads.
 
-    block_p: int
+    block_h * block_w is at most the number of threads, and equals it in the planar layout; all are powers of two.
+    """
+
+    block_h: int
+    block_w: int
     block_c: int
     warps: int
 
-    def grid(self, pixels: int, channels: int, images: int) -> tuple[int, int, int]:
+    @property
+    def lanes(self) -> int:
+        """Threads to a pixel: each computes other channels of it."""
+        return 32 * self.warps // (self.block_h * self.block_w)
+
+    def grid(self, height: int, width: int, channels: int, images: int) -> tuple[int, int, int]:
         """Programs along pixels, channels and images."""
-        return -(-pixels // self.block_p), -(-channels // self.block_c), images
+        tiles = -(-height // self.block_h) * -(-width // self.block_w)
+        return tiles, -(-channels // self.block_c), images
 
 
-# Channels last: a warp reads 64 neighbouring channels of a pixel at once, so a tile has many channels.
-# Planar: neighbouring threads read neighbouring pixels, so a tile has many pixels and few channels.
+# Channels last: a thread reads 16 bytes of channels of a pixel, its neighbours the next ones. Tiles of two or four rows
+# share the rows that they read. Planar: neighbouring threads read neighbouring pixels of one channel.
 TACTICS: dict[Layout, tuple[Tactic, ...]] = {
-    "channels_last": (Tactic(16, 64, 4), Tactic(32, 64, 4), Tactic(8, 128, 4), Tactic(32, 32, 4), Tactic(16, 64, 2)),
-    "planar": (Tactic(128, 4, 4), Tactic(128, 8, 4), Tactic(256, 4, 8), Tactic(64, 8, 2)),
-}
+    "channels_last": (
+        Tactic(2, 8, 256, 4), Tactic(2, 8, 64, 4), Tactic(4, 8, 128, 4), Tactic(4, 8, 32, 4), Tactic(2, 4, 128, 4),
+    ),
+    "planar": (Tactic(4, 32, 32, 4), Tactic(4, 32, 8, 4), Tactic(2, 32, 16, 2), Tactic(2, 32, 4, 2)),
+}  # fmt: skip
 
 
 def tactics(layout: Layout, channels: int) -> tuple[Tactic, ...]:

@@ -134,8 +134,8 @@ def _launch(raster: Any, tactic: Tactic, channels: int, threads: int, shared_byt
     """Tactic.grid on symbolic sizes: batch and raster are known only when the engine runs."""
     height, width = _size(raster)
     launch = trtp.KernelLaunchParams()
-    launch.grid_x = trtp.cdiv(height * width, tactic.block_p)
-    launch.grid_y = tactic.grid(1, channels, 1)[1]
+    launch.grid_x = trtp.cdiv(height, tactic.block_h) * trtp.cdiv(width, tactic.block_w)
+    launch.grid_y = tactic.grid(1, 1, channels, 1)[1]
     launch.grid_z = raster.shape_expr[0]
     launch.block_x = threads
     launch.shared_mem = shared_bytes

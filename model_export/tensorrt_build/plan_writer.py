@@ -1,5 +1,7 @@
 """Writes an engine and its description into the model folder, or finds the one that is there."""
 
+import hashlib
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,23 +15,33 @@ from service.model_folder import engine_plan
 from service.model_folder.engine_plan import PlanInfo
 from service.model_folder.manifest import FileEntry, sha256
 
+Accept = Callable[[Path, PlanInfo], None]
 
-def write(request: BuildRequest, plan: bytes, report: NetworkReport, loaded: LoadedModel) -> Path:
-    """Write the plan, then its description, without which the service ignores the plan. Returns the plan's path."""
+
+def write(request: BuildRequest, plan: bytes, report: NetworkReport, loaded: LoadedModel, accept: Accept) -> Path:
+    """Write the plan and its description, if `accept` raises nothing; else the folder stays as it was.
+
+    accept: called with a temporary file that holds the plan, and its description. The plan gets its name only
+    afterwards, so no server loads a plan that was rejected, or one whose comparison was interrupted.
+    Returns the plan's path.
+    """
     path = request.plan
     path.parent.mkdir(parents=True, exist_ok=True)
     description = path.with_suffix(".json")
-    description.unlink(missing_ok=True)  # it describes the plan that is about to be replaced
+    info = _describe(request, plan, report, loaded)
     with atomic_replace(path) as temporary:
         temporary.write_bytes(plan)
+        accept(temporary, info)
+        description.unlink(missing_ok=True)  # it describes the plan that is about to be replaced
     with atomic_replace(description) as temporary:
-        temporary.write_text(_describe(request, report, loaded).model_dump_json(indent=2) + "\n")
+        temporary.write_text(info.model_dump_json(indent=2) + "\n")
     return path
 
 
-def _describe(request: BuildRequest, report: NetworkReport, loaded: LoadedModel) -> PlanInfo:
+def _describe(request: BuildRequest, plan: bytes, report: NetworkReport, loaded: LoadedModel) -> PlanInfo:
+    name = str(request.plan.relative_to(request.source.folder))
     return PlanInfo(
-        plan=FileEntry.of(request.plan, request.source.folder),
+        plan=FileEntry(path=name, sha256=hashlib.sha256(plan).hexdigest(), bytes=len(plan)),
         runtime=request.library.runtime,
         runtime_version=request.library.version,
         gpu=request.target.gpu,

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from model_export.tensorrt_build.graph import Warp
@@ -43,8 +44,9 @@ class BuildRequest:
 
     @property
     def timing_cache(self) -> Path:
-        """Kernel timings of earlier builds on this GPU with this TensorRT."""
-        return self.folder / f"{self._machine_name}.timing"
+        """Kernel timings of earlier builds on this GPU with this TensorRT, and the Triton that compiles its plugin."""
+        compiler = f"-triton-{version('triton')}" if self.warp == "plugin" else ""
+        return self.folder / f"{self._machine_name}{compiler}.timing"
 
     @property
     def machine(self) -> Machine:

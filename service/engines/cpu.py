@@ -45,6 +45,14 @@ def fastest(settings: Settings, manifest: Manifest, onnx: Path, skipped: list[st
     return reference or _onnxruntime(settings, manifest, onnx)
 
 
+def load_check(settings: Settings, manifest: Manifest, onnx: Path) -> ReferenceCheck:
+    """What engines must agree with: of the model folder, or computed by ONNX Runtime if that is older."""
+    reference, check = _reference(settings, manifest, onnx)
+    if reference is not None:
+        reference.close()
+    return check
+
+
 def why_skipped(name: str, error: Exception) -> str:
     """An engine's part of the log line that says which one serves."""
     return f"{name} ({str(error).removesuffix('.')})"

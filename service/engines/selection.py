@@ -10,10 +10,10 @@ from service.engines import cpu, cuda
 from service.engines.cuda import Device
 from service.engines.onnxruntime.cuda_engine import OnnxCudaEngine
 from service.engines.onnxruntime.engine import ROLE
+from service.engines.reference_check import ReferenceCheck
 from service.engines.tensorrt import background_build, library
 from service.engines.tensorrt.engine import TensorRtEngine
 from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
-from service.model_folder import engine_plan
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
 from service.settings import Settings
@@ -30,8 +30,8 @@ def open_engines(settings: Settings, manifest: Manifest, *, only_one: bool = Fal
     """Load the model into the runtime that the settings name, or into the fastest that works, on each GPU.
 
     auto tries, in this order: TensorRT, ONNX Runtime on the GPU, OpenVINO in int8, in bf16 and in float32, ONNX Runtime
-    on the CPU. It takes the first that is installed; OpenVINO's must also agree with ONNX Runtime on a street scene,
-    and int8 be faster than float32 (cpu.py).
+    on the CPU. It takes the first that is installed and, but for the last, agrees with the last on a street scene; int8
+    must also be faster than float32 (cpu.py).
     only_one: open one engine on one device.
     Raises EngineUnavailable, ManifestError or EngineError; then nothing stays loaded.
     """
@@ -64,9 +64,10 @@ def _fastest(settings: Settings, manifest: Manifest, onnx: Path, only_one: bool)
         skipped = [cpu.why_skipped(" and ".join(_ON_GPU), reason)]
         return [cpu.fastest(settings, manifest, onnx, skipped)], skipped
     skipped = []
+    check = cpu.load_check(settings, manifest, onnx)
     for name in _ON_GPU:
         try:
-            return _open(name, settings, manifest, onnx, only_one), skipped
+            return _open(name, settings, manifest, onnx, only_one, check), skipped
         except DeviceLost:
             raise
         except (EngineUnavailable, ManifestError, EngineError) as error:  # the next one can still serve
@@ -74,15 +75,20 @@ def _fastest(settings: Settings, manifest: Manifest, onnx: Path, only_one: bool)
     return [cpu.fastest(settings, manifest, onnx, skipped)], skipped
 
 
-def _open(name: str, settings: Settings, manifest: Manifest, onnx: Path, only_one: bool) -> list[Engine]:
+def _open(
+    name: str, settings: Settings, manifest: Manifest, onnx: Path, only_one: bool, check: ReferenceCheck | None = None
+) -> list[Engine]:
+    """check: what the first lane of each GPU must agree with; an engine chosen by name is not checked."""
     if name in cpu.OPEN:
         return [cpu.OPEN[name](settings, manifest, onnx)]
     engines: list[Engine] = []
     with ExitStack() as close_on_error:
         for device in cuda.devices(cuda.load())[: 1 if only_one else None]:
-            for engine in _ON_GPU[name](settings, manifest, onnx, device, 1 if only_one else LANES):
+            for lane, engine in enumerate(_ON_GPU[name](settings, manifest, onnx, device, 1 if only_one else LANES)):
                 close_on_error.callback(engine.close)
                 engines.append(engine)
+                if check is not None and lane == 0:
+                    check.require_agreement(engine)
         close_on_error.pop_all()  # all opened: close none
     return engines
 
@@ -90,16 +96,19 @@ def _open(name: str, settings: Settings, manifest: Manifest, onnx: Path, only_on
 def _tensorrt(settings: Settings, manifest: Manifest, onnx: Path, device: Device, lanes: int) -> Iterator[Engine]:
     onnx_sha256 = manifest.files[ROLE].sha256
     try:
-        machine = library.machine(device)
-        plan, info = engine_plan.find(settings.model, machine, onnx_sha256, manifest.input.buckets)
+        plan, info = library.find_plan(settings.model, device, onnx_sha256, manifest.input.buckets)
     except EngineUnavailable:
         if settings.build_engine == "auto":
             background_build.start(settings.model, f"{onnx_sha256} {manifest.input.buckets}")
         raise
-    yield (first := TensorRtEngine(plan, info, device))
+    first = TensorRtEngine(plan, info, device)
+    first.warm_up()
+    yield first
     for _ in range(lanes - 1):
         try:
-            yield TensorRtEngine(plan, info, device, share_weights_with=first)
+            lane = TensorRtEngine(plan, info, device, share_weights_with=first)
+            lane.warm_up()
+            yield lane
         except EngineOutOfMemory as error:
             log.warning("GPU memory is too small for a second lane, so copies and inference do not overlap: %s", error)
 

@@ -8,22 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import harness
-from benchmarks.model.gpu import __main__ as command
-from benchmarks.model.gpu import kernel, network, timing
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu import kernel, network, timing
 from model_export.alignseg.align_fa import AlignedAggregate
 from model_export.tensorrt_build import library
 from model_export.tensorrt_build.library import NoTensorRTError
 from service.engines import cuda
 from service.engines.cuda import Device
+from service.engines.tensorrt import engine as tensorrt_engine
 
 SIZE = (33, 49)
 
 
 @pytest.fixture
 def cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (kernel, network):
-        monkeypatch.setattr(module, "DEVICE", "cpu")
+    monkeypatch.setattr(timing, "DEVICE", "cpu")
 
 
 @pytest.fixture
@@ -61,7 +60,7 @@ def test_every_row_has_a_name_of_its_own() -> None:
     kernels = [name for name, _ in kernel.rows()]
     networks = [name for name, _ in network.rows()]
     assert len(set(kernels)) == len(kernels) == len(kernel.FORMATS) * (len(kernel.AGGREGATES) + len(kernel.ARGMAXES))
-    assert len(set(networks)) == len(networks) == len(network.MODELS) * len(network.SIZES) * 10
+    assert len(set(networks)) == len(networks) == len(network.MODELS) * len(network.SIZES) * 11
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -84,7 +83,7 @@ def test_a_tensorrt_row_opens_the_engine_that_it_built(model: network._Model, mo
         pytest.skip(str(error))
     opened: list[tuple[Path, Any]] = []
     monkeypatch.setattr(network, "BATCH", 2)
-    monkeypatch.setattr(network, "TensorRtEngine", lambda plan, info, device: opened.append((plan, info)))
+    monkeypatch.setattr(tensorrt_engine, "TensorRtEngine", lambda plan, info, device: opened.append((plan, info)))
     monkeypatch.setattr(cuda, "first_device", lambda: Device(0, "NVIDIA Test 1", 89))
     for precision in ("fp32", "fp16"):
         network._tensorrt(model, SIZE, "gridsample", precision)
@@ -108,11 +107,10 @@ def test_rows_of_earlier_runs_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     def row(name: str) -> tuple[str, Any]:
         return name, lambda: network.NetworkRow(name, "33x49", "eager fp32", 2.0, 1000.0, 1.0)
 
-    monkeypatch.setattr(harness, "RESULTS", tmp_path)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA Test 1")
-    monkeypatch.setattr(command, "_rows", lambda table: iter([row("Alpha 33x49"), row("Beta 33x49")]))
-    command.measure("network", ["alpha"])
-    command.measure("network", ["beta", "33x49"])
+    monkeypatch.setattr(command, "_rows", lambda table, once: iter([row("Alpha 33x49"), row("Beta 33x49")]))
+    command.measure("network", ["alpha"], tmp_path)
+    command.measure("network", ["beta", "33x49"], tmp_path)
     result = json.loads((tmp_path / "gpu-nvidia-test-1.json").read_text())
     assert list(result["network"]) == ["Alpha 33x49", "Beta 33x49"]
     assert result["machine"]["packages"]["torch"] == torch.__version__

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.model.gpu import torch_ops
+from benchmarks.gpu import torch_ops
 from model_export.alignseg import AlignSeg
 from tests.model_export.kernels import reference
 from tests.model_export.kernels.reference import SAMPLINGS, Shape

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+Script = Callable[..., subprocess.CompletedProcess[str]]
 DOCKERFILES = sorted((ROOT / "docker").glob("Dockerfile.*"))
 
 
@@ -109,31 +111,58 @@ def test_the_server_starts_after_the_engine_is_built(compose: dict[str, Any]) ->
     assert int(server["stop_grace_period"].removesuffix("s")) > Settings.model_fields["drain_timeout_s"].default
 
 
-def test_the_builder_script(tmp_path: Path) -> None:
-    """Which files it copies and which commands it runs, with another folder for /source and commands that fail."""
-    source, model, bin_folder = tmp_path / "source", tmp_path / "model", tmp_path / "bin"
-    for folder in (source, model, bin_folder):
+@pytest.fixture
+def builder_script(tmp_path: Path) -> Script:
+    """Runs build_engines.sh with tmp_path/source as /source and commands that end with `code`; records them."""
+    bin_folder = tmp_path / "bin"
+    for folder in (tmp_path / "source", tmp_path / "model", bin_folder):
         folder.mkdir()
-    for name in ("model.json", "model.onnx"):
-        (source / name).write_text(name)
-    for name in ("python", "alignseg"):
-        (bin_folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/commands\nexit 1\n')
-        (bin_folder / name).chmod(0o755)
-    script = (ROOT / "docker" / "build_engines.sh").read_text().replace("/source", str(source))
-    environment = {"PATH": f"{bin_folder}:/usr/bin:/bin", "ALIGNSEG_MODEL": str(model)}
+    script = (ROOT / "docker" / "build_engines.sh").read_text().replace("/source", str(tmp_path / "source"))
+    environment = {"PATH": f"{bin_folder}:/usr/bin:/bin", "ALIGNSEG_MODEL": str(tmp_path / "model")}
 
-    def run_script() -> subprocess.CompletedProcess[str]:
+    def run_script(code: int = 0) -> subprocess.CompletedProcess[str]:
+        for name in ("python", "alignseg"):
+            (bin_folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/commands\nexit {code}\n')
+            (bin_folder / name).chmod(0o755)
         return subprocess.run(  # noqa: S603
             ["/bin/sh", "-c", script], env=environment, capture_output=True, text=True, check=False
         )
 
-    result = run_script()
-    assert result.returncode == 0 and "no TensorRT engine was built" in result.stderr  # the server starts all the same
-    assert sorted(path.name for path in model.iterdir()) == ["model.json", "model.onnx"]
+    return run_script
+
+
+def test_the_builder_copies_a_model_and_builds_an_engine(tmp_path: Path, builder_script: Script) -> None:
+    for name in ("model.json", "model.onnx"):
+        (tmp_path / "source" / name).write_text(name)
+    result = builder_script()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model.json", "model.onnx"]
     assert "-m model_export.build_engine" in (tmp_path / "commands").read_text()
-    for path in source.iterdir():
-        path.unlink()
-    assert run_script().returncode == 2
-    (source / "mine.pth").write_text("")
-    assert run_script().returncode == 1  # a failed export is an error: there is no model
-    assert f"alignseg export {source}/mine.pth --out {model}" in (tmp_path / "commands").read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(1, "engine was discarded, since its class maps"), (2, "engine was built")]
+)
+def test_without_an_engine_the_server_starts_all_the_same(
+    tmp_path: Path, builder_script: Script, code: int, reason: str
+) -> None:
+    (tmp_path / "source" / "model.json").write_text("model")
+    result = builder_script(code)
+    assert result.returncode == 0
+    assert reason in result.stderr and "The server runs the model in ONNX Runtime on the GPU" in result.stderr
+
+
+def test_without_a_new_model_the_server_keeps_the_old_one(tmp_path: Path, builder_script: Script) -> None:
+    """A failed export or an empty source is an error only where there is no model yet."""
+    result = builder_script()
+    assert result.returncode == 2 and "holds neither a model.json nor a checkpoint" in result.stderr
+    (tmp_path / "source" / "mine.pth").write_text("")
+    result = builder_script(1)
+    assert result.returncode == 2 and "mine.pth was not exported (reason above)" in result.stderr
+    assert f"alignseg export {tmp_path}/source/mine.pth --out {tmp_path}/model" in (tmp_path / "commands").read_text()
+    assert "build_engine" not in (tmp_path / "commands").read_text()
+    (tmp_path / "model" / "model.json").write_text("old")
+    result = builder_script(1)
+    assert result.returncode == 0 and "runs the model that was already in" in result.stderr
+    (tmp_path / "source" / "mine.pth").unlink()
+    assert builder_script().returncode == 0

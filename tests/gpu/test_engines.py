@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("pydantic")
+pytest.importorskip("onnxscript")
 
 from model_export import build_engine, verify
 from model_export.onnx_export import parity
@@ -45,8 +49,8 @@ def images(count: int) -> Any:
 
 
 def built(folder: Path) -> tuple[Path, engine_plan.PlanInfo]:
-    manifest, machine = manifests.load(folder), runtime_library.machine(cuda.first_device())
-    return engine_plan.find(folder, machine, manifest.files["onnx"].sha256, manifest.input.buckets)
+    manifest = manifests.load(folder)
+    return runtime_library.find_plan(folder, cuda.first_device(), manifest.files["onnx"].sha256, manifest.input.buckets)
 
 
 def opened(folder: Path) -> TensorRtEngine:
@@ -69,18 +73,10 @@ def test_built_engines_compute_what_pytorch_computes(
 
 
 @pytest.fixture
-def engine(folder: Path) -> Any:
-    for runtime in ("tensorrt", "tensorrt_rtx"):
-        try:
-            library(runtime)
-        except pytest.skip.Exception:
-            continue
-        assert build_engine.main([str(folder), "--runtime", runtime, *SMALL]) == 0
-        opened_engine = opened(folder)
-        yield opened_engine
-        opened_engine.close()
-        return
-    pytest.skip("no TensorRT that supports this GPU is installed")
+def engine(engine_folder: Path) -> Iterator[TensorRtEngine]:
+    opened_engine = opened(engine_folder)
+    yield opened_engine
+    opened_engine.close()
 
 
 def test_graphs_compute_what_the_first_call_computed(engine: TensorRtEngine) -> None:
@@ -96,8 +92,8 @@ def test_graphs_compute_what_the_first_call_computed(engine: TensorRtEngine) -> 
     assert all(shape.graph is not None for shape in engine._shapes.values() if shape.first_done)
 
 
-def test_two_lanes_at_once_compute_what_one_computes(folder: Path, engine: TensorRtEngine) -> None:
-    second = TensorRtEngine(*built(folder), cuda.first_device(), share_weights_with=engine)
+def test_two_lanes_at_once_compute_what_one_computes(engine_folder: Path, engine: TensorRtEngine) -> None:
+    second = TensorRtEngine(*built(engine_folder), cuda.first_device(), share_weights_with=engine)
     batches = [images(1 + i % 4) for i in range(40)]
     expected = [engine.infer(batch).ids for batch in batches]
     with ThreadPoolExecutor(2) as lanes:
@@ -109,7 +105,7 @@ def test_two_lanes_at_once_compute_what_one_computes(folder: Path, engine: Tenso
     second.close()
 
 
-def test_close_frees_gpu_memory(folder: Path, engine: TensorRtEngine) -> None:
+def test_close_frees_gpu_memory(engine_folder: Path, engine: TensorRtEngine) -> None:
     runtime = cuda.load()
     engine.infer(images(4))
 
@@ -118,14 +114,14 @@ def test_close_frees_gpu_memory(folder: Path, engine: TensorRtEngine) -> None:
 
     before = free()
     for _ in range(5):
-        another = opened(folder)
+        another = opened(engine_folder)
         another.infer(images(4))
         another.close()
     assert before - free() < 64 * 2**20
 
 
-def test_the_fastest_runtime_is_chosen(folder: Path, engine: TensorRtEngine) -> None:
-    chosen = open_engine(Settings(model=folder), manifests.load(folder))
+def test_the_fastest_runtime_is_chosen(engine_folder: Path, engine: TensorRtEngine) -> None:
+    chosen = open_engine(Settings(model=engine_folder), manifests.load(engine_folder))
     assert chosen.name == engine.name
     chosen.close()
     with pytest.raises(EngineError, match="no profile"):
@@ -157,8 +153,8 @@ def test_eight_bit_engines(folder: Path, capsys: pytest.CaptureFixture[str], pre
     assert build_engine.main(arguments) == 0, capsys.readouterr()
 
 
-def test_verify_as_a_command(folder: Path, engine: TensorRtEngine, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([str(folder)]) == 0
+def test_verify_as_a_command(engine_folder: Path, engine: TensorRtEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(engine_folder)]) == 0
     assert engine.name in capsys.readouterr().out
 
 
@@ -179,8 +175,8 @@ except DeviceLost:
 """
 
 
-def test_a_sticky_error_means_a_lost_device(folder: Path, engine: TensorRtEngine) -> None:
+def test_a_sticky_error_means_a_lost_device(engine_folder: Path, engine: TensorRtEngine) -> None:
     result = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", STICKY, str(folder)], capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", STICKY, str(engine_folder)], capture_output=True, text=True, check=False, timeout=300
     )
     assert result.returncode == 42, result.stderr

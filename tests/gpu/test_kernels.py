@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from benchmarks.model.gpu import launch
+from benchmarks.gpu import launch
 from model_export.kernels.tactics import TACTICS, Layout
 from tests.model_export.kernels import call_as_tensorrt, reference
 from tests.model_export.kernels.reference import SAMPLINGS, Shape

@@ -53,9 +53,15 @@ def test_verify_compares_the_engine_that_fits(
     manifest = json.loads((folder / "model.json").read_text())
     manifest["input"]["buckets"] = [[64, 96]]
     (folder / "model.json").write_text(json.dumps(manifest))
-    profiles = (PlanProfile(bucket=(64, 96), min_batch=1, max_batch=2),)
+    profiles = (PlanProfile(bucket=(64, 96), min_batch=1, max_batch=3),)
+    calls: list[tuple[int, ...]] = []
+    forward = verify.ServingModule.forward
+    monkeypatch.setattr(
+        verify.ServingModule, "forward", lambda self, images: calls.append(images.shape) or forward(self, images)
+    )
     write_plan(folder, onnx_sha256=manifest["files"]["onnx"]["sha256"], profiles=profiles)
     assert verify.main([str(folder)]) == 1
     output = capsys.readouterr().out
     assert [line.split()[0] for line in output.splitlines()[1:]] == ["onnxruntime-cpu"] + 2 * ["tensorrt-fp16-gpu0"]
     assert output.count("FAILED") == 2
+    assert calls == [(1, 64, 96, 3)]  # PyTorch computes the image once, whatever the batch size

@@ -14,6 +14,7 @@ import math
 import re
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,8 @@ from service.engines.confidence import confidence
 from service.engines.cuda import Device, check
 from service.engines.tensorrt import library
 from service.engines.tensorrt.buffers import Buffers
-from service.errors import DeviceLost, EngineError, EngineOutOfMemory, ManifestError
+from service.engines.tensorrt.stream import Stream
+from service.errors import EngineError, EngineOutOfMemory, ManifestError
 from service.model_folder import engine_plan
 from service.model_folder.engine_plan import PlanInfo
 from service.types import CLASS_MAP, LOGITS, PICTURES, Inference, UInt8Array
@@ -82,12 +84,14 @@ class TensorRtEngine:
             self._errors, self._runtime = lane._errors, lane._runtime
             self._engine, self._context_lock = lane._engine, lane._context_lock
         if self._engine is None:
-            raise ManifestError(
-                f"{self.name} can't load {plan}: {self._last_error()}. {engine_plan.rebuild(plan.parent.parent)}"
-            )
+            reason = self._last_error()
+            if _OUT_OF_MEMORY.search(reason):
+                raise EngineOutOfMemory(
+                    f"{self.name} can't load {plan}: {reason}. Free GPU memory; nvidia-smi lists it."
+                )
+            raise ManifestError(f"{self.name} can't load {plan}: {reason}. {engine_plan.rebuild(plan.parent.parent)}")
         self._context_options = library.context_options(self._trt, self._engine)
-        create = self._cuda.cudaStreamCreateWithFlags
-        self._stream = check(self._cuda, create(self._cuda.cudaStreamNonBlocking), "creating a stream")
+        self._stream = Stream(self._cuda)
         self._shapes: dict[tuple[int, ...], _Shape] = {}
         self._buffers = Buffers(self._cuda)
         try:
@@ -105,16 +109,33 @@ class TensorRtEngine:
         self._buffers.host(PICTURES, batch.shape)[:] = batch
         self._launch(shape)
         if with_confidence:
-            self._buffers.to_host(LOGITS, math.prod(shape.logits) * 4, self._stream)
-        check(self._cuda, self._cuda.cudaStreamSynchronize(self._stream), f"{self.name} on a batch of {batch.shape}")
+            self._buffers.to_host(LOGITS, math.prod(shape.logits) * 4, self._stream.handle)
+        self._stream.wait(f"{self.name} on a batch of {batch.shape}")
         ids = self._buffers.host(CLASS_MAP, batch.shape[:3]).copy()  # the next batch overwrites the pinned memory
         if not with_confidence:
             return Inference(ids)
         logits = self._buffers.host(LOGITS, (math.prod(shape.logits) * 4,)).view(np.float32).reshape(shape.logits)
         return Inference(ids, confidence(logits, (batch.shape[1], batch.shape[2])))
 
+    def warm_up(self) -> None:
+        """Run each batch size of each bucket once, so that no request waits for kernels to load or for a capture.
+
+        Closes the engine when that fails, and raises what `infer` raises.
+        """
+        try:
+            for profile in self._info.profiles:
+                for count in range(profile.min_batch, profile.max_batch + 1):
+                    self.infer(np.zeros((count, *profile.bucket, 3), dtype=np.uint8))
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
-        """Release the device's memory. Idempotent."""
+        """Release the device's memory. Idempotent.
+
+        The modules of plugins compiled ahead of time may stay loaded (TensorRT issue 4849, open): some GPU memory for
+        each model that was replaced, until the process ends.
+        """
         if self._closed:
             return
         self._closed = True
@@ -125,7 +146,7 @@ class TensorRtEngine:
         self._shapes.clear()  # destroys the contexts, before the memory that they use
         self._context_options = self._engine = self._runtime = None
         self._buffers.free()
-        self._cuda.cudaStreamDestroy(self._stream)
+        self._stream.close()
 
     def _select_device(self) -> None:
         """Select the device for this thread: the engine is loaded in one thread and called in another."""
@@ -180,23 +201,27 @@ class TensorRtEngine:
     def _new_context(self, profile: int) -> Any:
         """An execution context that uses the lane's scratch memory."""
         context = self._engine.create_execution_context(self._context_options)
-        if context is None or not context.set_optimization_profile_async(profile, int(self._stream)):
+        if context is None or not context.set_optimization_profile_async(profile, int(self._stream.handle)):
             raise self._failure(f"can't create an execution context for profile {profile}")
-        check(self._cuda, self._cuda.cudaStreamSynchronize(self._stream), "selecting a profile")
+        self._stream.wait("selecting a profile")
         return context
 
     def _launch(self, shape: _Shape) -> None:
         """Queue copy in, network and copy out: as one graph if it is captured, else call by call."""
         if shape.graph is not None:
-            check(self._cuda, self._cuda.cudaGraphLaunch(shape.graph, self._stream), f"{self.name} launching a graph")
+            self._stream.launch(shape.graph, f"{self.name} launching a graph")
             return
-        if shape.first_done:  # the capture failed
+        if not shape.first_done:
+            self._bind(shape)
+        try:
             self._enqueue(shape)
+        except EngineError as error:
+            self._stream.require_device(error)
+            raise
+        if shape.first_done:  # the capture failed
             return
-        self._bind(shape)
-        self._enqueue(shape)  # TensorRT defers work to the first call, so a later one is captured
-        shape.first_done = True
-        shape.graph = self._capture(shape)
+        shape.first_done = True  # TensorRT defers work to the first call, so a later one is captured
+        shape.graph = self._stream.capture(partial(self._enqueue, shape), f"{self.name}: batches of {shape.images}")
 
     def _bind(self, shape: _Shape) -> None:
         shape.context.set_device_memory(self._scratch, self._buffers.size("scratch"))
@@ -206,30 +231,7 @@ class TensorRtEngine:
 
     def _enqueue(self, shape: _Shape) -> None:
         pixels = math.prod(shape.images[:3])
-        self._buffers.to_device(PICTURES, pixels * 3, self._stream)
-        if not shape.context.execute_async_v3(int(self._stream)):
-            check(self._cuda, self._cuda.cudaGetLastError(), f"{self.name} on a batch of {shape.images}")
+        self._buffers.to_device(PICTURES, pixels * 3, self._stream.handle)
+        if not shape.context.execute_async_v3(int(self._stream.handle)):
             raise self._failure(f"failed on a batch of {shape.images}")
-        self._buffers.to_host(CLASS_MAP, pixels, self._stream)
-
-    def _capture(self, shape: _Shape) -> Any:
-        """The batch as an executable graph; None when it can't be captured, and then no other attempt is made."""
-        runtime, stream = self._cuda, self._stream
-        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        check(runtime, runtime.cudaStreamBeginCapture(stream, mode), "starting a capture")
-        graph = None
-        try:
-            self._enqueue(shape)
-            graph = check(runtime, runtime.cudaStreamEndCapture(stream), "ending a capture")
-            return check(runtime, runtime.cudaGraphInstantiate(graph, 0), "instantiating a graph")
-        except DeviceLost:
-            raise
-        except EngineError as error:
-            if graph is None:
-                runtime.cudaStreamEndCapture(stream)  # does nothing if the capture has ended
-            runtime.cudaGetLastError()  # clears the error of the invalid capture: the device is fine
-            log.warning("%s: batches of %s run without a CUDA graph: %s", self.name, shape.images, error)
-            return None
-        finally:
-            if graph is not None:
-                runtime.cudaGraphDestroy(graph)
+        self._buffers.to_host(CLASS_MAP, pixels, self._stream.handle)

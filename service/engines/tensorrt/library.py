@@ -2,12 +2,15 @@
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from service.engines.cuda import Device
 from service.errors import EngineUnavailable
-from service.model_folder.engine_plan import Machine, Runtime
+from service.model_folder import engine_plan
+from service.model_folder.engine_plan import Machine, PlanInfo, Runtime
+from service.types import Size
 
 # The RTX wheels on the package index contain `tensorrt_rtx_bindings`; NVIDIA's own `tensorrt_rtx` wraps it.
 MODULES: Final[dict[Runtime, tuple[str, ...]]] = {
@@ -32,10 +35,32 @@ def installed(runtime: Runtime | None = None) -> tuple[Any, Runtime]:
     raise EngineUnavailable(f"{missing} installed. Install it with: pip install -e '.[gpu,{extra}]'")
 
 
-def machine(device: Device) -> Machine:
-    """The GPU and the TensorRT that a plan must be built for to run here. Raises EngineUnavailable without TensorRT."""
-    trt, runtime = installed()
-    return Machine(device.name, device.compute_capability, runtime, str(trt.__version__))
+def machines(device: Device) -> list[Machine]:
+    """The GPU with each TensorRT that is installed: what plans may be for. Raises EngineUnavailable if none is."""
+    each: list[Machine] = []
+    for candidate in MODULES:
+        try:
+            trt, runtime = installed(candidate)
+        except EngineUnavailable:
+            continue
+        each.append(Machine(device.name, device.compute_capability, runtime, str(trt.__version__)))
+    if not each:
+        installed()  # raises, and says what to install
+    return list(dict.fromkeys(each))
+
+
+def find_plan(folder: Path, device: Device, onnx_sha256: str, buckets: Sequence[Size]) -> tuple[Path, PlanInfo]:
+    """The newest plan in the model folder that an installed TensorRT runs on `device`, with its description.
+
+    Raises EngineUnavailable, with the reasons.
+    """
+    reasons: list[str] = []
+    for machine in machines(device):
+        try:
+            return engine_plan.find(folder, machine, onnx_sha256, buckets)
+        except EngineUnavailable as error:
+            reasons.append(str(error))
+    raise EngineUnavailable(" ".join(reasons))
 
 
 def context_options(trt: Any, engine: Any) -> Any:

@@ -27,11 +27,12 @@ def run(
     pixel = channels if last else 0
     out, sevens = _between(torch.full_like(raster, 7.0), pixel, 7.0)
     kernel: Any = getattr(aligned_sampling, name)
-    kernel[tactic.grid(height * width, channels, count)](
+    kernel[tactic.grid(height, width, channels, count)](
         _between(raster, pixel)[0], _between(other, pixel)[0], _between(offsets, offsets_pixel)[0],
         height, width, *other.shape[2:], out,
         C=channels, STANDARD=sampling == "standard", PIXEL=pixel, OFFSETS_PIXEL=offsets_pixel,
-        BLOCK_P=tactic.block_p, BLOCK_C=tactic.block_c, num_warps=tactic.warps,
+        LANES=tactic.lanes, BLOCK_H=tactic.block_h, BLOCK_W=tactic.block_w, BLOCK_C=tactic.block_c,
+        num_warps=tactic.warps,
     )  # fmt: skip
     assert (sevens[:_BESIDE] == 7).all() and (sevens[-_BESIDE:] == 7).all()
     return out.view(count, height, width, channels).permute(0, 3, 1, 2) if last else out.view(raster.shape)

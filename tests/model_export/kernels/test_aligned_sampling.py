@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from benchmarks.model.gpu import launch
+from benchmarks.gpu import launch
 from model_export.kernels.tactics import TACTICS, Tactic
 from tests.model_export.kernels import call_as_tensorrt, reference
 from tests.model_export.kernels.reference import SAMPLINGS, Shape
 
-WHOLE = Tactic(128, 16, 1)  # mostly one program an image: the interpreter is slow
+WHOLE = Tactic(8, 16, 4, 4)  # mostly one program an image: the interpreter is slow
+ROW = Tactic(1, 128, 2, 4)
+SHAPES = tuple(Shape(s.n, min(s.c, 3), s.raster, s.small) for s in reference.SHAPES)
 
 
 def check(result: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
@@ -20,7 +22,7 @@ def check(result: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("kind", reference.OFFSETS)
 def test_aggregate(kind: str, sampling: str) -> None:
-    for shape in reference.SHAPES:
+    for shape in SHAPES:
         low, high, offsets = reference.maps(shape, 4, kind, torch.float32)
         result = launch.aligned_aggregate(low, high, offsets, sampling, WHOLE)
         check(result, reference.aggregate(low, high, offsets, sampling), torch.float32)
@@ -29,10 +31,23 @@ def test_aggregate(kind: str, sampling: str) -> None:
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("kind", reference.OFFSETS)
 def test_context(kind: str, sampling: str) -> None:
-    for shape in reference.SHAPES:
+    for shape in SHAPES:
         local, pooled, offsets = reference.maps(Shape(shape.n, shape.c, shape.raster, (3, 3)), 2, kind, torch.float32)
         result = launch.aligned_context(local, pooled, offsets, sampling, WHOLE)
         check(result, reference.context(local, pooled, offsets, sampling), torch.float32)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("kind", ["random", "borders", "huge"])
+def test_float32_is_as_exact_on_large_maps(kind: str, sampling: str) -> None:
+    """Offsets of hundreds of pixels, and context maps as large as 3 x 260: only fractions may be rounded."""
+    low, high, offsets = reference.maps(Shape(1, 2, (2, 300), (2, 75)), 4, kind, torch.float32)
+    result = launch.aligned_aggregate(low, high, offsets, sampling, ROW)
+    check(result, reference.aggregate(low, high, offsets, sampling), torch.float32)
+    for small in ((3, 260), (2, 75), (5, 400)):
+        local, context, offsets = reference.maps(Shape(1, 2, (2, 300), small), 2, kind, torch.float32)
+        result = launch.aligned_context(local, context, offsets, sampling, ROW)
+        check(result, reference.context(local, context, offsets, sampling), torch.float32)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -75,7 +90,7 @@ def test_every_tactic_computes_the_same(layout: str) -> None:
 def test_in_tensorrts_formats_no_memory_beside_is_touched(sampling: str, last: bool, offsets_pixel: int) -> None:
     """LINEAR, HWC (offsets of 4) and HWC8 (offsets padded to 8); offsets that point far outside."""
     maps = reference.maps(Shape(2, 8, (9, 13), (5, 7)), 4, "huge", torch.float16)
-    tactic = Tactic(16, 16, 1)
+    tactic = Tactic(4, 8, 16, 1)
     result = call_as_tensorrt.run("aligned_aggregate", maps, sampling, tactic, last=last, offsets_pixel=offsets_pixel)
     check(result, reference.aggregate(*maps, sampling), torch.float16)
     raster, other, offsets = reference.maps(Shape(2, 8, (9, 13), (3, 3)), 2, "borders", torch.float16)

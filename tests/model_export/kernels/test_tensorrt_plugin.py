@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from model_export.kernels.ptx import Compiled, Spec
-from model_export.kernels.tactics import TACTICS
+from model_export.kernels.tactics import TACTICS, numbered
 from model_export.onnx_export import custom_ops
 from tests.model_export.kernels import fake_tensorrt
 from tests.model_export.kernels.fake_tensorrt import (
@@ -113,7 +113,7 @@ def test_launch_parameters_and_scalars(trt: Any, compiled: list[tuple[Spec, int]
             offset_channels = SHAPES[name][2][1]
             assert spec.offsets_pixel == {TensorFormat.LINEAR: 0, TensorFormat.HWC: offset_channels}[formats[2]]
             grid = tuple(launch.values[f"grid_{axis}"] for axis in "xyz")
-            assert grid == tactic.grid(H * W, C, 2)
+            assert grid == tactic.grid(H, W, C, 2)
             assert [launch.values[f"block_{axis}"] for axis in "xyz"] == [tactic.warps * 32, 1, 1]
             assert launch.values["shared_mem"] == 1024
             # Between the inputs and the output: the raster's size, then the other map's.
@@ -141,7 +141,7 @@ def test_an_unknown_convention_is_an_error_and_a_final_zero_is_ignored(
 def test_offsets_in_hwc8_are_padded(trt: Any, compiled: list[tuple[Spec, int]]) -> None:
     instance = plugin(trt, "AlignedAggregate", [DataType.HALF] * 4)
     offered(instance, "AlignedAggregate", [DataType.HALF] * 4)
-    instance.set_tactic(1)
+    instance.set_tactic(next(iter(numbered("channels_last", C))))
     descs = [DynamicPluginTensorDesc(s, DataType.HALF, TensorFormat.HWC8) for s in SHAPES["AlignedAggregate"]]
     instance.get_launch_params(None, descs, 3, Recorder(), Recorder(), ExprBuilder())
     assert compiled[-1][0].offsets_pixel == 8

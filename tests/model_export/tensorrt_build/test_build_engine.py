@@ -11,19 +11,21 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from model_export import build_engine
+from model_export import build_engine, verify
 from model_export.checkpoints import checkpoint
 from model_export.onnx_export import parity
 from model_export.tensorrt_build import builder, graph, library, source, target
 from model_export.tensorrt_build.library import Library, NoTensorRTError
 from model_export.tensorrt_build.quantization import EightBit
 from model_export.tensorrt_build.target import Target
+from service.engines import cuda
 from service.model_folder.engine_plan import PlanInfo
 from service.model_folder.manifest import sha256
 from tests.model_export import shipped
 from tests.model_export.frames import frames
 from tests.model_export.onnx_export.test_calibration import stays_float
 from tests.model_export.tensorrt_build.test_graph import run
+from tests.service.engines.tensorrt.fake_cuda_and_tensorrt import FakeCuda, Properties
 
 LITE = Path(__file__).parents[3] / "weights" / "alignseg-lite"
 pytestmark = pytest.mark.skipif(not (LITE / "model.onnx").is_file(), reason="weights/alignseg-lite is missing")
@@ -113,6 +115,25 @@ def test_dry_run_reports_and_writes_nothing(
     assert not (folder / "engines").exists()
 
 
+def test_without_arguments_the_servers_model_is_built(
+    rtx: object, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For this machine's GPU; without one, TensorRT for RTX builds for the common ones, and says so."""
+    monkeypatch.setattr(library, "load", lambda runtime: rtx)
+    monkeypatch.setattr(cuda, "load", lambda: FakeCuda(devices=()))
+    monkeypatch.setattr(builder, "build", lambda *_: b"plan")
+    monkeypatch.setenv("ALIGNSEG_MODEL", str(folder))
+    assert build_engine.main([]) == 0
+    output = capsys.readouterr().out
+    assert "for sm80-sm86-sm89-sm120 (this machine's GPU is not used" in output
+    assert [path.suffix for path in sorted((folder / "engines").glob("[!.]*"))] == [".json", ".plan"]
+    monkeypatch.setattr(cuda, "load", lambda: FakeCuda((Properties("NVIDIA GeForce RTX 4090", 8, 9),)))
+    monkeypatch.delenv("ALIGNSEG_MODEL")
+    assert build_engine.main(["--dry-run"]) == 0
+    output = capsys.readouterr().out
+    assert "for NVIDIA GeForce RTX 4090\n" in output and "weights/alignseg-lite/model.onnx" in output
+
+
 def test_a_failed_build_keeps_the_old_engine(
     rtx: object, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +148,42 @@ def test_a_failed_build_keeps_the_old_engine(
     assert build_engine.main([str(folder), *arguments]) == 2
     assert "error: no kernel" in capsys.readouterr().err
     assert [path.name for path in (folder / "engines").glob("[!.]*")] == ["old.plan"]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_engine_that_differs_from_pytorch_is_not_written(
+    rtx: object, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], interrupted: bool
+) -> None:
+    """Neither is one whose comparison is interrupted. While it is compared, the folder holds the earlier engine."""
+
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (folder / "engines").iterdir() if path.name != ".building"}
+
+    monkeypatch.setattr(builder, "build", lambda *_: b"first plan")
+    local = Target("NVIDIA Test", (89,), is_local=True)
+    monkeypatch.setattr(target, "find", lambda *_: local)
+    arguments = [str(folder), "--runtime", "tensorrt_rtx", "--bucket", "96x128"]
+    assert build_engine.main([*arguments, "--no-verify"]) == 0
+    first = files()
+
+    def compare(checked: Path, frames: object, built: tuple[Path, PlanInfo]) -> int:
+        plan, info = built
+        assert plan.read_bytes() == b"second plan" and (info.plan.sha256, info.plan.bytes) == (sha256(plan), 11)
+        assert {name: content for name, content in files().items() if not name.startswith(".")} == first
+        if interrupted:
+            raise KeyboardInterrupt
+        return 1
+
+    monkeypatch.setattr(builder, "build", lambda *_: b"second plan")
+    monkeypatch.setattr(verify, "run", compare)
+    assert build_engine.main(arguments) == (130 if interrupted else 1)
+    assert ("discarded: its class maps differ" in capsys.readouterr().err) != interrupted
+    assert {
+        path.name: path.read_bytes() for path in (folder / "engines").iterdir() if path.name != ".building"
+    } == first
+    monkeypatch.setattr(verify, "run", lambda *_, **__: 0)
+    assert build_engine.main(arguments) == 0
+    assert next((folder / "engines").glob("*.plan")).read_bytes() == b"second plan"
 
 
 def test_errors_say_what_to_do(

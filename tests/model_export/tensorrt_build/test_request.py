@@ -1,11 +1,13 @@
 """What a build request determines: the files of an engine, and the machine that it is for."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from model_export import build_engine
 from model_export.tensorrt_build import builder
 from model_export.tensorrt_build.library import Library
 from model_export.tensorrt_build.request import BuildRequest
@@ -29,7 +31,19 @@ def request_for_h200() -> BuildRequest:
 
 def test_files_are_named_after_gpu_runtime_version_and_precision(request_for_h200: BuildRequest) -> None:
     assert request_for_h200.plan == Path("m/engines/nvidia-h200-tensorrt-11.4.0-fp16.plan")
-    assert request_for_h200.timing_cache == Path("m/engines/nvidia-h200-tensorrt-11.4.0.timing")
+    compiler = f"triton-{version('triton')}"  # whose code was timed
+    assert request_for_h200.timing_cache == Path(f"m/engines/nvidia-h200-tensorrt-11.4.0-{compiler}.timing")
+    native = replace(request_for_h200, warp="gridsample")
+    assert native.timing_cache == Path("m/engines/nvidia-h200-tensorrt-11.4.0.timing")
+
+
+def test_gpus_that_triton_does_not_compile_for_sample_with_native_layers(request_for_h200: BuildRequest) -> None:
+    tensorrt = request_for_h200.library
+    assert build_engine._default_warp(tensorrt, request_for_h200.target) == "plugin"
+    assert build_engine._default_warp(tensorrt, Target("Tesla T4", (75,), is_local=True)) == "gridsample"
+    assert (
+        build_engine._default_warp(replace(tensorrt, runtime="tensorrt_rtx"), request_for_h200.target) == "gridsample"
+    )
 
 
 def test_the_machine_is_the_one_that_the_service_looks_for(request_for_h200: BuildRequest) -> None:

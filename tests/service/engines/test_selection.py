@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     fake = FakeTensorRT(FakeCuda())
+    fake.classify = lambda pixels: pixels.argmax(axis=1)  # as tests/support/tiny_model.py
     monkeypatch.setattr(cuda, "load", lambda: fake.cuda)
     monkeypatch.setattr(library, "installed", lambda runtime=None: (fake, "tensorrt"))
     return fake
@@ -59,6 +60,21 @@ def test_a_plan_for_this_machine_is_chosen(folder: Path, gpu: FakeTensorRT, capl
     name, line = opened(folder, caplog)
     assert name == "tensorrt-fp16-gpu0"
     assert line == f"tensorrt-fp16-gpu0 serves tiny 1 from {folder}, chosen by ALIGNSEG_ENGINE=auto."
+
+
+@pytest.mark.usefixtures("no_openvino")
+def test_a_plan_that_disagrees_with_the_reference_does_not_serve(
+    folder: Path, gpu: FakeTensorRT, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_plan(folder, onnx_sha256=manifests.load(folder).files["onnx"].sha256)
+    gpu.classify = lambda pixels: np.where(np.arange(len(pixels)) % 100 == 0, 3, pixels.argmax(axis=1))
+    name, line = opened(folder, caplog)
+    assert name == "onnxruntime-cpu"
+    assert re.search(r"tensorrt \(98\.\d+% of the pixels of the check image agree .* expected at least 99\.7%\)", line)
+    assert not gpu.cuda.memory  # the rejected engine is closed
+    assert opened(folder, caplog, engine="tensorrt")[0] == "tensorrt-fp16-gpu0"  # chosen by name, it is not checked
+    write_plan(folder, onnx_sha256=manifests.load(folder).files["onnx"].sha256, precision="bf16")
+    assert opened(folder, caplog)[0] == "tensorrt-bf16-gpu0"  # whose tolerance is larger
 
 
 @pytest.mark.usefixtures("no_openvino")

@@ -1,10 +1,12 @@
 """Fakes of the parts of cuda.bindings.runtime and TensorRT that engines/tensorrt calls. GPU memory is host memory.
 
-The network of a fake plan: the class of a pixel is its red value modulo 4; 4 logits at a quarter of the size.
+The network of a fake plan: the class of a pixel is its red value modulo 4, unless a test sets another `classify`; 4
+logits at a quarter of the size.
 """
 
 import ctypes
 import enum
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ class CaptureMode(enum.Enum):
 class MemcpyKind(enum.Enum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 class Properties:
@@ -44,6 +47,7 @@ class FakeCuda:
     cudaError_t, cudaStreamCaptureMode, cudaMemcpyKind = Error, CaptureMode, MemcpyKind
     cudaStreamNonBlocking = 1
     cudaHostAllocDefault = 0
+    cudaEventBlockingSync, cudaEventDisableTiming = 1, 2
 
     def __init__(
         self, devices: tuple[Properties, ...] = (Properties("NVIDIA H200", 9, 0),), limit: int = 2**30
@@ -74,8 +78,18 @@ class FakeCuda:
     def cudaStreamDestroy(self, stream: int) -> tuple[Any, ...]:
         return self._result("cudaStreamDestroy")
 
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
-        return self._result("cudaStreamSynchronize")
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
+        self.event_flags = flags
+        return self._result("cudaEventCreateWithFlags", 9)
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[Any, ...]:
+        return self._result("cudaEventRecord")
+
+    def cudaEventSynchronize(self, event: int) -> tuple[Any, ...]:
+        return self._result("cudaEventSynchronize")
+
+    def cudaEventDestroy(self, event: int) -> tuple[Any, ...]:
+        return self._result("cudaEventDestroy")
 
     def cudaGetLastError(self) -> tuple[Any, ...]:
         return self._result("cudaGetLastError")
@@ -109,6 +123,14 @@ class FakeCuda:
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: int) -> tuple[Any, ...]:
         self.queue(lambda: ctypes.memmove(target, source, size))
         return self._result("cudaMemcpyAsync")
+
+    def cudaMemsetAsync(self, devPtr: int, value: int, count: int, stream: int) -> tuple[Any, ...]:
+        self.queue(lambda: ctypes.memset(devPtr, value, count))
+        return self._result("cudaMemsetAsync")
+
+    def cudaMemGetInfo(self) -> tuple[Any, ...]:
+        used = sum(len(block) for block in self.memory.values())
+        return Error.cudaSuccess, self.limit - used, self.limit
 
     def cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any, ...]:
         self.capturing = []
@@ -168,7 +190,7 @@ class FakeContext:
         count, height, width, _ = self.shape
         pixels = count * height * width
         pictures = np.frombuffer((ctypes.c_uint8 * (pixels * 3)).from_address(self.addresses["pictures"]), np.uint8)
-        ids = (pictures.reshape(pixels, 3)[:, 0] % CLASSES).astype(np.uint8)
+        ids = self.trt.classify(pictures.reshape(pixels, 3)).astype(np.uint8)
         ctypes.memmove(self.addresses["class_map"], ids.tobytes(), pixels)
         logits = np.zeros(self.get_tensor_shape("logits"), np.float32)
         logits[:, 1] = 100.0
@@ -194,6 +216,7 @@ class FakeTensorRT:
         self.fails = self.refuse_capture = self.refuses_addresses = False
         self.no_memory = False
         self.contexts = 0
+        self.classify: Callable[[Any], Any] = lambda pixels: pixels[:, 0] % CLASSES  # (P, 3) uint8 -> (P,)
 
     def Runtime(self, logger: Any) -> "FakeTensorRT":
         self.logger = logger

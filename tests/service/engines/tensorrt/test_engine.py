@@ -10,7 +10,7 @@ import pytest
 from service.engines import cuda
 from service.engines.tensorrt import library
 from service.engines.tensorrt.engine import TensorRtEngine
-from service.errors import DeviceLost, EngineError, EngineOutOfMemory, ManifestError
+from service.errors import DeviceLost, EngineError, EngineOutOfMemory, EngineUnavailable, ManifestError
 from tests.service.engines.tensorrt.fake_cuda_and_tensorrt import (
     Error,
     FakeCuda,
@@ -98,13 +98,71 @@ def test_an_invalid_capture_fails_no_batch(engine: TensorRtEngine, fake_cuda: Fa
 
 
 def test_a_sticky_error_means_a_lost_device(engine: TensorRtEngine, fake_cuda: FakeCuda) -> None:
-    fake_cuda.fails["cudaStreamSynchronize"] = Error.cudaErrorIllegalAddress
+    fake_cuda.fails["cudaEventSynchronize"] = Error.cudaErrorIllegalAddress
     with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
         engine.infer(images(1, 8, 12))
 
 
+def test_a_sticky_error_that_only_tensorrts_own_runtime_saw_means_a_lost_device(
+    engine: TensorRtEngine, fake_cuda: FakeCuda, trt: FakeTensorRT
+) -> None:
+    engine.infer(images(1, 8, 12))
+    engine.infer(images(2, 8, 12))
+    trt.fails = True
+    engine._shapes[2, 8, 12, 3].graph = None
+    fake_cuda.fails["cudaEventSynchronize"] = Error.cudaErrorIllegalAddress  # not cudaGetLastError
+    with pytest.raises(DeviceLost, match="cudaErrorIllegalAddress"):
+        engine.infer(images(2, 8, 12))
+
+
+def test_warm_up_captures_every_batch_size(engine: TensorRtEngine, fake_cuda: FakeCuda) -> None:
+    engine.warm_up()
+    expected = {(n, 8, 12, 3) for n in (1, 2, 3, 4)} | {(n, 12, 8, 3) for n in (1, 2)}
+    assert {images for images, shape in engine._shapes.items() if shape.graph is not None} == expected
+    captured = fake_cuda.calls.count("cudaStreamBeginCapture")
+    engine.infer(images(3, 8, 12))
+    assert fake_cuda.calls.count("cudaStreamBeginCapture") == captured == 6
+
+
+def test_a_failed_warm_up_frees_the_memory(engine: TensorRtEngine, fake_cuda: FakeCuda, trt: FakeTensorRT) -> None:
+    trt.fails = True
+    with pytest.raises(EngineError):
+        engine.warm_up()
+    assert fake_cuda.memory == {}
+
+
+def test_the_thread_sleeps_while_it_waits(engine: TensorRtEngine, fake_cuda: FakeCuda) -> None:
+    """cudaStreamSynchronize keeps a core busy; the fake does not even have it."""
+    engine.infer(images(1, 8, 12))
+    assert fake_cuda.event_flags == fake_cuda.cudaEventBlockingSync | fake_cuda.cudaEventDisableTiming
+    assert fake_cuda.calls.count("cudaEventRecord") == fake_cuda.calls.count("cudaEventSynchronize") > 0
+
+
+def test_a_plan_that_does_not_fit_into_memory_is_not_rebuilt(
+    trt: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deserialize(plan: bytes) -> None:
+        trt.logger.log(trt.ILogger.ERROR, "[defaultAllocator.cpp] OutOfMemory (Requested size was 9 bytes.)")
+
+    monkeypatch.setattr(trt, "deserialize_cuda_engine", deserialize)
+    info = write_plan(tmp_path)
+    with pytest.raises(EngineOutOfMemory, match=r"Requested size was 9 bytes\.\)\. Free GPU memory"):
+        TensorRtEngine(tmp_path / info.plan.path, info, H200)
+
+
+def test_a_plan_of_either_runtime_is_chosen_where_both_are_installed(
+    trt: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = {"tensorrt": trt, "tensorrt_rtx": FakeTensorRTForRTX(trt.cuda)}
+    monkeypatch.setattr(library, "installed", lambda runtime=None: (both[runtime], runtime))
+    info = write_plan(tmp_path, runtime="tensorrt_rtx", runtime_version="1.7.1")
+    assert library.find_plan(tmp_path, H200, "a" * 64, [(8, 12)]) == (tmp_path / info.plan.path, info)
+    with pytest.raises(EngineUnavailable, match=r"installed is tensorrt 11\.4\.0.* built from another ONNX file"):
+        library.find_plan(tmp_path, H200, "b" * 64, [(8, 12)])
+
+
 def test_other_errors_are_engine_errors(engine: TensorRtEngine, fake_cuda: FakeCuda, trt: FakeTensorRT) -> None:
-    fake_cuda.fails["cudaStreamSynchronize"] = Error.cudaErrorInvalidValue
+    fake_cuda.fails["cudaEventSynchronize"] = Error.cudaErrorInvalidValue
     with pytest.raises(EngineError, match="cudaErrorInvalidValue") as caught:
         engine.infer(images(1, 8, 12))
     assert type(caught.value) is EngineError
@@ -156,7 +214,7 @@ def test_a_plan_is_loaded_by_the_runtime_that_built_it(
 ) -> None:
     for name, fake in (("tensorrt", FakeTensorRT(fake_cuda)), ("tensorrt_rtx", FakeTensorRTForRTX(fake_cuda))):
         monkeypatch.setitem(sys.modules, name, fake)  # type: ignore[arg-type]
-    assert library.machine(H200).runtime == "tensorrt"
+    assert [machine.runtime for machine in library.machines(H200)] == ["tensorrt", "tensorrt_rtx"]
     info = write_plan(tmp_path, runtime="tensorrt_rtx")
     rtx = TensorRtEngine(tmp_path / info.plan.path, info, H200)
     assert rtx.name == "tensorrt-rtx-fp16-gpu0"

@@ -23,7 +23,7 @@ def test_the_fake_cuda_matches_the_real_one() -> None:
     for name in methods(fake_cuda_and_tensorrt.FakeCuda):
         if name.startswith("cuda"):
             assert arguments(getattr(real, name)) == arguments(getattr(fake_cuda_and_tensorrt.FakeCuda, name)), name
-    for name in ("cudaStreamNonBlocking", "cudaHostAllocDefault"):
+    for name in ("cudaStreamNonBlocking", "cudaHostAllocDefault", "cudaEventBlockingSync", "cudaEventDisableTiming"):
         assert getattr(real, name) == getattr(fake_cuda_and_tensorrt.FakeCuda, name)
     for ours, theirs in (
         (fake_cuda_and_tensorrt.Error, real.cudaError_t),

@@ -45,6 +45,6 @@ def test_without_the_libraries_the_error_says_what_to_install(monkeypatch: pytes
     module = ModuleType("tensorrt_rtx")
     module.__version__ = "1.7"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
-    assert library.machine(H200) == Machine("NVIDIA H200", "9.0", "tensorrt_rtx", "1.7")
+    assert library.machines(H200) == [Machine("NVIDIA H200", "9.0", "tensorrt_rtx", "1.7")]
     with pytest.raises(EngineUnavailable, match=r"^tensorrt is not installed"):
         library.installed("tensorrt")

@@ -6,7 +6,7 @@ They have fake implementations, so torch.compile and torch.export treat each as 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.model.gpu import launch
+from benchmarks.gpu import launch
 from model_export.alignseg import AlignSeg
 from model_export.alignseg.align_cm import AlignedContext
 from model_export.alignseg.align_fa import AlignedAggregate

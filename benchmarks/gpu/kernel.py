@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.model.gpu import launch, timing
+from benchmarks.gpu import launch, timing
 from model_export.kernels.tactics import tactics
 
-DEVICE = "cuda"
 # (C, (H, W), (h, w)): the AlignFA of each backbone at stride 4 of 1024x2048, 360x480 and 369x481, the coarse map at
 # 1/2 and 1/8 of the raster.
 AGGREGATES = (
@@ -22,14 +21,17 @@ ARGMAXES = ((19, (256, 512), (1024, 2048)), (11, (93, 121), (369, 481)))  # clas
 Formats = tuple[torch.dtype, torch.memory_format]
 FORMATS: tuple[Formats, ...] = tuple(
     (dtype, memory_format)
-    for dtype in (torch.float16, torch.float32)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32)
     for memory_format in (torch.channels_last, torch.contiguous_format)
 )
 
 
 @dataclass(frozen=True, slots=True)
 class KernelRow:
-    """Milliseconds of the best tactic and of PyTorch's chain. of_limit: time for the bytes alone / fused_ms."""
+    """Milliseconds of the best tactic and of PyTorch's chain. of_limit: time for the bytes alone / fused_ms.
+
+    tactics_ms: milliseconds of each tactic.
+    """
 
     operation: str
     storage: str
@@ -39,6 +41,7 @@ class KernelRow:
     chain_ms: float
     speedup: float
     of_limit: float
+    tactics_ms: dict[str, float]
 
 
 def rows() -> Iterator[tuple[str, Callable[[float], KernelRow]]]:
@@ -100,15 +103,17 @@ def _row(
 ) -> KernelRow:
     """fused: a run for each tactic, by name."""
     chain_ms = timing.by_events(timing.graphed(chain))
-    best_ms, tactic = min((timing.by_events(timing.graphed(run)), name) for name, run in fused.items())
+    every = {name: timing.by_events(timing.graphed(run)) for name, run in fused.items()}
+    tactic = min(every, key=lambda name: every[name])
+    best_ms = every[tactic]
     return KernelRow(
         operation, str(raster.dtype).removeprefix("torch."), launch.layout_of(raster), tactic,
-        best_ms, chain_ms, chain_ms / best_ms, 1e3 * limit_s / best_ms,
+        best_ms, chain_ms, chain_ms / best_ms, 1e3 * limit_s / best_ms, every,
     )  # fmt: skip
 
 
 def _random(channels: int, size: tuple[int, int], dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
-    x = torch.randn(1, channels, *size, device=DEVICE, dtype=dtype)
+    x = torch.randn(1, channels, *size, device=timing.DEVICE, dtype=dtype)
     return x.contiguous(memory_format=memory_format)
 
 

@@ -9,17 +9,21 @@ import torch
 
 _L2_BYTES = 256 * 2**20  # more than any GPU's second-level cache
 _WARM_UP = 10
+DEVICE = "cuda"
 Run = Callable[[], Any]
 
 
 def by_events(run: Run, repeats: int = 50) -> float:
-    """Milliseconds of GPU time, with the L2 cache overwritten before each run, as a whole network would do."""
-    waste = torch.empty(_L2_BYTES, dtype=torch.uint8, device="cuda")
+    """Milliseconds of GPU time, with other data in the L2 cache before each run, as in a whole network.
+
+    The other data are read, not written: written lines would be stored while the run is timed.
+    """
+    other = torch.zeros(_L2_BYTES // 4, dtype=torch.int32, device=DEVICE)
     for _ in range(_WARM_UP):
         run()
     times = []
     for _ in range(repeats):
-        waste.zero_()
+        other.max()
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
         run()
@@ -57,9 +61,14 @@ def graphed(run: Run) -> Run:
 
 def bandwidth() -> float:
     """Bytes a second that a copy of 1 GiB reads and writes: measured, not from the data sheet."""
-    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    source = torch.empty(2**30, dtype=torch.uint8, device=DEVICE)
     target = torch.empty_like(source)
     return 2 * 2**30 / (by_events(lambda: target.copy_(source)) / 1e3)
+
+
+def gpu_name() -> str:
+    """As CUDA names it."""
+    return str(torch.cuda.get_device_name())
 
 
 def free_memory(*, release_cache: bool = True) -> int:

@@ -7,8 +7,8 @@ ArgMax write once and read once: 2 x 4 K H W bytes. For R101 (K = 19) at 1024x20
 (4.8 TB/s) and 1.1 ms on an L4 (300 GB/s), while the network's 1.75 TFLOP take 2.2 ms at the H200's best measured
 790 TFLOP/s and 14 ms at an L4's peak of 121: at most 3 to 8 %, and less since neither reaches its peak. For
 alignseg-lite at 360x480 it is 15 MB, 3 us. This assumes that Resize and ArgMax (TensorRT's TopK) run at memory speed,
-which has not been measured: `nsys profile python -m benchmarks.model.gpu --match resnet101 1024x2048 TensorRT` would
-show it. `python -m benchmarks.model.gpu --only kernel --match upsample_argmax` times this kernel.
+which has not been measured: `nsys profile python -m benchmarks.gpu --match resnet101 1024x2048 TensorRT` would
+show it. `python -m benchmarks.gpu --only kernel --match upsample_argmax` times this kernel.
 """
 
 import triton

@@ -43,7 +43,7 @@ def upsample_argmax(logits: Tensor, size: tuple[int, int], confidence: bool = Fa
     logits: (N, K, h, w), K <= 255; size: (H, W). Returns (N, H, W) uint8 class ids, of equal logits the first, and with
     `confidence` (N, H, W) uint8, the class's softmax probability times 255, rounded.
     """
-    from benchmarks.model.gpu import upsample_argmax  # noqa: PLC0415 - triton only where kernels run
+    from benchmarks.gpu import upsample_argmax  # noqa: PLC0415 - triton only where kernels run
 
     count, classes, small_height, small_width = logits.shape
     height, width = size
@@ -78,11 +78,12 @@ def _launch(
     chosen = tactic or tactics(layout, channels)[0]
     out = torch.empty_like(raster, memory_format=memory_format)
     kernel: Any = getattr(aligned_sampling, name)
-    kernel[chosen.grid(height * width, channels, count)](
+    kernel[chosen.grid(height, width, channels, count)](
         raster.contiguous(memory_format=memory_format), other.contiguous(memory_format=memory_format),
         offsets.contiguous(), height, width, *other.shape[2:], out,
         C=channels, STANDARD=sampling == "standard", PIXEL=channels if last else 0, OFFSETS_PIXEL=0,
-        BLOCK_P=chosen.block_p, BLOCK_C=chosen.block_c, num_warps=chosen.warps,
+        LANES=chosen.lanes, BLOCK_H=chosen.block_h, BLOCK_W=chosen.block_w, BLOCK_C=chosen.block_c,
+        num_warps=chosen.warps,
     )  # fmt: skip
     return out
 
