@@ -92,6 +92,7 @@ def _parse(entry: str, by_name: Mapping[str, int]) -> tuple[str, int | None, str
     name, equals, new_name = (part.strip() for part in entry.partition("="))
     if len(new_name) > _MAX_NAME or not new_name.isprintable():
         raise BadRequest(
-            f"The new name of class {name[:40]} is {new_name[:40]!r}. Expected at most {_MAX_NAME} printable characters."
+            f"The new name of class {name[:40]} is {new_name[:40]!r}. "
+            f"Expected at most {_MAX_NAME} printable characters."
         )
     return name, by_name.get(name, by_name.get(name.casefold())), new_name if equals else None
