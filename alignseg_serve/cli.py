@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from alignseg_serve import options
+from alignseg_serve import annotation_commands, options
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -201,6 +201,9 @@ def offsets(context: typer.Context) -> None:
     except ImportError as error:
         _fail(f"{error}. Drawing offsets needs PyTorch: pip install -e '.[train]'")
     raise typer.Exit(command.main(context.args))
+
+
+app.command("label-studio")(annotation_commands.label_studio)
 
 
 def _load_settings(**arguments: object) -> "Settings":

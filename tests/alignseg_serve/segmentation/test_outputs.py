@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from alignseg_serve import cli
 from alignseg_serve.class_selection import parse_classes, selected_classes
 from alignseg_serve.client import ClassEntry, ClassTable
+from alignseg_serve.segmentation.files import plan
+from alignseg_serve.segmentation.outputs import Options
 from service.errors import AlignSegError, BadRequest
 from tests.alignseg_serve.segmentation.test_files import names, segment
 from tests.support.fake_engine import COLORS, encoded, striped
@@ -81,7 +83,7 @@ def test_a_single_file(image: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "one.json").read_bytes())["classes"][0]["polygons"]["type"] == "MultiPolygon"
     assert (tmp_path / "one.overlay.png").is_file()
     with pytest.raises(AlignSegError, match=r"--masks rle writes JSON files. Pass --out .*two\.json"):
-        segment(image, tmp_path / "two.png", masks="rle")
+        plan([image], tmp_path / "two.png", Options(masks="rle"))
 
 
 def test_unknown_classes_end_the_run_before_any_image(image: Path, tmp_path: Path) -> None:
