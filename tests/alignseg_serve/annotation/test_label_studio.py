@@ -122,7 +122,7 @@ async def test_polygons_fill_to_the_server_s(studio: LabelStudio) -> None:
         ("//elsewhere/a.png", "is not on"),
         ("s3://bucket/a.png", "is not on"),
         (None, "is not on"),
-        ("http://[", "is not a URL"),
+        ("http://a:b/", "is not a URL"),
         ("/data/moved.png", "returned 302"),
         ("/data/gone.png", "returned 404"),
         ("/data/upload/1/text.png", "task 0: "),
