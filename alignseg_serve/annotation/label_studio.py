@@ -62,7 +62,7 @@ class Predictor:
         except (ImageUnavailable, InvalidImageError, ServerError, ServerTimeout) as error:
             return {"error": f"task {task.get('id')}: {error}"}
         regions = list(_regions(result, controls))
-        scores = [entry.confidence for entry in result.classes if entry.confidence is not None]
+        scores = [entry.confidence for entry in result.classes if entry.name in controls and entry.confidence]
         prediction: Json = {"result": regions, "model_version": f"{result.model} {result.version}"}
         return prediction | ({"score": round(sum(scores) / len(scores), 4)} if scores else {})
 

@@ -1,4 +1,4 @@
-"""An ML backend of Label Studio: /health, /setup and /predict, in a process of its own."""
+"""An ML backend of Label Studio: /health, /setup, /predict and /webhook, in a process of its own."""
 
 import json
 import logging
@@ -29,6 +29,9 @@ def create_app(predictor: Predictor) -> Starlette:
     async def setup(_: Request) -> JSONResponse:
         return JSONResponse({"model_version": predictor.model_version})
 
+    async def ignore(_: Request) -> JSONResponse:  # Label Studio reports every annotation to its backends
+        return JSONResponse({})
+
     async def predict(request: Request) -> JSONResponse:
         try:
             tasks, config = _parse(await _body(request))
@@ -47,6 +50,7 @@ def create_app(predictor: Predictor) -> Starlette:
             Route("/health", health),
             Route("/setup", setup, methods=["POST"]),
             Route("/predict", predict, methods=["POST"]),
+            Route("/webhook", ignore, methods=["POST"]),
         ]
     )
 

@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from alignseg_serve import cli
 from alignseg_serve.annotation.label_studio import Predictor
 from alignseg_serve.annotation.label_studio_app import create_app
 from alignseg_serve.annotation.label_studio_images import LabelStudioImages
@@ -74,9 +76,9 @@ class Backend:
 
 @contextmanager
 def backend(
-    studio: LabelStudio, *, token: str = "secret", engine: FakeEngine | None = None, **options: Any
+    studio: LabelStudio, *, key: str = "secret", engine: FakeEngine | None = None, **options: Any
 ) -> Generator[Backend, None, None]:
-    images = LabelStudioImages("http://studio:8080", token, httpx.MockTransport(studio))
+    images = LabelStudioImages("http://studio:8080", key, httpx.MockTransport(studio))
     options.setdefault("classes", ("road=ground", "tree=ground", "car", "sky"))
     with live(engine) as url, Client(url) as client:
         yield Backend(Predictor(client, images, **options))
@@ -141,7 +143,7 @@ async def test_an_image_that_cannot_be_used_fails_alone(
 
 
 async def test_a_personal_access_token_is_exchanged_and_renewed(studio: LabelStudio) -> None:
-    with backend(studio, token=JWT) as app:
+    with backend(studio, key=JWT) as app:
         assert (await app.predict("/data/upload/1/a.png"))[0]["result"]
         assert (await app.predict("/data/upload/1/a.png"))[0]["result"]
         assert sum("refresh" in url for url in studio.addresses) == 1
@@ -151,7 +153,7 @@ async def test_a_personal_access_token_is_exchanged_and_renewed(studio: LabelStu
 
 
 async def test_a_wrong_token_is_named(studio: LabelStudio) -> None:
-    with backend(studio, token="other") as app:
+    with backend(studio, key="other") as app:
         (failed,) = await app.predict("/data/upload/1/a.png")
     assert "returned 401. Set LABEL_STUDIO_API_KEY to a valid token" in failed["error"]
 
@@ -194,6 +196,24 @@ async def test_a_server_that_cannot_be_reached_is_503(studio: LabelStudio) -> No
     client.close()
     assert response.status_code == 503
     assert "error" in response.json()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--server", "http://127.0.0.1:9", "--label-studio", "http://studio:8080"], "127.0.0.1:9"),
+        (
+            ["--server", "nothing", "--label-studio", "http://studio:8080"],
+            "expected a URL such as http://localhost:8000",
+        ),
+        (["--label-studio", "studio"], "expected a URL such as http://localhost:8080"),
+        (["--label-studio", "http://studio:8080", "--classes", "@missing"], "@missing"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments: list[str], reason: str) -> None:
+    result = CliRunner().invoke(cli.app, ["label-studio", *arguments], env={"LABEL_STUDIO_API_KEY": "secret"})
+    assert result.exit_code == cli.USAGE_ERROR
+    assert reason in " ".join(result.output.split())
 
 
 def test_the_address_of_label_studio_must_be_a_url() -> None:
