@@ -16,6 +16,7 @@ from service.errors import BadRequest
 from service.http import query_params
 from service.http.content_negotiation import choose
 from service.http.multi_image import segment_all
+from service.http.multipart import ImageFile
 from service.http.openapi import segment as openapi
 from service.http.request_lifecycle import handle_post, request_deadline
 from service.http.uploads import read_images
@@ -32,7 +33,8 @@ async def segment(request: Request) -> Response:
     JSON by default; `image/png` for the mask, an indexed PNG whose pixel values are class ids; `image/jpeg` or
     `image/webp` for an overlay; `application/x-npy` for the class ids; `application/zip` or `multipart/mixed` for all
     of them as files. All of them have the image's own size. The field `image` may be repeated: `results` in the JSON
-    then holds a result or a problem for each image.
+    then holds a result or a problem for each image, with its `index`
+    and, if one was sent, its `filename`.
 
     `X-Request-Timeout-Ms` limits the time until the response. `X-Request-Id` sets the request id in the server's log.
     """
@@ -66,11 +68,13 @@ class SegmentRequest:
         return cls(media_type, options, request_deadline(request))
 
 
-async def _respond(request: Request, segment_request: SegmentRequest, images: list[bytes], permit: Permit) -> Response:
+async def _respond(
+    request: Request, segment_request: SegmentRequest, images: list[ImageFile], permit: Permit
+) -> Response:
     pipeline: Pipeline = request.app.state.pipeline
     segment_one, media_type = partial(_segment_one, pipeline, segment_request), segment_request.media_type
     if len(images) == 1:
-        result = await segment_one(images[0], permit)
+        result = await segment_one(images[0].data, permit)
     else:
         _require_json(media_type, len(images))
         result = await segment_all(request, pipeline.admission, permit, images, segment_one)
