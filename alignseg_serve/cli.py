@@ -54,6 +54,8 @@ def serve(
     SIGTERM or Ctrl-C stops accepting requests, completes those that were accepted, and exits with code 0. A second
     Ctrl-C ends at once.
     """
+    if not hasattr(signal, "SIGHUP"):
+        _fail("alignseg serve runs on Linux and macOS. On Windows, use WSL 2 or Docker.")
     from service.server import stop_signals
 
     stop_signals.exit_while_loading()  # before the imports below, which take a second
@@ -69,8 +71,6 @@ def serve(
     from service.settings import misspelt
     from service.telemetry import logs
 
-    if not hasattr(signal, "SIGHUP"):
-        _fail("alignseg serve runs on Linux and macOS. On Windows, use WSL 2 or Docker.")
     try:
         settings = load_settings({"model": model, "engine": engine, "host": host, "port": port}, prefix="--")
     except AlignSegError as error:
