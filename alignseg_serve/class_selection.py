@@ -1,15 +1,18 @@
 """The option `--classes` of the command line and of the annotation tools; service/rendering/selection.py applies it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignseg_serve.client.schemas import ClassEntry, ClassTable
 from service.errors import AlignSegError
 from service.rendering.selection import select
 from service.types import UInt8Array
+
+if TYPE_CHECKING:  # it needs httpx, which `alignseg segment` without --server does not
+    from alignseg_serve.client.schemas import ClassEntry, ClassTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,10 @@ def _stripped(entries: Sequence[str]) -> tuple[str, ...]:
     return tuple(entry.strip() for entry in entries if entry.strip())
 
 
-def selected_classes(table: ClassTable, classes: Sequence[str]) -> list[ClassEntry]:
+def selected_classes(table: "ClassTable", classes: Sequence[str]) -> "list[ClassEntry]":
     """The classes that results have, under their new names. Raises BadRequest for an unknown class."""
     if not classes:
         return list(table.classes)
     names, colors = [entry.name for entry in table.classes], [entry.color for entry in table.classes]
     selection = select(classes, _Classes(names, np.array(colors, dtype=np.uint8)), table.model)
-    return [ClassEntry(i, selection.names[i], table.classes[i].color) for i in selection.ids]
+    return [replace(table.classes[i], name=selection.names[i]) for i in selection.ids]

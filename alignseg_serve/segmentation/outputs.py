@@ -3,18 +3,20 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import orjson
 
-from alignseg_serve.client import schemas
-from alignseg_serve.segmentation import result as results
 from service.rendering.polygons import trace
 from service.rendering.rle import encode_rle
 from service.rendering.selection import UNSELECTED
 
+if TYPE_CHECKING:
+    from alignseg_serve.client import schemas  # needs httpx
+    from alignseg_serve.segmentation import result as results
+
 MaskFormat = Literal["png", "rle", "polygons"]
-Segmentation = results.Segmentation | schemas.Segmentation
+Segmentation: TypeAlias = "results.Segmentation | schemas.Segmentation"
 
 
 @dataclass(frozen=True, slots=True)
