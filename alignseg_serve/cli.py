@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from alignseg_serve import options
+from alignseg_serve import annotation_commands, options
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -54,6 +54,8 @@ def serve(
     SIGTERM or Ctrl-C stops accepting requests, completes those that were accepted, and exits with code 0. A second
     Ctrl-C ends at once.
     """
+    if not hasattr(signal, "SIGHUP"):
+        _fail("alignseg serve runs on Linux and macOS. On Windows, use WSL 2 or Docker.")
     from service.server import stop_signals
 
     stop_signals.exit_while_loading()  # before the imports below, which take a second
@@ -69,8 +71,6 @@ def serve(
     from service.settings import misspelt
     from service.telemetry import logs
 
-    if not hasattr(signal, "SIGHUP"):
-        _fail("alignseg serve runs on Linux and macOS. On Windows, use WSL 2 or Docker.")
     try:
         settings = load_settings({"model": model, "engine": engine, "host": host, "port": port}, prefix="--")
     except AlignSegError as error:
@@ -104,31 +104,38 @@ def segment(
     api_key: options.ApiKey = None,
     ray: options.RayData = False,
     masks: options.Masks = "png",
+    classes: options.Classes = None,
+    tile: options.Tile = "auto",
+    confidence: options.Confidence = False,
 ) -> None:
-    """Segment image files: write an indexed PNG mask for each. Run the same command again to continue.
+    """Segment image files: write an indexed PNG mask for each, or RLE or polygons as JSON.
 
+    Run the same command again to continue.
     Exit codes: 0 done, 1 some images failed, 2 invalid command or unusable model or server, 130 interrupted.
     """
     from alignseg_serve import ray_commands
+    from alignseg_serve.class_selection import parse_classes
     from alignseg_serve.segmentation import backends, files
+    from alignseg_serve.segmentation.outputs import Options
     from service.errors import AlignSegError
     from service.files import exit_on_sigterm
 
-    if ray and (server or overlay or len(sources) != 1):
-        _fail("--ray takes exactly one source, without --server and --overlay.")
-    if masks != "png" and not ray:
-        _fail("--masks rle requires --ray.")
+    if ray and (server or overlay or confidence or classes or tile != "auto" or len(sources) != 1):
+        _fail("--ray takes exactly one source, without --server, --overlay, --confidence, --classes and --tile.")
     if server and (model or engine):
         _fail("--server uses the server's model. Remove --model and --engine.")
     settings = _load_settings(model=model, engine=engine)
     try:
         if ray:
+            if masks == "polygons":
+                _fail("--ray writes --masks png or rle.")
             raise typer.Exit(ray_commands.segment(sources[0], out, settings, console, masks=masks, overwrite=overwrite))
-        run = partial(files.run, _existing(sources), Path(out), console=console, overlay=overlay, overwrite=overwrite)
+        chosen = Options(masks, overlay, confidence, tile, parse_classes(classes))
+        run = partial(files.run, _existing(sources), Path(out), console=console, options=chosen, overwrite=overwrite)
         if server is not None:
-            with exit_on_sigterm(), backends.server_backend(server, api_key) as backend:
+            with exit_on_sigterm(), backends.server_backend(server, api_key, chosen) as backend:
                 raise typer.Exit(run(backend))
-        with exit_on_sigterm(), backends.lazy_local_backend(settings) as backend:
+        with exit_on_sigterm(), backends.lazy_local_backend(settings, chosen) as backend:
             raise typer.Exit(run(backend))
     except AlignSegError as error:
         _fail(error)
@@ -204,6 +211,9 @@ def offsets(context: typer.Context) -> None:
     except ImportError as error:
         _fail(f"{error}. Drawing offsets needs PyTorch: pip install -e '.[train]'")
     raise typer.Exit(command.main(context.args))
+
+
+app.command("label-studio")(annotation_commands.label_studio)
 
 
 def _load_settings(**arguments: object) -> "Settings":

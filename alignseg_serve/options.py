@@ -1,11 +1,9 @@
 """The options of the `alignseg` command, each with its help text. Brackets are escaped: Rich reads them as markup."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-from alignseg_serve.ray_job import MaskFormat
 
 Model = Annotated[
     Path | None,
@@ -43,7 +41,8 @@ MasksOut = Annotated[
         "--out",
         "-o",
         metavar="PATH",
-        help="Folder for the masks; subfolders are kept. For a single image, a file name that ends in .png.",
+        help="Folder for the masks; subfolders are kept. For a single image, a file name that ends in .png (with "
+        "--masks rle or polygons: .json).",
     ),
 ]
 Overlay = Annotated[bool, typer.Option("--overlay", help="Also write NAME.overlay.png.")]
@@ -71,8 +70,29 @@ RayData = Annotated[
     ),
 ]
 Masks = Annotated[
-    MaskFormat,
-    typer.Option(help="With --ray: write PNG files, or COCO RLE into the Parquet files of the results."),
+    Literal["png", "rle", "polygons"],
+    typer.Option(
+        help="Write indexed PNGs, or JSON files with COCO RLE or GeoJSON polygons. With --ray: PNGs, or RLE in the "
+        "Parquet files of the results."
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Only these classes, by name or id, separated by commas. road=drivable renames a class, and merges those "
+        "with the same new name; sky= leaves one out; * keeps all others. @FILE reads them from a file, one a line.",
+    ),
+]
+Tile = Annotated[
+    Literal["auto", "height", "true", "false"],
+    typer.Option(
+        help="How images are scaled to the model's input: in overlapping tiles whose height fills it, in tiles at the "
+        "image's own resolution, or whole. auto: whole, but panoramas in tiles."
+    ),
+]
+Confidence = Annotated[
+    bool, typer.Option("--confidence", help="Also write NAME.confidence.png: 255 times each pixel's probability.")
 ]
 Checkpoint = Annotated[
     Path,

@@ -19,7 +19,7 @@ DOCUMENTS: Final = sorted(
     path for path in REPOSITORY.rglob("*.md") if not path.relative_to(REPOSITORY).parts[0].startswith(".")
 )
 NAMES: Final = [str(path.relative_to(REPOSITORY)) for path in DOCUMENTS]
-SUBCOMMANDS: Final = ("serve", "segment", "export", "evaluate", "offsets")
+SUBCOMMANDS: Final = ("serve", "segment", "export", "evaluate", "offsets", "label-studio")
 MODULE: Final = r"-m (?:benchmarks|training|model_export)[\w.]*"
 COMMAND: Final = re.compile(
     rf"(?:python (?:{MODULE}|model_export/\w+\.py)|{MODULE}|(?<![\w/.-])alignseg (?:{'|'.join(SUBCOMMANDS)})\b)[^`\n]*"

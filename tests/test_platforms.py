@@ -18,7 +18,8 @@ IMPORT_ALL = """
 import importlib, pkgutil
 for name in {names}:
     for module in pkgutil.walk_packages(importlib.import_module(name).__path__, name + "."):
-        if "ray" not in module.name and not module.name.endswith(("__main__", "tensorrt_plugin", "aligned_sampling")):
+        others = ("__main__", "tensorrt_plugin", "aligned_sampling", "alignseg_serve.cvat")
+        if "ray" not in module.name and not module.name.endswith(others):
             importlib.import_module(module.name)
 """
 

@@ -89,7 +89,8 @@ class Client:
         image: a path, the bytes of a file, a Pillow image, or an (H, W, 3) uint8 RGB array.
         overlay, confidence: request these images too. tile: "auto", "height", True or False, how the image is
         scaled down to the model's input; see POST /segment in the server's /docs.
-        classes: return only these, by name or id.
+        classes: return only these, by name or id; "road=drivable" renames a class, and merges those with the same new
+        name; "sky=" leaves one out; "*" keeps all others.
         Raises ClientError; OSError, TypeError or ValueError when `image` can't be read.
         """
         params = query_params(overlay=overlay, confidence=confidence, tile=tile, classes=classes)

@@ -13,28 +13,28 @@ from rich.progress import track
 
 from alignseg_serve.segmentation.backends import Backend, ImageFailed
 from alignseg_serve.segmentation.image_files import SUFFIXES, list_images, output_name
+from alignseg_serve.segmentation.outputs import Options
 from alignseg_serve.segmentation.record import ModelId, Record
 from service.errors import AlignSegError
 from service.files import atomic_replace
 
 OnSkipped = Callable[[str], object]
-_OTHER_OUTPUTS: Final = (SUFFIXES - {".png"}) | {".gif", ".avif", ".heic", ".jp2", ".jxl", ".npy", ".json", ".zip"}
+_OTHER_OUTPUTS: Final = SUFFIXES | {".gif", ".avif", ".heic", ".jp2", ".jxl", ".npy", ".json", ".zip"}
 SOME_FAILED: Final = 1
 INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An image and the files to write for it. overlay: None when none is requested."""
+    """An image and the files to write for it, in the order of Options.suffixes, the mask first."""
 
     image: Path
-    mask: Path
-    overlay: Path | None
+    files: tuple[Path, ...]
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The files to write."""
-        return (self.mask,) if self.overlay is None else (self.mask, self.overlay)
+    def mask(self) -> Path:
+        """The first of the files."""
+        return self.files[0]
 
     def is_done(self, record: Record, model: ModelId) -> bool:
         """Whether all its files exist and none is known to be of another image or model. Existing ones are complete."""
@@ -45,7 +45,7 @@ class Job:
 
 
 def run(
-    sources: Sequence[Path], out: Path, backend: Backend, console: Console, *, overlay: bool, overwrite: bool
+    sources: Sequence[Path], out: Path, backend: Backend, console: Console, *, options: Options, overwrite: bool
 ) -> int:
     """Segment `sources` (images or folders) into `out`, as planned by `plan`. Returns the exit code.
 
@@ -55,14 +55,14 @@ def run(
     """
     other_files: Counter[str] = Counter()
     on_skipped = partial(console.print, style="yellow", markup=False, soft_wrap=True)
-    jobs = plan(sources, out, overlay=overlay, on_skipped=on_skipped, other_files=other_files)
-    record = Record(_record_folder(out))
+    jobs = plan(sources, out, options, on_skipped=on_skipped, other_files=other_files)
+    record = Record(out.parent if _is_file_name(out, options) else out, options.key)
     remaining = [job for job in jobs if overwrite or not job.is_done(record, backend.model)]
     for line in _notes(jobs, remaining, record, other_files):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     failures: list[_Failure] = []
     try:
-        outcomes = _outcomes(remaining, lambda job: _segment(job, backend, record), backend.in_flight)
+        outcomes = _outcomes(remaining, lambda job: _segment(job, backend, record, options), backend.in_flight)
         for outcome in track(outcomes, "segmenting", len(remaining), console=console, disable=not remaining):
             failures += [outcome] if outcome is not None else []
     except BaseException as error:
@@ -78,10 +78,6 @@ def run(
     return SOME_FAILED if failures else 0
 
 
-def _record_folder(out: Path) -> Path:
-    return out.parent if _is_file_name(out) else out
-
-
 def _notes(
     jobs: Sequence[Job], remaining: Sequence[Job], record: Record, other_files: Mapping[str, int]
 ) -> Iterator[str]:
@@ -91,7 +87,8 @@ def _notes(
         yield f"files skipped that are not named as images: {kinds}"
     again = sum(all(path.exists() for path in job.files) for job in remaining)
     if again:
-        yield f"{again} of {len(jobs)} masks were made by another model or from an earlier image, made again"
+        reason = "by another model, with other options or from an earlier image"
+        yield f"{again} of {len(jobs)} masks were made {reason}, made again"
     done = [job for job in jobs if job not in set(remaining)]
     if done:
         yield f"{len(done)} of {len(jobs)} images are already done, skipped (--overwrite segments them again)"
@@ -115,14 +112,13 @@ def _outcomes(jobs: Sequence[Job], do: Callable[[Job], _Failure | None], in_flig
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _segment(job: Job, backend: Backend, record: Record) -> _Failure | None:
+def _segment(job: Job, backend: Backend, record: Record, options: Options) -> _Failure | None:
     try:
-        files = backend.segment(job.image, job.overlay is not None)
-        for path, data in ((job.overlay, files.overlay), (job.mask, files.mask)):
-            if path is not None and data is not None:
-                path.unlink(missing_ok=True)  # before the record names another model than this file's
-                record.add(path, job.image, files.model)
-                _write(path, data)
+        segmented = backend.segment(job.image, options)
+        for path, suffix in zip(reversed(job.files), reversed(options.suffixes), strict=True):  # the mask last
+            path.unlink(missing_ok=True)  # before the record names another model than this file's
+            record.add(path, job.image, segmented.model)
+            _write(path, segmented.files[suffix])
     except (ImageFailed, OSError) as error:
         return job.image, str(error)
     return None
@@ -131,8 +127,8 @@ def _segment(job: Job, backend: Backend, record: Record) -> _Failure | None:
 def plan(
     sources: Sequence[Path],
     out: Path,
+    options: Options,
     *,
-    overlay: bool,
     on_skipped: OnSkipped = lambda message: None,
     other_files: Counter[str] | None = None,
 ) -> list[Job]:
@@ -142,33 +138,42 @@ def plan(
     on_skipped: called with a sentence for what is no input although it is in a folder, see `list_images`.
     other_files: counts the files that are not named as images, by their suffix. Raises AlignSegError.
     """
-    if _is_file_name(out):
-        jobs = [_single_job(sources, out, overlay=overlay)]
-    elif out.suffix.lower() in _OTHER_OUTPUTS and not out.exists():
+    mask_suffix = options.suffixes[0]
+    if _is_file_name(out, options):
+        jobs = [_single_job(sources, out, options)]
+    elif out.suffix.lower() in _OTHER_OUTPUTS - {mask_suffix} and not out.exists():
+        reason = (
+            "masks are PNG files: other formats change or lose class ids"
+            if options.masks == "png"
+            else f"--masks {options.masks} writes JSON files"
+        )
         raise AlignSegError(
-            f"{out} names a {out.suffix} file, but masks are PNG files: other formats change or lose class ids. Pass "
-            f"--out {out.with_suffix('.png')}, or the name of a folder."
+            f"{out} names a {out.suffix} file, but {reason}. Pass --out {out.with_suffix(mask_suffix)}, or the name of "
+            "a folder."
         )
     elif out.is_file():
-        raise AlignSegError(f"{out} is a file; --out takes a folder or, for a single image, a name that ends in .png.")
+        raise AlignSegError(
+            f"{out} is a file; --out takes a folder or, for a single image, a name that ends in {mask_suffix}."
+        )
     else:
         counts = Counter[str]() if other_files is None else other_files
-        jobs = [job for source in sources for job in _jobs(source, out, on_skipped, counts, overlay=overlay)]
+        jobs = [job for source in sources for job in _jobs(source, out, options, on_skipped, counts)]
     _check_collisions(jobs)
     return jobs
 
 
-def _is_file_name(out: Path) -> bool:
-    return out.suffix.lower() == ".png" and not out.is_dir()
+def _is_file_name(out: Path, options: Options) -> bool:
+    return out.suffix.lower() == options.suffixes[0] and not out.is_dir()
 
 
-def _single_job(sources: Sequence[Path], out: Path, *, overlay: bool) -> Job:
+def _single_job(sources: Sequence[Path], out: Path, options: Options) -> Job:
     if len(sources) != 1 or sources[0].is_dir():
         raise AlignSegError(f"{out} names a single mask, and there may be several images. Pass a folder with --out.")
-    return Job(sources[0], out, _with_suffix(out.with_suffix(""), ".overlay.png") if overlay else None)
+    base = out.with_suffix("")
+    return Job(sources[0], (out, *(_with_suffix(base, suffix) for suffix in options.suffixes[1:])))
 
 
-def _jobs(source: Path, out: Path, on_skipped: OnSkipped, other_files: Counter[str], *, overlay: bool) -> list[Job]:
+def _jobs(source: Path, out: Path, options: Options, on_skipped: OnSkipped, other_files: Counter[str]) -> list[Job]:
     images = _images(source, out, on_skipped, other_files)
     root = source if source.is_dir() else source.parent
     stems = Counter(_stem(image, root, out) for image in images)
@@ -177,7 +182,7 @@ def _jobs(source: Path, out: Path, on_skipped: OnSkipped, other_files: Counter[s
         base = _stem(image, root, out)
         if stems[base] > 1:
             base = out / image.relative_to(root)
-        jobs.append(Job(image, _with_suffix(base, ".png"), _with_suffix(base, ".overlay.png") if overlay else None))
+        jobs.append(Job(image, tuple(_with_suffix(base, suffix) for suffix in options.suffixes)))
     return jobs
 
 
@@ -209,7 +214,7 @@ def _with_suffix(base: Path, suffix: str) -> Path:
 
 def _check_collisions(jobs: list[Job]) -> None:
     """Raises AlignSegError when two images share an output file, or an output file is one of the images."""
-    written = Counter(path.resolve() for job in jobs for path in (job.mask, job.overlay) if path is not None)
+    written = Counter(path.resolve() for job in jobs for path in job.files)
     if shared := [path for path, count in written.items() if count > 1]:
         raise AlignSegError(f"two images would be written to the same file, {shared[0]}. Rename one of them.")
     if overwritten := [job.image for job in jobs if job.image.resolve() in written]:

@@ -30,9 +30,11 @@ class ModelId:
 class Record:
     """The record of one folder. Threads may share it. Each line is complete or ignored, so a run may end anywhere."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: str = "") -> None:
+        """options: of this run, those that change the contents of files."""
         self._folder = folder
         self._path = folder / FILE_NAME
+        self._options = options
         self._lock = Lock()
         self._entries = _read(self._path)
 
@@ -41,13 +43,13 @@ class Record:
         return self._key(file) in self._entries
 
     def matches(self, file: Path, image: Path, model: ModelId) -> bool:
-        """Whether `file` was made from this image, as it is now, by this model."""
+        """Whether `file` was made from this image, as it is now, by this model, with these options."""
         entry = self._entries.get(self._key(file))
-        return entry is not None and entry[0] == _fingerprint(image) and entry[1].equals(model)
+        return entry is not None and entry[0] == _fingerprint(image, self._options) and entry[1].equals(model)
 
     def add(self, file: Path, image: Path, model: ModelId) -> None:
         """Write a line, before `file` is written. Raises OSError."""
-        key, image_print = self._key(file), _fingerprint(image)
+        key, image_print = self._key(file), _fingerprint(image, self._options)
         line = json.dumps({"file": key, "image": image_print, "model": asdict(model)})
         with self._lock:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -59,12 +61,12 @@ class Record:
         return file.relative_to(self._folder).as_posix()
 
 
-def _fingerprint(image: Path) -> str:
+def _fingerprint(image: Path, options: str) -> str:
     try:
         status = image.stat()
     except OSError:
         return "missing"
-    return fingerprint(str(image.resolve()), status.st_size, status.st_mtime_ns)
+    return fingerprint(str(image.resolve()), status.st_size, status.st_mtime_ns, options)
 
 
 def _read(path: Path) -> dict[str, tuple[str, ModelId]]:
@@ -82,7 +84,10 @@ def _read(path: Path) -> dict[str, tuple[str, ModelId]]:
     return entries
 
 
-def fingerprint(path: str, size: int, mtime_ns: int) -> str:
-    """Of the path, size and time of the last change: millions of files are not read again to see that they are done."""
-    text = f"{path}\0{size}\0{mtime_ns}"
+def fingerprint(path: str, size: int, mtime_ns: int, options: str = "") -> str:
+    """Of the path, size and time of the last change, and the options.
+
+    Millions of files are not read again to see that they are done.
+    """
+    text = f"{path}\0{size}\0{mtime_ns}" + (f"\0{options}" if options else "")
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """The result of `alignseg_serve.segment`, with the attributes of the client's Segmentation."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ class Segmentation:
         (x, y, width, height) and confidence (mean probability, 0..1; None unless requested).
     confidence: (H, W) uint8, 255 times the probability of the pixel's class; None unless requested.
     timing_ms: milliseconds in decode and infer. manifest: of the model.
-    input_size: (width, height) of the image as the model saw it, in `tiles` tiles.
+    input_size: (width, height) of the image as the model saw it, in `tiles` tiles. names: of the ids in `mask`.
     read_pixels: gives the image, (H, W, 3) uint8 RGB; called when an overlay is drawn.
     """
 
@@ -34,6 +34,7 @@ class Segmentation:
     read_pixels: Callable[[], UInt8Array]
     input_size: tuple[int, int]
     tiles: int
+    names: Sequence[str]
 
     def __repr__(self) -> str:
         return result_repr(self)
@@ -61,8 +62,7 @@ class Segmentation:
     @cached_property
     def mask_png(self) -> bytes:
         """Indexed PNG: each pixel's index is its class id, the palette has the class colours."""
-        names, palette = self.manifest.names, self.manifest.palette
-        return images.indexed_png(self.mask, palette, names=names, with_unselected=True)
+        return images.indexed_png(self.mask, self.manifest.palette, names=self.names, with_unselected=True)
 
     @cached_property
     def overlay_png(self) -> bytes:

@@ -21,8 +21,8 @@ from service.imaging.model_input import ImageLimits, ModelInput, open_image
 from service.imaging.tile_plan import TileMode
 from service.model_folder import manifest as manifests
 from service.model_folder.manifest import Manifest
-from service.rendering.class_stats import summarize
-from service.rendering.segmentation import UNSELECTED, find_classes
+from service.rendering.class_stats import check_ids, summarize
+from service.rendering.selection import select
 from service.settings import Settings
 from service.types import Engine, UInt8Array
 
@@ -82,12 +82,13 @@ class Segmenter:
         image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF file, a Pillow image, or (H, W, 3) uint8 RGB.
         overlay: keep the decoded image for the overlay; without it, a file is decoded again when the overlay is drawn.
         confidence: compute the probability of each pixel's class. tile: "auto", "height", True or False, how the image
-        is scaled down to the model's input; see service/imaging/tile_plan.py. classes: keep only these, by name or id.
+        is scaled down to the model's input; see service/imaging/tile_plan.py. classes: keep only these, by name or id;
+        "road=drivable" renames and merges, see service/rendering/selection.py.
         Raises OSError when a file can't be read, TypeError or ValueError for another type or array shape, RequestError
         when the image can't be decoded or is too large, or an option is invalid, EngineError.
         """
         self._check_confidence(confidence)
-        kept = find_classes(classes, self.manifest)
+        selection = select(classes, self.manifest, self.manifest.name) if classes else None
         began = time.perf_counter()
         source = _file_or_pixels(image)
         pixels, model_input = open_image(
@@ -96,15 +97,17 @@ class Segmenter:
         decoded = time.perf_counter()
         ids, probability = self._infer(model_input, confidence)
         timing_ms = {"decode": (decoded - began) * 1e3, "infer": (time.perf_counter() - decoded) * 1e3}
-        present = summarize(ids, self.manifest, probability)
-        if kept:
-            ids = np.where(np.isin(ids, kept), ids, np.uint8(UNSELECTED))
-            present = [entry for entry in present if entry.id in kept]
+        if selection is None:
+            present = summarize(ids, self.manifest, probability)
+        else:
+            check_ids(int(ids.max()), len(self.manifest.classes))
+            ids = selection.apply(ids)
+            present = summarize(ids, selection, probability, with_unselected=True)
         read_pixels = partial(self._read_pixels, source if pixels is None else pixels)
         height, width = model_input.input_size
-        return Segmentation(
-            ids, tuple(present), probability, timing_ms, self.manifest, read_pixels, (width, height), model_input.count
-        )
+        names = (selection or self.manifest).names
+        size, tiles = (width, height), model_input.count
+        return Segmentation(ids, tuple(present), probability, timing_ms, self.manifest, read_pixels, size, tiles, names)
 
     def _check_confidence(self, requested: bool) -> None:
         if requested and not self.engine.has_confidence:

@@ -131,7 +131,8 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
         Parameter(
             "classes",
             "Return only these classes, by name or id, separated by commas. Other pixels are 255, transparent or "
-            "unchanged. GET /classes lists all classes.",
+            "unchanged. road=drivable renames a class, and merges those with the same new name; sky= leaves one out; * "
+            "keeps all others. GET /classes lists all classes.",
             _ALL,
             {"type": "array", "items": {"type": "string"}, "examples": [["road", "car"]]},
             _list,

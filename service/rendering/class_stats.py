@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.errors import InferenceFailed
+from service.rendering.selection import UNSELECTED
 from service.types import Classes, UInt8Array
 
 Ints = npt.NDArray[np.int64]
@@ -43,15 +44,18 @@ class _Runs:
     first: Ints
 
 
-def summarize(ids: UInt8Array, classes: Classes, confidence: UInt8Array | None = None) -> list[ClassSummary]:
+def summarize(
+    ids: UInt8Array, classes: Classes, confidence: UInt8Array | None = None, *, with_unselected: bool = False
+) -> list[ClassSummary]:
     """Statistics of each class that is present, in order of the ids.
 
-    ids: (H, W) uint8. confidence: (H, W) uint8, 255 times the probability.
+    ids: (H, W) uint8. confidence: (H, W) uint8, 255 times the probability. with_unselected: ids may be UNSELECTED.
     Raises InferenceFailed when an id is not a class of the model.
     """
     runs = _find_runs(ids)
     present = runs.ids[runs.first]
-    check_ids(int(present[-1]), len(classes.names))
+    known = present[present != UNSELECTED] if with_unselected else present
+    check_ids(int(known.max(initial=0)), len(classes.names))
     pixels = np.add.reduceat(runs.right - runs.left, runs.first)
     means: Sequence[float | None] = [None] * len(present)
     if confidence is not None:
@@ -67,6 +71,7 @@ def summarize(ids: UInt8Array, classes: Classes, confidence: UInt8Array | None =
             confidence=mean,
         )
         for i, count, box, mean in zip(present, pixels, _boxes(runs), means, strict=True)
+        if i in known
     ]
 
 

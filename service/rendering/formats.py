@@ -7,7 +7,8 @@ from service.rendering import archive, images, media_types
 from service.rendering.class_stats import check_ids
 from service.rendering.json_response import mask_png, render_json
 from service.rendering.options import RenderOptions
-from service.rendering.segmentation import Segmentation, find_classes
+from service.rendering.segmentation import Segmentation
+from service.rendering.selection import select
 from service.types import UInt8Array
 
 _OVERLAID: Final = frozenset({media_types.JPEG, media_types.WEBP, media_types.ZIP, media_types.MULTIPART})
@@ -32,7 +33,7 @@ def _overlay(draw: Callable[[UInt8Array, UInt8Array, UInt8Array, float], bytes])
 
 
 def _selected(seg: Segmentation, options: RenderOptions) -> Segmentation:
-    return seg.restricted_to(find_classes(options.classes, seg.model)) if options.classes else seg
+    return seg.restricted_to(select(options.classes, seg.model, seg.model.name)) if options.classes else seg
 
 
 def render(media_type: str, options: RenderOptions, seg: Segmentation) -> bytes:

@@ -16,7 +16,7 @@ from service.errors import NotAcceptable
 from service.rendering import png
 from service.rendering.class_stats import check_ids
 from service.rendering.options import OVERLAY_ALPHA
-from service.rendering.segmentation import UNSELECTED
+from service.rendering.selection import UNSELECTED
 from service.types import UInt8Array
 
 _PNG: Final = {"compress_level": 1, "compress_type": 3}  # Z_RLE; see png.py

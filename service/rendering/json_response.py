@@ -10,7 +10,8 @@ from service.rendering.class_stats import ClassSummary, summarize
 from service.rendering.options import RenderOptions
 from service.rendering.polygons import trace
 from service.rendering.rle import encode_rle
-from service.rendering.segmentation import UNSELECTED, Segmentation, find_classes
+from service.rendering.segmentation import Segmentation
+from service.rendering.selection import UNSELECTED, select
 
 
 def render_json(seg: Segmentation, options: RenderOptions) -> bytes:
@@ -30,24 +31,23 @@ def describe(seg: Segmentation, options: RenderOptions) -> tuple[dict[str, Any],
     RLE and polygons are part of the first.
     """
     height, width = seg.ids.shape
-    classes = summarize(seg.ids, seg.model, seg.confidence)
     response: dict[str, Any] = {"model": seg.model.name, "version": seg.model.version, "width": width, "height": height}
     response["input_size"] = seg.input_size[::-1]
     selected = seg
     if options.classes:
-        kept = find_classes(options.classes, seg.model)
-        selected, classes = seg.restricted_to(kept), [c for c in classes if c.id in kept]
+        selected = seg.restricted_to(select(options.classes, seg.model, seg.model.name))
         response["unselected_id"] = UNSELECTED
     if seg.tiles > 1 or options.tile in {"height", "true"}:
         response["tiles"] = seg.tiles
+    classes = summarize(selected.ids, selected.classes, seg.confidence, with_unselected=bool(options.classes))
     response["classes"] = _entries(selected, options, classes)
     return response, selected, classes
 
 
 def mask_png(selected: Segmentation, options: RenderOptions) -> bytes:
     """The indexed PNG of a segmentation that was restricted to options.classes."""
-    model = selected.model
-    return images.indexed_png(selected.ids, model.palette, names=model.names, with_unselected=bool(options.classes))
+    classes = selected.classes
+    return images.indexed_png(selected.ids, classes.palette, names=classes.names, with_unselected=bool(options.classes))
 
 
 def to_json(response: dict[str, Any], seg: Segmentation) -> bytes:

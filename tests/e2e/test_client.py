@@ -22,6 +22,7 @@ from alignseg_serve.client import AsyncClient, Client
 from alignseg_serve.client.errors import InvalidImageError
 from alignseg_serve.segmentation.backends import local_backend
 from alignseg_serve.segmentation.files import INTERRUPTED, run
+from alignseg_serve.segmentation.outputs import Options
 from alignseg_serve.segmentation.record import FILE_NAME
 from service.settings import Settings
 from tests.support.fake_engine import COLORS, FakeEngine, encoded, manifest, striped
@@ -134,7 +135,7 @@ def test_with_and_without_a_server_the_files_are_the_same(server: str, folder: P
     served, local = tmp_path / "served", tmp_path / "local"
     segment(folder, served, server, "--overlay")
     segmenter = Segmenter.from_engine(manifest(), FakeEngine(), Settings(max_pixels=1_000_000))
-    run([folder], local, local_backend(segmenter), Console(quiet=True), overlay=True, overwrite=False)
+    run([folder], local, local_backend(segmenter), Console(quiet=True), options=Options(overlay=True), overwrite=False)
     written = [{str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*.png")} for out in (served, local)]
     assert len(written[0]) == 6
     assert written[0] == written[1]

@@ -68,7 +68,7 @@ def test_the_results_of_a_server_and_of_this_process_are_equal(url: str, segment
 
 
 def test_confidence_tiles_and_classes_are_equal_too(url: str, segmenter: Segmenter) -> None:
-    options = {"confidence": True, "tile": True, "classes": ["road", "sky"]}
+    options = {"confidence": True, "tile": True, "classes": ["road=ground", "pavement=ground", "sky"]}
     with Client(url) as client:
         served = client.segment(SCENE, **options)  # type: ignore[arg-type]
     local = segmenter.segment(SCENE, **options)  # type: ignore[arg-type]

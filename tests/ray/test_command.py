@@ -36,7 +36,10 @@ def test_without_ray_the_error_names_what_to_install(tmp_path: Path, monkeypatch
 
 
 def test_options_that_exclude_each_other_are_rejected(tmp_path: Path) -> None:
-    for more, text in ((["--ray", "--overlay"], "exactly one source"), (["--masks", "rle"], "requires --ray")):
+    for more, text in (
+        (["--ray", "--overlay"], "exactly one source"),
+        (["--ray", "--masks", "polygons"], "png or rle"),
+    ):
         result = CliRunner().invoke(cli.app, ["segment", str(tmp_path), "-o", str(tmp_path / "out"), *more])
         assert result.exit_code == cli.USAGE_ERROR
         assert text in " ".join(result.output.split())

@@ -23,7 +23,7 @@ from service.http.uploads import read_images
 from service.inference.pipeline import Pipeline, RenderedResponse
 from service.rendering import formats, media_types
 from service.rendering.options import RenderOptions
-from service.rendering.segmentation import find_classes
+from service.rendering.selection import select
 
 
 async def segment(request: Request) -> Response:
@@ -61,7 +61,8 @@ class SegmentRequest:
         pipeline: Pipeline = request.app.state.pipeline
         media_type = choose(",".join(request.headers.getlist("accept")), tuple(formats.RENDERERS))
         options = query_params.parse(request.query_params.multi_items(), media_type)
-        find_classes(options.classes, pipeline.manifest)
+        if options.classes:
+            select(options.classes, pipeline.manifest, pipeline.manifest.name)
         if options.confidence:
             pipeline.require_confidence()
         return cls(media_type, options, request_deadline(request))

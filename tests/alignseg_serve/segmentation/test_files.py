@@ -1,6 +1,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from alignseg_serve import Segmenter, cli
 from alignseg_serve.segmentation.backends import local_backend
 from alignseg_serve.segmentation.files import INTERRUPTED, plan, run
+from alignseg_serve.segmentation.outputs import Options
 from alignseg_serve.segmentation.record import FILE_NAME, ModelId, Record
 from service.errors import AlignSegError
 from service.settings import Settings
@@ -29,11 +31,12 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def segment(source: Path, out: Path, engine: FakeEngine | None = None, **flags: bool) -> tuple[int, str]:
+def segment(
+    source: Path, out: Path, engine: FakeEngine | None = None, *, overwrite: bool = False, **options: Any
+) -> tuple[int, str]:
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    flags = {"overlay": False, "overwrite": False, **flags}
     segmenter = Segmenter.from_engine(manifest(), engine or FakeEngine(), Settings(max_pixels=1_000_000))
-    code = run([source], out, local_backend(segmenter), console, **flags)
+    code = run([source], out, local_backend(segmenter), console, options=Options(**options), overwrite=overwrite)
     console.file.close()
     return code, console.export_text()
 
@@ -100,21 +103,21 @@ def test_ctrl_c_ends_the_run_and_says_how_to_continue(images: Path, tmp_path: Pa
 
 def test_masks_in_a_subfolder_of_the_source_are_not_input(images: Path) -> None:
     segment(images, images / "masks")
-    assert len(plan([images], images / "masks", overlay=False)) == 4
+    assert len(plan([images], images / "masks", Options())) == 4
 
 
 def test_the_output_folder_may_contain_the_source(images: Path) -> None:
-    assert len(plan([images], images.parent, overlay=False)) == 4
+    assert len(plan([images], images.parent, Options())) == 4
 
 
 def test_overwriting_an_image_and_an_empty_folder_are_rejected(images: Path) -> None:
     with pytest.raises(AlignSegError, match="would overwrite the image"):
-        plan([images / "a.png"], images, overlay=False)
+        plan([images / "a.png"], images, Options())
     for path in images.rglob("*.*"):
         if path.suffix != ".txt":
             path.unlink()
     with pytest.raises(AlignSegError, match="contains no image"):
-        plan([images], images / "masks", overlay=False)
+        plan([images], images / "masks", Options())
 
 
 def test_a_single_image_may_have_a_named_mask(images: Path, tmp_path: Path) -> None:
@@ -123,16 +126,16 @@ def test_a_single_image_may_have_a_named_mask(images: Path, tmp_path: Path) -> N
     assert (tmp_path / "street.png").is_file()
     assert (tmp_path / "street.overlay.png").is_file()
     with pytest.raises(AlignSegError, match="names a single mask"):
-        plan([images], tmp_path / "masks.png", overlay=False)
+        plan([images], tmp_path / "masks.png", Options())
     with pytest.raises(AlignSegError, match="is a file; --out takes a folder"):
-        plan([images], images / "notes.txt", overlay=False)
+        plan([images], images / "notes.txt", Options())
 
 
 def test_several_sources_are_written_to_one_folder(images: Path, tmp_path: Path) -> None:
-    jobs = plan([images / "sub", images / "b.jpg"], tmp_path, overlay=False)
+    jobs = plan([images / "sub", images / "b.jpg"], tmp_path, Options())
     assert [str(job.mask.relative_to(tmp_path)) for job in jobs] == ["a.png", "deep/c.png", "b.png"]
     with pytest.raises(AlignSegError, match="two images would be written to the same file"):
-        plan([images / "sub", images / "a.png"], tmp_path, overlay=False)
+        plan([images / "sub", images / "a.png"], tmp_path, Options())
 
 
 def test_masks_beside_the_images_are_rejected(images: Path, tmp_path: Path) -> None:
@@ -146,7 +149,7 @@ def test_masks_beside_the_images_are_rejected(images: Path, tmp_path: Path) -> N
 def test_two_images_for_one_file_are_rejected(images: Path, tmp_path: Path) -> None:
     shutil.copy(images / "a.png", images / "a.overlay.png")
     with pytest.raises(AlignSegError, match="two images would be written to the same file"):
-        plan([images], tmp_path / "out", overlay=True)
+        plan([images], tmp_path / "out", Options(overlay=True))
 
 
 def test_the_command(images: Path, tmp_path: Path) -> None:
@@ -197,7 +200,7 @@ def test_masks_of_another_model_are_made_again(images: Path, tmp_path: Path) -> 
     out = tmp_path / "out"
     command(images, out, first)
     output = command(images, out, second)
-    assert "4 of 4 masks were made by another model or from an earlier image, made again" in output
+    assert "4 of 4 masks were made by another model, with other options or from an earlier image, made again" in output
     assert "4 masks written" in output
     assert "4 of 4 images are already done" in command(images, out, second)
 
@@ -206,7 +209,9 @@ def test_the_mask_of_a_replaced_image_is_made_again(images: Path, tmp_path: Path
     model, out = write_model(tmp_path / "model", "1"), tmp_path / "out"
     command(images, out, model)
     (images / "a.png").write_bytes(encoded(np.full((30, 40, 3), (0, 255, 0), np.uint8)))
-    assert "1 of 4 masks were made by another model or from an earlier image" in command(images, out, model)
+    assert "1 of 4 masks were made by another model, with other options or from an earlier image" in command(
+        images, out, model
+    )
     assert np.asarray(Image.open(out / "a.png")).shape == (30, 40)
 
 
@@ -265,10 +270,10 @@ def test_the_model_is_not_loaded_when_nothing_is_left_to_do(images: Path, tmp_pa
 @pytest.mark.parametrize("name", ["mask.jpg", "mask.JPEG", "mask.webp", "mask.tif", "mask.npy"])
 def test_a_mask_of_another_format_is_rejected(name: str, images: Path, tmp_path: Path) -> None:
     with pytest.raises(AlignSegError, match=r"masks are PNG files.*mask\.png"):
-        plan([images / "a.png"], tmp_path / name, overlay=False)
-    assert len(plan([images], tmp_path / "masks.v2", overlay=False)) == 4
+        plan([images / "a.png"], tmp_path / name, Options())
+    assert len(plan([images], tmp_path / "masks.v2", Options())) == 4
     (tmp_path / name).mkdir()
-    assert len(plan([images], tmp_path / name, overlay=False)) == 4
+    assert len(plan([images], tmp_path / name, Options())) == 4
 
 
 def test_other_files_are_counted_by_kind(images: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from alignseg_serve.ray_job import inputs, stages
 from alignseg_serve.ray_job.storage import StoragePath, open_path
 from alignseg_serve.segmentation.files import plan
 from alignseg_serve.segmentation.image_files import is_image, output_name
+from alignseg_serve.segmentation.outputs import Options
 from service.files import atomic_replace
 from tests.alignseg_serve.segmentation.test_files import names, segment
 from tests.support.fake_engine import encoded, striped
@@ -52,7 +53,7 @@ def test_an_image_given_by_name_is_segmented_whatever_its_name(tmp_path: Path) -
 def test_a_folder_with_nothing_but_metadata_has_no_image(tmp_path: Path) -> None:
     write(tmp_path / "in" / "._a.png")
     with pytest.raises(Exception, match="contains no image"):
-        plan([tmp_path / "in"], tmp_path / "out", overlay=False)
+        plan([tmp_path / "in"], tmp_path / "out", Options())
     with pytest.raises(Exception, match="contains no image"):
         inputs.parts(str(tmp_path / "in"))
 

@@ -4,8 +4,6 @@ from service.errors import BadRequest
 from service.http.query_params import PARAMETERS, parse
 from service.rendering import media_types
 from service.rendering.options import RenderOptions
-from service.rendering.segmentation import find_classes
-from tests.support.fake_engine import manifest
 
 
 def test_an_empty_query_gives_the_defaults() -> None:
@@ -59,12 +57,3 @@ def test_a_parameter_without_effect_on_the_format_is_rejected(name: str, value: 
 
 def test_a_default_value_is_accepted_for_any_format() -> None:
     assert parse([("confidence", "false"), ("masks", "png"), ("alpha", "0.5")], media_types.NPY) == RenderOptions()
-
-
-def test_classes_are_selected_by_name_or_id() -> None:
-    model = manifest()
-    assert find_classes([], model) == []
-    assert find_classes(["car", "ROAD", "1", "car"], model) == [0, 1, 3]
-    with pytest.raises(BadRequest) as raised:
-        find_classes(["car", "bus", "4"], model)
-    assert str(raised.value) == "Unknown classes: bus, 4. Model fake has, by id or name: 0 road, 1 sky, 2 tree, 3 car."

@@ -5,6 +5,7 @@ import base64
 import email
 import email.policy
 import io
+import json
 import threading
 import time
 import zipfile
@@ -163,6 +164,15 @@ async def test_selected_classes_in_arrays_and_overlays() -> None:
     shown, left = overlay[80, 90].astype(int), overlay[80, 210].astype(int)
     assert np.abs(shown - PALETTE[1]).max() < 8
     assert np.abs(left - large[80, 210]).max() < 8
+
+
+async def test_classes_are_renamed_and_merged() -> None:
+    body = await answer(classes="road=ground,tree=ground,car", masks="rle", include="class_masks", confidence="true")
+    assert [(c["id"], c["name"], c["fraction"]) for c in body["classes"]] == [(0, "ground", 0.5), (3, "car", 0.25)]
+    assert list(body["class_masks"]) == ["ground", "car"]
+    png = opened((await ask(media_types.PNG, classes="road=ground,tree=ground,car")).content)
+    np.testing.assert_array_equal(np.asarray(png), np.where(IDS == 2, 0, np.where(IDS == 1, 255, IDS)))
+    assert json.loads(png.info["classes"]) == {"0": "ground", "1": "", "2": "", "3": "car"}
 
 
 async def test_an_absent_class_is_no_error() -> None:

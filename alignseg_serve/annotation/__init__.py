@@ -1,0 +1,1 @@
+"""Pre-labels for annotation tools, from the masks of a running server."""
