@@ -15,7 +15,7 @@ from service.http.middleware.early_rejection import EarlyRejectionMiddleware, Ea
 from service.http.middleware.observability import ObservabilityMiddleware
 from service.http.middleware.paths import PathMiddleware
 from service.http.openapi import segment as openapi
-from service.http.routes import classes, health, huggingface, kserve, segment, web
+from service.http.routes import classes, health, huggingface, kserve, sagemaker, segment, web
 from service.inference import lifespan
 from service.inference.lifespan import EngineFactory, RemoteModelFactory
 from service.inference.model_reload import FolderSnapshot
@@ -79,7 +79,7 @@ def create_app(
     _add_middleware(app, settings, metrics, tracer)
     problems.install(app)
     segment.add_route(app)
-    routers = (web.router, classes.router, kserve.router, huggingface.router)
+    routers = (web.router, classes.router, kserve.router, huggingface.router, sagemaker.router)
     _check_root_path(settings.root_path, (app.router, health.router, *routers))
     for router in routers:
         app.include_router(router)
