@@ -55,6 +55,12 @@ class Settings(BaseSettings):
         le=65535,
         description="Port for /healthz and /metrics instead of the main one; 0 lets the system choose.",
     )
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port for gRPC, the Open Inference Protocol; 0 lets the system choose. Needs the extra `grpc`.",
+    )
     api_keys: SecretStr = Field(
         default=SecretStr(""),
         description="API keys, separated by commas. With neither keys nor a keys file, no key is required.",
