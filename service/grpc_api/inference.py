@@ -65,7 +65,8 @@ def _parse(body: bytes, limits: Limits) -> tuple[str, str, InferRequest]:
         "inputs": [_tensor(tensor) for tensor in request.inputs],
         "outputs": [{"name": one.name, "parameters": _parameters(one.parameters)} for one in request.outputs],
     }
-    parts = [memoryview(content) for content in raw] or [_contents(tensor) for tensor in request.inputs]
+    parts: list[memoryview | None] = [memoryview(content) for content in raw]
+    parts = parts or [_contents(tensor) for tensor in request.inputs]
     return request.model_name, request.model_version, kserve_codec.read(validate(document), parts, limits)
 
 

@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf import (  # type: ignore[import-untyped, unused-ignore]
+    descriptor_pb2,
+    descriptor_pool,
+    json_format,
+    message_factory,
+)
 
 PACKAGE: Final = "inference"
 _POOL: Final = descriptor_pool.DescriptorPool()
