@@ -3,6 +3,7 @@
 PYTHON ?= python3
 SERVE  := .venv
 DEV    := .venv-dev
+EXPORT := .venv-export
 GPU    := .venv-gpu
 TOOLS  := .venv-tools
 EXTRA  := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
@@ -13,7 +14,7 @@ LOCK   := requirements/serve-$(EXTRA).lock
 # This project itself; the lock has the setuptools that builds it.
 SELF   := $(PIP) --no-deps --no-build-isolation -e .
 
-.PHONY: help serve install dev test test-gpu bench bench-gpu fuzz check format lock audit sbom clean
+.PHONY: help serve install export-env dev test test-gpu bench bench-gpu fuzz check format lock audit sbom clean
 
 serve: install  ## Install what serving needs; serve weights/alignseg-lite on http://127.0.0.1:8000
 	$(SERVE)/bin/alignseg serve
@@ -35,6 +36,16 @@ else
 	@sed -nE 's/^([a-z0-9.-]+==[^ ;]+).*/\1/p' $(LOCK) >$(SERVE)/versions.txt
 	@$(SERVE)/bin/python $(PIP) --constraint $(SERVE)/versions.txt -e '.[$(EXTRA),client]'
 endif
+	@touch $@
+
+# On Linux, pip installs PyTorch with CUDA, several gigabytes, unless it is given PyTorch's CPU index, which is enough:
+# make export-env PIP_EXTRA_INDEX_URL=...
+export-env: $(EXPORT)/.installed  ## Install what `alignseg export` needs, with PyTorch, into .venv-export
+
+$(EXPORT)/.installed: pyproject.toml requirements/dev.lock
+	@echo "installing the export environment with PyTorch into $(EXPORT) ..."
+	@$(PYTHON) -m venv $(EXPORT)
+	@$(EXPORT)/bin/python $(PIP) --constraint requirements/dev.lock -e '.[export]'
 	@touch $@
 
 dev: $(DEV)/.installed  ## Install the development environment, with PyTorch, into .venv-dev
@@ -105,4 +116,4 @@ sbom: $(TOOLS)/.installed  ## Write a CycloneDX bill of materials of each enviro
 	@$(TOOLS)/bin/python requirements/sbom.py $(if $(IMAGE),--image $(IMAGE))
 
 clean:  ## Remove the environments and caches
-	rm -rf $(SERVE) $(DEV) $(GPU) $(TOOLS) sbom .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
+	rm -rf $(SERVE) $(EXPORT) $(DEV) $(GPU) $(TOOLS) sbom .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

@@ -58,18 +58,24 @@ def serve(
 
     stop_signals.exit_while_loading()  # before the imports below, which take a second
     from alignseg_serve import ray_commands
+    from alignseg_serve.settings import load_settings
     from service.app import create_app
     from service.engines.selection import open_engines
     from service.errors import AlignSegError
     from service.inference.model_reload import snapshot
     from service.model_folder import manifest as manifests
+    from service.server import listening
     from service.server.server import Server
     from service.settings import misspelt
     from service.telemetry import logs
 
     if not hasattr(signal, "SIGHUP"):
         _fail("alignseg serve runs on Linux and macOS. On Windows, use WSL 2 or Docker.")
-    settings = _load_settings(model=model, engine=engine, host=host, port=port)
+    try:
+        settings = load_settings({"model": model, "engine": engine, "host": host, "port": port}, prefix="--")
+    except AlignSegError as error:
+        logs.configure(logs.requested_format(os.environ))
+        _fail_to_start(error)
     logs.configure(settings.log)
     for line in misspelt(os.environ):
         logging.getLogger("alignseg.settings").warning("%s", line)
@@ -77,11 +83,13 @@ def serve(
         seen = snapshot(settings.model)
         manifest = manifests.load(settings.model)
         if ray:
+            listening.check(settings)
             raise typer.Exit(ray_commands.serve(settings))
+        sockets = listening.bind(settings)
         application = create_app(settings, open_engines(settings, manifest), manifest, folder_before=seen)
     except AlignSegError as error:
-        _fail(error)
-    raise typer.Exit(Server(application, settings).run_until_stopped())
+        _fail_to_start(error)
+    raise typer.Exit(Server(application, settings).run_until_stopped(sockets))
 
 
 @app.command()
@@ -144,6 +152,7 @@ def export(
     half: options.Half = False,
     calibration: options.Calibration = None,
     onnx_only: options.OnnxOnly = False,
+    inline: options.Inline = False,
 ) -> None:
     """Convert a checkpoint to a model folder (ONNX and model.json).
 
@@ -171,6 +180,7 @@ def export(
                 half=half,
                 calibration=calibration,
                 with_checkpoint=not onnx_only,
+                with_inlined=inline,
             )
     except (checkpoints.CheckpointError, parity.ParityError, ValueError, FileNotFoundError) as error:
         _fail(error)
@@ -207,8 +217,14 @@ def _load_settings(**arguments: object) -> "Settings":
         _fail(error)
 
 
+def _fail_to_start(reason: object) -> NoReturn:
+    """As `_fail`, in the format of the server's log."""
+    logging.getLogger("alignseg.server").critical("%s", reason)
+    raise typer.Exit(USAGE_ERROR)
+
+
 def _fail(reason: object) -> NoReturn:
-    console.print(f"alignseg: {reason}", style="red", markup=False)
+    console.print(f"alignseg: {reason}", style="red", markup=False, soft_wrap=True)
     raise typer.Exit(USAGE_ERROR)
 
 

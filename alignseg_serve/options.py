@@ -121,6 +121,14 @@ OnnxOnly = Annotated[
         help="Write no model.safetensors: PyTorch reads the weights from model.onnx. For EfficientNet backbones only.",
     ),
 ]
+Inline = Annotated[
+    bool,
+    typer.Option(
+        "--inline",
+        help="Also write model.inlined.onnx, for OpenCV, OpenVINO, quantize_dynamic and other tools that read no local "
+        "functions. The server does not use it.",
+    ),
+]
 Calibration = Annotated[
     Path | None,
     typer.Option(

@@ -40,12 +40,13 @@ def run(
     half: bool,
     calibration: Path | None = None,
     with_checkpoint: bool = True,
+    with_inlined: bool = False,
 ) -> None:
     """Export checkpoint `source` into model folder `folder` and print the comparison with PyTorch.
 
     data, classes: see provenance.of. frames: image or folder to compare on; None: the demo scene. buckets: (height,
     width); None: those of the data set. half: store weights as float16. calibration: folder of typical images, for
-    int8; None: no int8.
+    int8; None: no int8. with_checkpoint, with_inlined: see writer.write.
     Raises CheckpointError, ParityError, ValueError or FileNotFoundError; `folder` then stays as it was.
     """
     console.print(f"load      {source}")
@@ -72,6 +73,7 @@ def run(
         half=half,
         calibration=typical_images,
         with_checkpoint=with_checkpoint,
+        with_inlined=with_inlined,
     )
     console.print(parity.table(rows), highlight=False)
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in _files(folder))

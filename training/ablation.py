@@ -96,7 +96,8 @@ def _expect_schedule(run: Run) -> None:
     path = run.folder / "config.json"
     if path.exists():
         saved = asdict(Config.load(path))
-        changed = [k for k, v in asdict(run.config).items() if saved[k] != v and k not in configs.MAY_CHANGE]
+        may_change = configs.MAY_CHANGE | ({"amp"} if run.config.amp == "auto" else set())
+        changed = [k for k, v in asdict(run.config).items() if saved[k] != v and k not in may_change]
         if changed:
             raise AblationError(
                 f"{run.folder} was started with other options: "

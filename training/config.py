@@ -73,12 +73,13 @@ class Config:
         0.998, "decay of the moving average of the weights, which is evaluated and saved; 0: no average"
     )
     amp: str = _option(
-        "bf16",
-        "mixed precision: bf16 computes convolutions in bfloat16, none all in float32, auto the faster one",
+        "auto",
+        "mixed precision: bf16 computes convolutions in bfloat16, none all in float32, auto the faster one here",
         ("bf16", "none", "auto"),
     )
     seed: int = _option(0, "seed of the initial weights and of the augmentation")
     eval_every: int = _option(5, "epochs between evaluations on val")
+    val_images: int = _option(0, "images of val, evenly chosen, for evaluations during the run; 0: all of them")
     workers: int = _option(1, "processes that load and augment images; does not change the result")
 
     def __post_init__(self) -> None:
@@ -136,6 +137,7 @@ _RANGES = [
     ("ema", 0.0, 1.0),
     ("loss_stride", 1, 8),
     ("eval_every", 1, _MANY),
+    ("val_images", 0, _MANY),
     ("workers", 0, 256),
 ]
 MAY_CHANGE = {"root", "workers", "eval_every"}
@@ -191,7 +193,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss_stride": 3,
         "class_weights": "sqrt-enet",
         "ema": 0.995,
-        "amp": "auto",
     },
 }
 

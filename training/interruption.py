@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run after the current step, so that its state can be saved."""
+"""SIGINT and SIGTERM end a run after the current step or image, so that its state can be saved."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(Exception):
+    """A run was asked to stop in the middle of a validation, which has to be repeated."""
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +15,7 @@ from model_export.checkpoints.checkpoint import CheckpointError
 from training.config import RECIPES, add_arguments, from_arguments, recipe_text, resumed
 from training.data.datasets import DATASETS
 from training.figures.learning_curves import draw
-from training.interruption import Stop, stopping
+from training.interruption import Stop, Stopped, stopping
 from training.loop.distributed import ProcessGroup
 from training.loop.progress import CurveLog, ProgressDisplay, progress_display
 from training.loop.trainer import Trainer
@@ -24,8 +26,8 @@ Train AlignSeg on a labelled data set. All files are written to the folder --out
   best.safetensors   the weights with the best val mIoU
   log.csv            loss, learning rate and val mIoU by step
   curves.png         a plot of log.csv
-Ctrl-C or SIGTERM saves the state after the current step. A run continued with --resume gives the same result as one
-without interruption."""
+Ctrl-C or SIGTERM saves the state after the current step, or the current image of an evaluation. A run continued with
+--resume gives the same result as one without interruption."""
 
 EPILOG = """\
 examples:
@@ -95,7 +97,8 @@ def _start(arguments: argparse.Namespace, group: ProcessGroup, console: Console)
         console.print(f"loaded {len(fit.fitting)} tensors from {config.init_from}{fit}", highlight=False, markup=False)
     out.mkdir(parents=True, exist_ok=True)
     if group.is_main:
-        config.save(out / "config.json")
+        chosen = "bf16" if trainer.bf16 else "none"  # by this machine; another one continues in the same precision
+        replace(config, amp=chosen).save(out / "config.json")
     return trainer
 
 
@@ -105,15 +108,15 @@ def run(trainer: Trainer, out: Path, console: Console, stop: Stop) -> bool:
     Raises FloatingPointError when the training diverges; the state of the last epoch is kept.
     """
     curve = CurveLog(out / "log.csv", trainer.step, writes=trainer.team.is_main)
-    with progress_display(console, trainer.steps, trainer.step) as progress:
+    finished = False
+    with progress_display(console, trainer.steps, trainer.step) as progress, suppress(Stopped):
         for images, labels in trainer.batches():
-            if trainer.step >= trainer.steps or trainer.team.any(stop.requested):
+            if trainer.epoch_is_open:
+                _end_epoch(trainer, out, curve, progress, stop)
+            finished = trainer.step >= trainer.steps
+            if finished or trainer.team.any(stop.requested):
                 break
-            loss = trainer.learn(images, labels)
-            progress.step(trainer.step, loss)
-            if trainer.step % trainer.steps_per_epoch == 0 or trainer.step == trainer.steps:
-                _end_epoch(trainer, out, curve, progress)
-    finished = trainer.step >= trainer.steps
+            progress.step(trainer.step + 1, trainer.learn(images, labels))
     if not finished:
         trainer.save(out / "state.pt")
         console.print(f"stopped at step {trainer.step}; continue with: python -m training.train --out {out} --resume")
@@ -122,10 +125,14 @@ def run(trainer: Trainer, out: Path, console: Console, stop: Stop) -> bool:
     return finished
 
 
-def _end_epoch(trainer: Trainer, out: Path, curve: CurveLog, progress: ProgressDisplay) -> None:
-    epoch, loss, miou = trainer.step // trainer.steps_per_epoch, trainer.take_mean_loss(), None
-    if epoch % trainer.config.eval_every == 0 or trainer.step == trainer.steps:
-        miou = trainer.validate().miou
+def _end_epoch(trainer: Trainer, out: Path, curve: CurveLog, progress: ProgressDisplay, stop: Stop) -> None:
+    """Raises Stopped; the epoch is then open, and its end is repeated by a resumed run."""
+    epoch, miou = trainer.step // trainer.steps_per_epoch, None
+    evaluates = epoch % trainer.config.eval_every == 0 or trainer.step == trainer.steps
+    confusion = trainer.validate(lambda: stop.requested) if evaluates else None
+    loss = trainer.take_mean_loss()
+    if confusion is not None:
+        miou = confusion.miou
         kept = trainer.keep_if_best(miou, out / "best.safetensors")
         measured = trainer.config.hold_out or "val"
         progress.print(f"epoch {epoch} loss {loss:.3f} {measured} mIoU {miou:.4f}{' (best)' if kept else ''}")

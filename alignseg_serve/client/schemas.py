@@ -19,6 +19,7 @@ from PIL import Image
 
 from alignseg_serve.client.errors import Problem, UnexpectedResponse
 from alignseg_serve.client.pillow_rgb import to_rgb, undecoded_tiff
+from alignseg_serve.result_repr import result_repr
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]
 _PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # the server composes transparency
@@ -56,7 +57,7 @@ class ClassTable:
     classes: tuple[ClassEntry, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """A segmented image. `alignseg_serve.segment` returns the same attributes without a server.
 
@@ -78,6 +79,9 @@ class Segmentation:
     timing_ms: Mapping[str, float]
     input_size: tuple[int, int] | None = None
     tiles: int = 1
+
+    def __repr__(self) -> str:
+        return result_repr(self)
 
     @cached_property
     def mask(self) -> npt.NDArray[np.uint8]:

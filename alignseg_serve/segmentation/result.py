@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from alignseg_serve.result_repr import result_repr
 from service.model_folder.manifest import Manifest
 from service.rendering import images
 from service.rendering.class_stats import ClassSummary
 from service.types import UInt8Array
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """A segmented image. All arrays have the image's own size, after EXIF orientation.
 
@@ -33,6 +34,9 @@ class Segmentation:
     read_pixels: Callable[[], UInt8Array]
     input_size: tuple[int, int]
     tiles: int
+
+    def __repr__(self) -> str:
+        return result_repr(self)
 
     @property
     def model(self) -> str:

@@ -31,8 +31,16 @@ from service.model_folder.manifest import (
 )
 from service.types import UInt8Array
 
-CHECKPOINT, ONNX, INT8, REFERENCE_CHECK = "checkpoint", "onnx", quantization.ROLE, reference_check.ROLE
-_FILES = {CHECKPOINT: "model.safetensors", ONNX: "model.onnx", INT8: "int8.json", REFERENCE_CHECK: "self_test.npz"}
+CHECKPOINT, ONNX, INLINED, INT8, REFERENCE_CHECK = (
+    "checkpoint", "onnx", "inlined", quantization.ROLE, reference_check.ROLE,
+)  # fmt: skip
+_FILES = {
+    CHECKPOINT: "model.safetensors",
+    ONNX: "model.onnx",
+    INLINED: "model.inlined.onnx",
+    INT8: "int8.json",
+    REFERENCE_CHECK: "self_test.npz",
+}
 
 
 def write(
@@ -48,6 +56,7 @@ def write(
     half: bool = False,
     calibration: Sequence[UInt8Array] = (),
     with_checkpoint: bool = True,
+    with_inlined: bool = False,
 ) -> list[parity.Row]:
     """Export `network` into `folder`; the model is named after it. Old files stay until the new ones are checked.
 
@@ -56,6 +65,7 @@ def write(
     calibration: typical images, (H, W, 3) uint8 RGB, to measure int8 ranges on; empty: the folder has no int8.
     with_checkpoint: False leaves out model.safetensors, which doubles the folder's size; PyTorch then reads the weights
         from model.onnx (see checkpoints/onnx_weights.py), which only networks with the slim decoder allow.
+    with_inlined: also write model.inlined.onnx, which other tools read; see onnx_export/inline.py.
     Returns the comparison. Raises parity.ParityError when the export differs from PyTorch, and ValueError for a network
     that can't be read from its export; then writes nothing.
     """
@@ -70,6 +80,8 @@ def write(
         checkpoint.save(staging / _FILES[CHECKPOINT], network, half=half, metadata=metadata)
         stored = checkpoint.load(staging / _FILES[CHECKPOINT])
         rows = exporter.export(stored, staging / _FILES[ONNX], frames)
+        if with_inlined:
+            exporter.export_inlined(stored, staging / _FILES[ONNX], staging / _FILES[INLINED], frames)
         if calibration:
             ranges = int8_calibration.measure(onnx.load(staging / _FILES[ONNX]), calibration)
             int8_calibration.write(staging / _FILES[INT8], ranges)

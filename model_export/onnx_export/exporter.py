@@ -17,6 +17,7 @@ from model_export.alignseg import AlignSeg
 from model_export.checkpoints import onnx_weights
 from model_export.onnx_export import custom_ops, parity, same_padding
 from model_export.onnx_export.fp16_weights import store_exact_halves
+from model_export.onnx_export.inline import inline
 from model_export.onnx_export.merge_offset_generators import merge_generators
 from model_export.onnx_export.node_names import name_after_modules
 from model_export.onnx_export.serving_module import ServingModule
@@ -37,6 +38,14 @@ def export(network: AlignSeg, path: Path, frames: Sequence[UInt8Array]) -> list[
     with atomic_replace(path) as temporary:
         onnx.save(model, temporary)
     return rows
+
+
+def export_inlined(network: AlignSeg, source: Path, path: Path, frames: Sequence[UInt8Array]) -> None:
+    """Write `source`, an export of `network`, in plain operators to `path`. Compares and raises as `export` does."""
+    model = inline(onnx.load(source))
+    parity.require(parity.compare(ServingModule(network), parity.onnx_runtime(model), frames))
+    with atomic_replace(path) as temporary:
+        onnx.save(model, temporary)
 
 
 def to_onnx(network: AlignSeg) -> ModelProto:

@@ -23,6 +23,17 @@ def store_exact_halves(model: ModelProto) -> int:
     return len(casts)
 
 
+def restore_float32(model: ModelProto) -> None:
+    """Undo `store_exact_halves` in place: float32 weights under their names, without the Casts."""
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for node in [n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in weights]:
+        stored = weights[node.input[0]]
+        if stored.data_type == TensorProto.FLOAT16:
+            values = numpy_helper.to_array(stored).astype(np.float32)
+            stored.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+            model.graph.node.remove(node)
+
+
 def _exact(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
     with np.errstate(over="ignore"):
         return bool((values.astype(np.float16).astype(np.float32) == values).all())

@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from model_export.onnx_export import custom_ops
+from model_export.onnx_export.fp16_weights import restore_float32
 from model_export.tensorrt_build import quantization
 from model_export.tensorrt_build.precision import Precision, write_precision
 from model_export.tensorrt_build.quantization import EightBit
@@ -33,7 +34,7 @@ def prepare(
     Raises PrecisionError when a weight does not fit the type.
     """
     prepared = copy.deepcopy(model)
-    _restore_float32_weights(prepared)
+    restore_float32(prepared)  # write_precision chooses the storage type of weights
     _cast_before_transpose(prepared)
     _fold_norms(prepared)
     if precision == "int8" or precision == "fp8":  # noqa: PLR1714 - mypy narrows only this form
@@ -53,17 +54,6 @@ def _call_plugins(model: ModelProto) -> None:
         if node.domain == custom_ops.DOMAIN:
             attributes = {"plugin_namespace": custom_ops.DOMAIN, "plugin_version": "1", "aot": 1}
             node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-
-
-def _restore_float32_weights(model: ModelProto) -> None:
-    """Weights stored as float16 with a Cast become float32 again: write_precision chooses their storage type."""
-    weights = {weight.name: weight for weight in model.graph.initializer}
-    for node in [n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in weights]:
-        stored = weights[node.input[0]]
-        if stored.data_type == TensorProto.FLOAT16:
-            values = numpy_helper.to_array(stored).astype(np.float32)
-            stored.CopyFrom(numpy_helper.from_array(values, node.output[0]))
-            model.graph.node.remove(node)
 
 
 def _cast_before_transpose(model: ModelProto) -> None:

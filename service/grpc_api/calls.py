@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -81,7 +82,9 @@ class Handler:
         """Handle a call. Ends with the response, or with a status other than OK."""
         headers = _headers(context)
         request_id = request_id_from(headers) or f"{random.getrandbits(128):032x}"
-        record = RequestRecord(request_id, "GRPC", self._path, self._path, status=CANCELLED)
+        record = RequestRecord(
+            request_id, method="GRPC", path=self._path, client=_address(context), route=self._path, status=CANCELLED
+        )
         token = request_record.set_current(record)
         try:
             context.set_trailing_metadata(status.metadata(request_id, None))
@@ -141,6 +144,12 @@ def _headers(context: Any) -> Headers:
     """The call's metadata in the form of HTTP headers."""
     pairs = context.invocation_metadata() or ()
     return [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in pairs]
+
+
+def _address(context: Any) -> str:
+    """The client's IP address. gRPC has ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000, or a path of a Unix socket."""
+    kind, _, address = unquote(context.peer()).partition(":")
+    return address.rpartition(":")[0].strip("[]") if kind.startswith("ipv") else ""
 
 
 async def _abort(context: Any, request_id: str, error: RequestError) -> None:

@@ -8,7 +8,7 @@ wait count as work of the request's own permit, see admission.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from starlette.requests import Request
 from service.admission.controller import AdmissionController
 from service.admission.stalled_uploads import Permit
 from service.errors import Overloaded, RequestError
+from service.http.multipart import ImageFile
 from service.http.problems import problem_members
 from service.inference.pipeline import RenderedResponse
 
@@ -26,27 +27,36 @@ async def segment_all(
     request: Request,
     admission: AdmissionController,
     permit: Permit,
-    images: Sequence[bytes],
+    images: Sequence[ImageFile],
     segment_one: Callable[[bytes, Permit], Awaitable[RenderedResponse]],
 ) -> RenderedResponse:
     """Segment each image. Returns the JSON {"results": [...]} in their order, with {"problem": ...} for failed ones.
 
+    Each result begins with the image's index, and the name of its file if the client sent one.
     timing_ms: sums over all images. Ends when the work on all of them has ended.
     """
     results = [b""] * len(images)
     timing_ms: dict[str, float] = {}
 
     async def segment_at(index: int, permit: Permit) -> None:
-        result = await segment_one(images[index], permit)
-        results[index] = result.body
+        result = await segment_one(images[index].data, permit)
+        results[index] = _named(index, images[index], result.body)
         for stage, ms in result.timing_ms.items():
             timing_ms[stage] = round(timing_ms.get(stage, 0.0) + ms, 3)
 
     def on_error(index: int, error: RequestError) -> None:
-        results[index] = orjson.dumps({"problem": problem_members(request, error)})
+        results[index] = _named(index, images[index], orjson.dumps({"problem": problem_members(request, error)}))
 
     await for_each(admission, permit, range(len(images)), segment_at, on_error)
     return RenderedResponse(b'{"results":[' + b",".join(results) + b"]}", timing_ms)
+
+
+def _named(index: int, image: ImageFile, result: bytes) -> bytes:
+    """Add members at the beginning of a JSON object that is serialized already."""
+    members: dict[str, Any] = {"index": index}
+    if image.filename is not None:
+        members["filename"] = image.filename
+    return orjson.dumps(members)[:-1] + b"," + result[1:]
 
 
 async def for_each(

@@ -11,7 +11,16 @@ from starlette.requests import Request
 
 MAX_PARTS: Final = 256  # besides images
 _KEPT_CHARACTERS: Final = 50  # of a part that is not an image, for error messages
+_MAX_FILENAME: Final = 255  # bytes, as of most file systems
 _MAX_TEXT_BYTES: Final = 4096  # an image part of more is taken for an image, which the decoder then rejects by name
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """The encoded bytes of an image, and the name of its file if the client sent one."""
+
+    data: bytes
+    filename: str | None = None
 
 
 @dataclass(slots=True)
@@ -21,7 +30,7 @@ class Form:
     fields: name and first characters of every part of another name.
     """
 
-    images: list[bytes] = field(default_factory=list)
+    images: list[ImageFile] = field(default_factory=list)
     texts: int = 0
     fields: dict[str, str] = field(default_factory=dict)
 
@@ -46,7 +55,8 @@ class _Parser(MultiPartParser):
         self.form = Form()
         self._image_field = image_field
         self._pieces: list[bytes] = []  # of the current part, if it is of the image field
-        self._is_image = self._has_filename = self._is_complete = False
+        self._filename: str | None = None
+        self._is_image = self._is_complete = False
 
     async def parse(self) -> FormData:
         """Fill `form`. Raises MultiPartException."""
@@ -62,7 +72,9 @@ class _Parser(MultiPartParser):
             raise MultiPartException('A part has no Content-Disposition header with a "name"')
         name = options[b"name"].decode("utf-8", "replace")
         self._current_part.field_name = name
-        self._is_image, self._has_filename = name == self._image_field, b"filename" in options
+        filename = options.get(b"filename")
+        self._filename = None if filename is None else filename[:_MAX_FILENAME].decode("utf-8", "replace")
+        self._is_image = name == self._image_field
         self._pieces = []
         if not self._is_image:
             self._current_fields += 1
@@ -84,8 +96,8 @@ class _Parser(MultiPartParser):
             )
             return
         content = b"".join(self._pieces)
-        if self._has_filename or not _is_text(content):
-            self.form.images.append(content)
+        if self._filename is not None or not _is_text(content):
+            self.form.images.append(ImageFile(content, self._filename or None))
         else:
             self.form.texts += 1
 

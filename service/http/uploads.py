@@ -8,7 +8,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from service.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
-from service.http.multipart import Form, read_form
+from service.http.multipart import Form, ImageFile, read_form
 from service.http.query_params import PARAMETERS
 from service.settings import Settings
 
@@ -54,16 +54,16 @@ def declared_size(content_length: str, max_body_bytes: int) -> int:
     return min(int(content_length) if content_length.isdecimal() else UNDECLARED_BYTES, max_body_bytes)
 
 
-async def read_images(request: Request, on_received: OnReceived) -> list[bytes]:
-    """The encoded bytes of each image, from a form or the body itself. At least one; a single one is not empty.
+async def read_images(request: Request, on_received: OnReceived) -> list[ImageFile]:
+    """Each image, from a form or the body itself. At least one; a single one is not empty.
 
     Raises BadRequest or PayloadTooLarge.
     """
     if media_type(request) == FORM:
         images = await _read_form(request, on_received, _settings(request).max_images)
     else:
-        images = [await read_body(request, on_received)]
-    if images == [b""]:
+        images = [ImageFile(await read_body(request, on_received))]
+    if len(images) == 1 and not images[0].data:
         raise BadRequest(f"The image is empty (0 bytes). Send an image file, for example: {EXAMPLES}.")
     return images
 
@@ -101,7 +101,7 @@ def _body_too_large(received: str, max_body_bytes: int) -> PayloadTooLarge:
     )
 
 
-async def _read_form(request: Request, on_received: OnReceived, max_images: int) -> list[bytes]:
+async def _read_form(request: Request, on_received: OnReceived, max_images: int) -> list[ImageFile]:
     try:
         form = await read_form(request, _counted(request, on_received), FIELD)
     except (MultiPartException, UnicodeError) as error:  # UnicodeError: of an unknown charset

@@ -19,12 +19,13 @@ from starlette.datastructures import State
 from service.admission.controller import AdmissionController
 from service.errors import RequestError
 from service.http.middleware.early_rejection import MAX_HEADERS, EarlyRejectionRule
-from service.http.middleware.observability import request_id_from
+from service.http.middleware.observability import client_address, request_id_from
 from service.http.middleware.paths import route_path
 from service.http.problems import TYPE_PREFIX, serialize
 from service.http.security_headers import HEADERS
 from service.inference.pipeline import Pipeline
 from service.observers import isolated
+from service.server.forwarded_client import Address, ForwardedClient
 from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecord
@@ -95,10 +96,14 @@ class FastReject:
         self._rule = rule
         self._metrics = metrics
         self._log = log
+        self._forwarded_client = ForwardedClient()
         self._cache: dict[tuple[str, str], CachedRejection] = {}
 
-    def reject(self, data: bytes) -> tuple[bytes, int] | None:
-        """Returns the response and the size of the message it answers; None to let the application handle it."""
+    def reject(self, data: bytes, peer: Address) -> tuple[bytes, int] | None:
+        """Returns the response and the size of the message it answers; None to let the application handle it.
+
+        peer: address and port of the connection.
+        """
         pipeline: Pipeline | None = getattr(self._state, "pipeline", None)
         if pipeline is None or not pipeline.admission.may_reject or (post := read_head(data)) is None:
             return None
@@ -109,25 +114,28 @@ class FastReject:
             return None
         admission = pipeline.admission
         reason = admission.rejection_reason(post.body_size)
-        return None if reason is None else (self._respond(post, path, reason, admission), post.size)
+        return None if reason is None else (self._respond(post, peer, path, reason, admission), post.size)
 
-    def _respond(self, post: PlainPost, path: str, reason: str, admission: AdmissionController) -> bytes:
+    def _respond(self, post: PlainPost, peer: Address, path: str, reason: str, admission: AdmissionController) -> bytes:
         request_id = post.request_id or f"{random.getrandbits(128):032x}"
         cached = self._cached_rejection(path, post.body_size, reason, admission)
         if len(request_id) == len(_PLACEHOLDER_ID):
             response = cached.response.replace(_PLACEHOLDER_ID, request_id.encode())
         else:
             response = _render(cached.error, request_id, path)
-        self._observe(path, request_id, cached.error, len(response))
+        self._observe(post, peer, path, request_id, cached.error, len(response))
         return response
 
-    def _observe(self, path: str, request_id: str, error: RequestError, size: int) -> None:
+    def _observe(
+        self, post: PlainPost, peer: Address, path: str, request_id: str, error: RequestError, size: int
+    ) -> None:
         with isolated:
             self._metrics.rejected_early(path, error.status, error.reason)
         with isolated:
             if self._log.allows_rejection():
+                client = client_address(self._forwarded_client.of(peer, post.headers))
                 record = RequestRecord(
-                    request_id, "POST", path, status=error.status, refused=error.reason, bytes_out=size
+                    request_id, "POST", path, client, status=error.status, refused=error.reason, bytes_out=size
                 )
                 self._log.write_rejection(record)
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from service.server.connections import IdleConnections, SlowReaders
+from service.server.forwarded_client import Address
 from service.server.process import raise_open_file_limit
 from service.server.strict_http import StrictProtocol
 from service.settings import KEEP_ALIVE_S
@@ -16,14 +17,15 @@ HEAD_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 4096
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _IGNORED: Final = b"\r\nignored:"  # of the same length, so that byte counts stay right
-Reject = Callable[[bytes], tuple[bytes, int] | None]  # first bytes of a message -> a response, and the message's size
+# The first bytes of a message, and who sent them -> a response, and the message's size.
+Reject = Callable[[bytes, Address], tuple[bytes, int] | None]
 
 
 class GuardedHttpProtocol(StrictProtocol):
     """StrictProtocol with a limit on the time and size of everything a client may leave unfinished.
 
-    reject: called with the first bytes of each message. If it returns a response, that is sent and the message is
-    discarded unparsed.
+    reject: called with the first bytes of each message and the peer's address. If it returns a response, that is sent
+    and the message is discarded unparsed.
     slow_readers, idle_connections: shared by all connections of a port. max_connections: above it an idle connection
     is closed for each new one.
     """
@@ -68,7 +70,7 @@ class GuardedHttpProtocol(StrictProtocol):
             return
         if self._bytes_to_discard:
             data = self._discard_bytes(data)
-        elif self._reject is not None and self._is_free() and (rejection := self._reject(data)) is not None:
+        elif (rejection := self._rejection(data)) is not None:
             response, size = rejection
             self.transport.write(response)
             self._bytes_to_discard, self._rejected_at = size - len(data), self.loop.time()
@@ -105,6 +107,9 @@ class GuardedHttpProtocol(StrictProtocol):
             )
         else:
             super().timeout_keep_alive_handler()
+
+    def _rejection(self, data: bytes) -> tuple[bytes, int] | None:
+        return self._reject(data, self.client) if self._reject is not None and self._is_free() else None
 
     def _is_free(self) -> bool:
         """Whether a message may begin here and be answered at once."""

@@ -16,9 +16,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.admission.controller import AdmissionController
+from service.errors import SettingsError
 from service.inference.pipeline import Pipeline
 from service.observers import isolated
-from service.server import fast_reject, stop_signals
+from service.server import fast_reject, listening, stop_signals
 from service.server.admin_port import FLUSH_TIMEOUT_S, AdminPort
 from service.server.memory_trim import MemoryTrimmer
 from service.server.process import freeze_gc_and_trim, limit_malloc_arenas, shorten_switch_interval
@@ -28,9 +29,6 @@ from service.telemetry import logs
 
 log = logging.getLogger("alignseg.server")
 STARTUP_FAILED: Final = 3  # the exit code of uvicorn's own command
-# uvloop (libuv since 1.45) accepts one connection per listening descriptor and iteration of the loop. Under a flood of
-# new connections an iteration takes milliseconds, and clients would wait seconds for a 429.
-LISTENING_DESCRIPTORS: Final = 8
 
 
 class Server(uvicorn.Server):
@@ -50,12 +48,15 @@ class Server(uvicorn.Server):
         self._drain_logged = False
         self._trimmer = MemoryTrimmer()
 
-    def run_until_stopped(self) -> int:
-        """Serve until a signal; returns the process's exit code."""
+    def run_until_stopped(self, sockets: list[socket.socket] | None = None) -> int:
+        """Serve until a signal; returns the process's exit code.
+
+        sockets: see listening.bind; None: of the settings.
+        """
         try:
-            sockets = _bind(self._settings.host, self._settings.port)
-        except OSError as error:
-            log.error("cannot listen on %s port %d: %s", self._settings.host, self._settings.port, error)
+            sockets = sockets or listening.bind(self._settings)
+        except SettingsError as error:
+            log.error("%s", error)
             return STARTUP_FAILED
         limit_malloc_arenas()
         shorten_switch_interval()
@@ -70,7 +71,12 @@ class Server(uvicorn.Server):
             self._admin = AdminPort(self._app, self._settings)
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._check_for_new_model)
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another process bound the port at the same time, and was the first to listen
+            log.error("%s", listening.not_listening(self._settings.host, self._settings.port, error))
+            await self.lifespan.shutdown()
+            raise SystemExit(STARTUP_FAILED) from None
         freeze_gc_and_trim()
         for host, port, *_ in {sock.getsockname() for sock in sockets or ()}:
             log.info("running on http://%s:%d (Ctrl-C to quit)", f"[{host}]" if ":" in host else host, port)
@@ -156,12 +162,3 @@ class Server(uvicorn.Server):
 
 def _requests(count: int) -> str:
     return "1 request" if count == 1 else f"{count} requests"
-
-
-def _bind(host: str, port: int) -> list[socket.socket]:
-    """One address, bound but not listening until the model is warm, under LISTENING_DESCRIPTORS descriptors."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    bound = socket.socket(family, kind, protocol)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(address)
-    return [bound, *(bound.dup() for _ in range(LISTENING_DESCRIPTORS - 1))]

@@ -48,6 +48,7 @@ def _fields(record: RequestRecord) -> dict[str, Any]:
         "bytes_out": record.bytes_out,
     }
     optional = {
+        "client": record.client,
         "model": record.model,
         "stages_ms": record.stages_ms(),
         "refused": record.refused,

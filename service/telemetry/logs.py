@@ -5,17 +5,19 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal, TextIO, get_args
 
 import orjson
 
-from service.settings import LogFormat
+from service.settings import LogFormat, variable
 from service.telemetry.access_log import LOGGER as ACCESS_LOGGER
 from service.telemetry.access_log import RateLimit
 from service.telemetry.log_writer import WriterThread
 
+_UVICORN: Final = "uvicorn.error"
 _BUFFER_LINES: Final = 1000
 _CLOSE_TIMEOUT_S: Final = 1.0
 
@@ -29,7 +31,7 @@ class JsonFormatter(logging.Formatter):
         line: dict[str, Any] = {
             "time": f"{clock}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
-            "logger": record.name,
+            "logger": _logger_name(record),
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
@@ -39,15 +41,30 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """2026-11-22 14:00:00,123 INFO alignseg.access: request status=200 ms=12.3."""
+    """2026-11-22 14:00:00,123 INFO alignseg.access: request status=200 ms=12.3 stages_ms.decode=1.2."""
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        super().__init__("%(asctime)s %(levelname)s %(logger)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """Return the line without its traceback."""
-        fields = getattr(record, "fields", {})
-        return super().formatMessage(record) + "".join(f" {name}={_printable(value)}" for name, value in fields.items())
+        record.logger = _logger_name(record)
+        fields = _flat(getattr(record, "fields", {}))
+        return super().formatMessage(record) + "".join(f" {name}={_printable(value)}" for name, value in fields)
+
+
+def _logger_name(record: logging.LogRecord) -> str:
+    """Uvicorn logs all lines, ordinary ones too, under the name uvicorn.error."""
+    return "uvicorn" if record.name == _UVICORN else record.name
+
+
+def _flat(fields: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """{"stages_ms": {"decode": 1.2}} -> ("stages_ms.decode", 1.2)."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", part) for inner, part in value.items())
+        else:
+            yield name, value
 
 
 def _printable(value: object) -> str:
@@ -152,6 +169,12 @@ def _stderr() -> TextIO:
     return sys.stderr
 
 
+def requested_format(environment: Mapping[str, str]) -> LogFormat:
+    """Return ALIGNSEG_LOG where the settings can't be read as a whole; "auto" if it is invalid."""
+    requested = environment.get(variable("log"), "")
+    return next((form for form in get_args(LogFormat) if form == requested), "auto")
+
+
 def resolved(form: LogFormat, stream: TextIO | None = None) -> Literal["json", "text"]:
     """Return the format that "auto" means for `stream` (stderr): text on a terminal, else JSON."""
     if form == "auto":
@@ -193,7 +216,7 @@ class _LimitInvalidRequestWarnings(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to write the record; add the number of those left out before it."""
-        if record.name != "uvicorn.error" or record.levelno != logging.WARNING:
+        if record.name != _UVICORN or record.levelno != logging.WARNING:
             return True
         if not self._limit.allow():
             return False

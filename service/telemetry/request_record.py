@@ -23,6 +23,7 @@ class RequestRecord:
     """One request.
 
     route: the template of its path, e.g. /page/{name}; empty if the response was sent before routing.
+    client: the client's IP address; behind a trusted proxy (FORWARDED_ALLOW_IPS) the one it forwards.
     model: the model that processed it, if any. refused: why it was rejected, e.g. "overloaded-time"; see errors.py.
     status: of the response; 0 until there is one. suppressed: similar log lines left out before this one.
     """
@@ -30,6 +31,7 @@ class RequestRecord:
     request_id: str
     method: str = ""
     path: str = ""
+    client: str = ""
     route: str = ""
     began: float = field(default_factory=time.monotonic)
     stages: list[Stage] = field(default_factory=list)

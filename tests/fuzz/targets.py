@@ -55,7 +55,7 @@ def multipart(data: bytes) -> None:
         images = asyncio.run(uploads.read_images(request, lambda count: None))
     except RequestError:
         return
-    assert images and sum(map(len, images)) <= len(data)
+    assert images and sum(len(image.data) for image in images) <= len(data)
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {"image": image, "v2": v2, "multipart": multipart}

@@ -174,7 +174,7 @@ async def test_a_rejection_below_asgi_is_sent_although_its_observers_fail(monkey
         permit = app.state.pipeline.admission.acquire()
         reject = fast_reject.for_app(app)
         assert reject is not None
-        rejection = reject.reject(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        rejection = reject.reject(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", None)
         assert rejection is not None
         assert rejection[0].startswith(b"HTTP/1.1 429 ")
         permit.release()

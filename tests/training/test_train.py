@@ -16,6 +16,7 @@ from model_export.checkpoints import checkpoint
 from tests.training import tiny_data
 from training import evaluate
 from training.config import RECIPES, Config
+from training.data.datasets import Dataset, evenly
 from training.loop.run_state import load_state, save_state
 from training.loop.trainer import Trainer
 from training.train import main, parser
@@ -91,6 +92,59 @@ def test_a_run_stopped_by_a_signal_resumes_to_the_same_result(
     assert main(["--resume", f"--out={tmp_path}"]) == 0
     assert_same(load_state(tmp_path / "state.pt"), load_state(uninterrupted / "state.pt"))
     assert (tmp_path / "log.csv").read_text() == (uninterrupted / "log.csv").read_text()
+
+
+@pytest.mark.parametrize("epochs", [2, 4], ids=["at the end", "in between"])
+def test_a_signal_during_validation_stops_it_within_an_image(epochs, root, tmp_path, monkeypatch, capsys):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    flags = [*TINY, f"--epochs={epochs}", f"--root={root}"]
+    assert main([*flags, f"--out={whole}"]) == 0
+    read, validated = Dataset.read, []
+
+    def read_and_send_sigterm(self, pair):
+        if "val" in pair.picture.parts:
+            validated.append(pair)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, pair)
+
+    monkeypatch.setattr(Dataset, "read", read_and_send_sigterm)
+    assert main([*flags, f"--out={stopped}"]) == 130
+    assert len(validated) == 1  # of two
+    assert load_state(stopped / "state.pt")["step"] == 4
+    assert "stopped at step 4" in capsys.readouterr().out
+    assert not (stopped / "best.safetensors").exists()
+    monkeypatch.undo()
+    assert main(["--resume", f"--out={stopped}"]) == 0
+    assert_same(load_state(stopped / "state.pt"), load_state(whole / "state.pt"))
+    assert (stopped / "log.csv").read_text() == (whole / "log.csv").read_text()
+
+
+def test_validation_on_fewer_images_is_remembered(root, tmp_path, monkeypatch):
+    validated = []
+    read = Dataset.read
+
+    def counting_read(self, pair):
+        validated.extend([pair.picture.stem] * ("val" in pair.picture.parts))
+        return read(self, pair)
+
+    monkeypatch.setattr(Dataset, "read", counting_read)
+    assert main([*TINY, "--epochs=2", "--val-images=1", f"--root={root}", f"--out={tmp_path}"]) == 0
+    assert validated == ["0000"]
+    assert checkpoint.read_metadata(tmp_path / "best.safetensors")["val_images"] == "1"
+    assert Config.load(tmp_path / "config.json").val_images == 1
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(0, range(10)), (10, range(10)), (99, range(10)), (3, [0, 3, 6])])
+def test_fewer_images_are_evenly_chosen(count, chosen):
+    assert list(evenly(list(range(10)), count)) == list(chosen)
+
+
+def test_the_precision_is_chosen_once(root, tmp_path, monkeypatch):
+    """A run continued on another machine computes as before."""
+    flags = [flag for flag in TINY if not flag.startswith("--amp")]
+    monkeypatch.setattr("training.loop.precision.bf16_pays", lambda *_: False)
+    assert main([*flags, "--iterations=1", f"--root={root}", f"--out={tmp_path}"]) == 0
+    assert Config.load(tmp_path / "config.json").amp == "none"
 
 
 def test_a_killed_run_repeats_the_steps_that_were_not_saved(uninterrupted, root, tmp_path, monkeypatch):

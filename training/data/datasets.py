@@ -88,6 +88,13 @@ class Dataset:
         return table
 
 
+def evenly(pairs: Sequence[Pair], count: int) -> Sequence[Pair]:
+    """`count` of the pairs, evenly chosen; all of them when count is 0 or larger than their number."""
+    if not 0 < count < len(pairs):
+        return pairs
+    return [pairs[i * len(pairs) // count] for i in range(count)]
+
+
 def _expect(path: Path, what: str) -> Path:
     if not path.exists():
         raise DatasetError(f"expected {what} at {path}, which does not exist.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,12 +18,13 @@ from training.config import Config
 from training.data import hold_out
 from training.data.augment import Augmentation
 from training.data.class_weights import class_shares, class_weights
-from training.data.datasets import DATASETS
+from training.data.datasets import DATASETS, Pair, evenly
 from training.data.loader import Batches, Views, load_batches
 from training.evaluation.confusion import Confusion
 from training.evaluation.inference_modes import pad_to_raster, whole_image
 from training.evaluation.measure import evaluate
 from training.evaluation.predictors import with_network
+from training.interruption import Stopped
 from training.loop import precision, pretrained
 from training.loop.distributed import ProcessGroup
 from training.loop.ema import MovingAverage
@@ -40,7 +41,7 @@ class Trainer:
     def __init__(self, config: Config, device: torch.device, team: ProcessGroup | None = None) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device, self.team = config, device, team or ProcessGroup()
-        self.bf16, self.precision = precision.choose(config.amp, device.type)
+        self.bf16, self.precision = precision.choose(config.amp, device.type, config.backbone)
         self.dataset = DATASETS[config.data]
         self.train_pairs, self.val_pairs = hold_out.train_and_val(
             self.dataset, Path(config.root), config.train_on, config.hold_out
@@ -157,14 +158,30 @@ class Trainer:
         """The network that is evaluated and saved: the moving average when there is one."""
         return cast(AlignSeg, self.average.network) if self.average else self.network
 
-    def validate(self) -> Confusion:
-        """Evaluate the result on whole images of val, distributed over the processes."""
+    @property
+    def epoch_is_open(self) -> bool:
+        """Whether all steps of an epoch are done, but not its end: validating and logging."""
+        return bool(self.losses) and (self.step % self.steps_per_epoch == 0 or self.step == self.steps)
+
+    def validate(self, stop_requested: Callable[[], bool] = lambda: False) -> Confusion:
+        """Evaluate the result on whole images of val, distributed over the processes.
+
+        stop_requested: asked before each image. Raises Stopped when it is true in any process.
+        """
         self.team.broadcast(self.result)
         predict = with_network(self.result, pad_to_raster(whole_image(self.result, bf16=self.bf16)))
-        confusion = evaluate(predict, self.dataset, self.val_pairs[self.team.rank :: self.team.size])
+        confusion = evaluate(predict, self.dataset, self._own_val_pairs(stop_requested))
         self.team.total(torch.from_numpy(confusion.counts))
         self._in_training_mode(self.network)
         return confusion
+
+    def _own_val_pairs(self, stop_requested: Callable[[], bool]) -> Iterator[Pair]:
+        """Those of this process, in rounds of one for each process, so that all stop in the same round."""
+        pairs, team = evenly(self.val_pairs, self.config.val_images), self.team
+        for start in range(0, len(pairs), team.size):
+            if team.any(stop_requested()):
+                raise Stopped
+            yield from pairs[start : start + team.size][team.rank : team.rank + 1]
 
     def keep_if_best(self, miou: float, path: Path) -> bool:
         """Write the result to `path` if it is the best on val so far, or if val was trained on and measures nothing."""
@@ -178,12 +195,14 @@ class Trainer:
     def _facts(self, miou: float) -> dict[str, str]:
         """Metadata of the weights."""
         c = self.config
+        measured_on = {"val_images": c.val_images} if c.val_images else {}
         facts = {
             "data": c.data,
             "train_on": f"{c.train_on} without {c.hold_out}" if c.hold_out else c.train_on,
             "scenes": c.scenes,
             "step": self.step,
             "held_out_miou" if c.hold_out else "val_miou": round(miou, 5),
+            **measured_on,
         }
         return {name: str(value) for name, value in facts.items()}
 

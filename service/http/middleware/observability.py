@@ -5,7 +5,7 @@ Plain ASGI: Starlette's BaseHTTPMiddleware would hide from routes that a client 
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +21,7 @@ from service.telemetry.tracing import Tracer
 REQUEST_ID: Final = "X-Request-Id"
 _ID_BYTES: Final = REQUEST_ID.lower().encode()
 _SAFE: Final = re.compile(r"[\w.:-]{1,128}", re.ASCII)  # it is logged: no spaces, no line breaks
+_MAX_ADDRESS: Final = 64
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 
 
@@ -67,10 +68,15 @@ def request_id_from(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return value if _SAFE.fullmatch(value) else None
 
 
+def client_address(client: Sequence[Any] | None) -> str:
+    """The IP address of an ASGI scope's client; empty without one. Cut, because a client may invent a forwarded one."""
+    return client[0][:_MAX_ADDRESS] if client else ""
+
+
 def _new_record(scope: Scope) -> RequestRecord:
     request_id = request_id_from(scope["headers"]) or f"{random.getrandbits(128):032x}"
     scope.setdefault("state", {})["request_id"] = request_id
-    return RequestRecord(request_id, method=scope["method"], path=scope["path"])
+    return RequestRecord(request_id, method=scope["method"], path=scope["path"], client=client_address(scope["client"]))
 
 
 def _recording(record: RequestRecord, send: Send) -> Send:

@@ -92,16 +92,29 @@ class Problem(BaseModel):
     retry_after_s: float | None = Field(None, description="with 429 and 503: like Retry-After, but exact")
 
 
+_INDEX: Final = Field(description="the position of the image in the request, from 0")
+_FILENAME: Final = Field(None, description="the name of the image's file, if the client sent one")
+
+
+class SegmentedImage(SegmentResponse):
+    """One of several images."""
+
+    index: int = _INDEX
+    filename: str | None = _FILENAME
+
+
 class FailedImage(Strict):
     """One of several images that failed; the others are not affected."""
 
+    index: int = _INDEX
+    filename: str | None = _FILENAME
     problem: Problem
 
 
 class MultiImageResponse(Strict):
     """The response to a request with several images, in their order."""
 
-    results: list[SegmentResponse | FailedImage]
+    results: list[SegmentedImage | FailedImage]
 
 
 def _example(options: RenderOptions) -> Any:
@@ -124,7 +137,12 @@ def _examples() -> dict[str, Any]:
         "masks=rle": {"value": _example(RenderOptions(masks="rle"))},
         "masks=polygons&classes=building": {"value": _example(RenderOptions(masks="polygons", classes=("building",)))},
         "several images": {
-            "value": {"results": [_example(RenderOptions(masks="none")), {"problem": _PROBLEM_EXAMPLE}]}
+            "value": {
+                "results": [
+                    {"index": 0, "filename": "a.jpg"} | _example(RenderOptions(masks="none")),
+                    {"index": 1, "filename": "b.jpg", "problem": _PROBLEM_EXAMPLE},
+                ]
+            }
         },
     }
 

@@ -17,6 +17,7 @@ from service.errors import BadRequest
 from service.http import json_image, query_params
 from service.http.content_negotiation import choose
 from service.http.multi_image import segment_all
+from service.http.multipart import ImageFile
 from service.http.openapi import segment as openapi
 from service.http.query_params import PARAMETERS
 from service.http.request_lifecycle import handle_post, request_deadline
@@ -35,7 +36,7 @@ async def segment(request: Request) -> Response:
     `image/png` for the mask, an indexed PNG whose pixel values are class ids; `image/jpeg` or `image/webp` for an
     overlay; `application/x-npy` for the class ids; `application/zip` or `multipart/mixed` for all of them as files. All
     of them have the image's own size. The field `image` may be repeated: `results` in the JSON then holds a result or a
-    problem for each image.
+    problem for each image, with its `index` and, if one was sent, its `filename`.
 
     `X-Request-Timeout-Ms` limits the time until the response. `X-Request-Id` sets the request id in the server's log.
     """
@@ -86,17 +87,19 @@ async def _segment_json(request: Request, segment_request: SegmentRequest) -> Re
     async def respond(body: bytes, permit: Permit) -> Response:
         image, options = await pipeline.off_loop(json_image.parse, body, max_image_bytes, tuple(PARAMETERS))
         del body  # larger than the image, and not needed any more
-        return await _respond(request, segment_request.with_options(request, options), [image], permit)
+        return await _respond(request, segment_request.with_options(request, options), [ImageFile(image)], permit)
 
     read = partial(read_body, max_body_bytes=max_bytes)
     return await handle_post(request, segment_request.deadline, read, respond, {media_types.JSON}, max_bytes)
 
 
-async def _respond(request: Request, segment_request: SegmentRequest, images: list[bytes], permit: Permit) -> Response:
+async def _respond(
+    request: Request, segment_request: SegmentRequest, images: list[ImageFile], permit: Permit
+) -> Response:
     pipeline: Pipeline = request.app.state.pipeline
     segment_one, media_type = partial(_segment_one, pipeline, segment_request), segment_request.media_type
     if len(images) == 1:
-        result = await segment_one(images[0], permit)
+        result = await segment_one(images[0].data, permit)
     else:
         _require_json(media_type, len(images))
         result = await segment_all(request, pipeline.admission, permit, images, segment_one)

@@ -122,7 +122,10 @@ def test_the_model_folder_contains_the_files_of_its_manifest(
 ) -> None:
     folder = tmp_path / "tiny"
     monkeypatch.setattr(exporter, "to_onnx", lambda _network: model)  # the same weights; saves half a minute
-    writer.write(folder, network, PROVENANCE, [(96, 128)], frames(), description="a test", model_version="1", half=True)
+    options = {"description": "a test", "model_version": "1", "half": True}
+    writer.write(folder, network, PROVENANCE, [(96, 128)], frames(), **options, with_inlined=True)
+    assert manifest.verified_file(folder, manifest.load(folder), "inlined").name == "model.inlined.onnx"
+    writer.write(folder, network, PROVENANCE, [(96, 128)], frames(), **options)  # removes what it does not write
     loaded = manifest.load(folder)
     files = ["model.json", "model.onnx", "model.safetensors", "self_test.npz"]
     assert sorted(path.name for path in folder.iterdir()) == files

@@ -28,7 +28,27 @@ async def test_results_are_in_the_order_of_the_images() -> None:
     assert [r["classes"][0]["id"] for r in body["results"]] == [i % 4 for i in range(9)]
     masks = [opened(base64.b64decode(r["mask"])) for r in body["results"]]
     assert [mask.size for mask in masks] == [(24, 16 + i) for i in range(9)]
+    assert [(r["index"], r["filename"]) for r in body["results"]] == [(i, f"{i}.png") for i in range(9)]
+    assert list(body["results"][0])[:2] == ["index", "filename"]
     assert "infer;dur=" in response.headers["server-timing"]
+
+
+async def test_file_names_are_the_clients_own_and_optional() -> None:
+    names = ["b\u00e4r \u3042.png", 'a "b".png', "x" * 300, None]
+    parts = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="image"'
+        + (b"" if name is None else b'; filename="%s"' % name.replace('"', "%22").encode())
+        + b"\r\n\r\n"
+        + make_image(1)
+        + b"\r\n"
+        for name in names
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    async with serving() as (client, _):
+        response = await client.post("/segment", content=parts + b"--b--\r\n", headers=headers)
+    results = MultiImageResponse.model_validate(response.json()).results
+    assert [r.filename for r in results] == ["b\u00e4r \u3042.png", "a %22b%22.png", "x" * 255, None]
+    assert "filename" not in response.json()["results"][3]
 
 
 async def test_an_invalid_image_fails_alone() -> None:
@@ -41,6 +61,7 @@ async def test_an_invalid_image_fails_alone() -> None:
     assert [r.get("problem", {}).get("status") for r in results] == [None, 415, 415, 400, 413, None]
     assert results[2]["problem"]["type"] == "urn:alignseg:problem:unsupported-image"
     assert results[2]["problem"]["request_id"] == "mine"
+    assert [(r["index"], r["filename"]) for r in results] == [(i, f"{i}.png") for i in range(6)]
     assert [r["classes"][0]["id"] for r in (results[0], results[5])] == [1, 3]
 
 

@@ -52,7 +52,7 @@ COMPARED: Final = (
     "content-type", "retry-after", "www-authenticate", "allow", "connection", "x-request-id", "vary",
     "access-control-allow-origin", "access-control-expose-headers", "x-content-type-options", "content-security-policy",
 )  # fmt: skip
-Reject = Callable[[bytes], tuple[bytes, int] | None]
+Reject = Callable[[bytes, protocol.Address], tuple[bytes, int] | None]
 
 
 def message(path: str, headers: str, method: str = "POST") -> bytes:
@@ -92,8 +92,8 @@ class CountingReject:
         self.count = 0
         self._reject = reject
 
-    def __call__(self, data: bytes) -> tuple[bytes, int] | None:
-        rejection = self._reject(data)
+    def __call__(self, data: bytes, peer: protocol.Address) -> tuple[bytes, int] | None:
+        rejection = self._reject(data, peer)
         self.count += rejection is not None
         return rejection
 
@@ -189,6 +189,22 @@ async def test_only_authorised_requests_to_a_post_path_prolong_an_overload(early
             assert await limit_after(message("/nothing", KEYS["valid key"]), 404) == 100
             assert await limit_after(message("/classes", KEYS["valid key"]), 405) == 100
             assert await limit_after(message("/segment", KEYS["valid key"]), 429) == 1
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_the_log_names_the_client_also_behind_a_trusted_proxy(
+    trusted: bool, early: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1" if trusted else "10.0.0.0/8")
+    caplog.set_level("INFO", "alignseg.access")
+    async with serving(max_in_flight=1) as (_, app):
+        fill(app)
+        async with listening(app, early_rejection(app) if early else None) as send:
+            for forwarded in ("X-Forwarded-For: 192.0.2.7, 203.0.113.9\r\n", "X-Forwarded-For: 2001:db8::1\r\n", ""):
+                assert (await send(message("/segment", forwarded))).status_code == 429
+    clients = [record.fields["client"] for record in caplog.records if record.name == "alignseg.access"]
+    assert clients == (["203.0.113.9", "2001:db8::1", "127.0.0.1"] if trusted else ["127.0.0.1"] * 3)
 
 
 async def test_too_many_headers_are_left_to_the_application() -> None:

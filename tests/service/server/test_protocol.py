@@ -52,7 +52,7 @@ class Connected:
 
 async def test_a_rejected_body_is_discarded_and_the_connection_kept() -> None:
     reject_next = [True, True, False]
-    connected = Connected(lambda data: (b"REJECTED", len(HEAD) + 5) if reject_next.pop(0) else None)
+    connected = Connected(lambda data, peer: (b"REJECTED", len(HEAD) + 5) if reject_next.pop(0) else None)
     for part in (HEAD, b"12", b"345", HEAD + b"12345", HEAD + b"abcde"):
         connected.protocol.data_received(part)
     await connected.settle()
@@ -63,7 +63,7 @@ async def test_a_rejected_body_is_discarded_and_the_connection_kept() -> None:
 
 async def test_a_rejected_body_may_end_in_the_packet_of_the_next_message() -> None:
     reject_next = [True, False]
-    connected = Connected(lambda data: (b"REJECTED", len(HEAD) + 5) if reject_next.pop(0) else None)
+    connected = Connected(lambda data, peer: (b"REJECTED", len(HEAD) + 5) if reject_next.pop(0) else None)
     connected.protocol.data_received(HEAD + b"123")
     connected.protocol.data_received(b"45" + HEAD + b"abcde")
     await connected.settle()
@@ -73,7 +73,7 @@ async def test_a_rejected_body_may_end_in_the_packet_of_the_next_message() -> No
 
 async def test_a_body_is_not_mistaken_for_a_message() -> None:
     first_bytes: list[bytes] = []
-    connected = Connected(first_bytes.append)
+    connected = Connected(lambda data, peer: first_bytes.append(data))
     connected.protocol.data_received(HEAD.replace(b"Length: 5", b"Length: %d" % len(HEAD)))
     connected.protocol.data_received(HEAD)  # this is the body
     await connected.settle()
@@ -127,7 +127,7 @@ async def test_a_connection_without_a_head_is_closed_at_the_timeout() -> None:
 
 
 async def test_a_connection_with_a_recent_rejection_stays_open() -> None:
-    connected = Connected(lambda data: (b"REJECTED", len(data)))
+    connected = Connected(lambda data, peer: (b"REJECTED", len(data)))
     connected.protocol.data_received(HEAD)
     connected.protocol._on_head_timeout()
     connected.protocol.timeout_keep_alive_handler()
@@ -192,7 +192,7 @@ async def test_an_endless_head_is_a_400() -> None:
 async def test_a_client_that_does_not_read_gets_no_early_rejections() -> None:
     first_bytes: list[bytes] = []
 
-    def reject(data: bytes) -> tuple[bytes, int]:
+    def reject(data: bytes, peer: object) -> tuple[bytes, int]:
         first_bytes.append(data)
         return b"REJECTED", len(data)
 

@@ -66,9 +66,18 @@ def test_text_format() -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logs.TextFormatter())
     record = logging.LogRecord("alignseg.access", logging.INFO, "", 0, "request", (), None)
-    record.fields = {"status": 200, "ms": 1.5}
+    record.fields = {"status": 200, "ms": 1.5, "stages_ms": {"decode": 0.5, "queue": 1}}
     handler.emit(record)
-    assert stream.getvalue().endswith("INFO alignseg.access: request status=200 ms=1.5\n")
+    line = "INFO alignseg.access: request status=200 ms=1.5 stages_ms.decode=0.5 stages_ms.queue=1\n"
+    assert stream.getvalue().endswith(line)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_uvicorns_ordinary_lines_are_not_named_error(form: logs.LogFormat) -> None:
+    formatter = logs.TextFormatter() if form == "text" else logs.JsonFormatter()
+    line = formatter.format(logging.LogRecord("uvicorn.error", logging.INFO, "", 0, "Shutting down", (), None))
+    assert "uvicorn" in line
+    assert "error" not in line
 
 
 async def test_metrics_count_stages_batches_and_rejections(log: io.StringIO) -> None:
