@@ -262,7 +262,7 @@ def test_storms_of_cancelled_and_late_calls_leave_nothing_behind() -> None:
     gate, engine = Gate(), FakeEngine()
     with serving(engine) as (address, url), triton.InferenceServerClient(address) as client:
         engine.before = gate
-        for round_ in range(3):
+        for _ in range(3):
             calls = [client.async_infer("fake", [tensor(IMAGES)], lambda result, error: None) for _ in range(10)]
             late = [
                 client.async_infer("fake", [tensor(IMAGES)], lambda result, error: None, client_timeout=0.3)
@@ -272,13 +272,13 @@ def test_storms_of_cancelled_and_late_calls_leave_nothing_behind() -> None:
             wait_for(lambda: in_flight(url) > 0)
             for call in calls:
                 call.cancel()
-            if round_ == 2:
-                gate.opened.set()
+        wait_for(lambda: in_flight(url) <= engine.max_batch)  # those of the batch that the engine computes
+        gate.opened.set()
         wait_for(lambda: in_flight(url) == 0)
         batches = len(engine.batches)
         check(client.infer("fake", [tensor(IMAGES)]).as_numpy("class_map"))
         metrics = httpx.get(f"{url}/metrics").text
-    assert batches < 20  # of 120 images: what was cancelled or late is not computed
+    assert batches <= 4  # two to warm up, the one in the engine, one prepared ahead; of 120 images
     assert "alignseg_decoded_pixels 0.0" in metrics
     assert f'route="{INFER}",status="499"' in metrics
 
