@@ -1,6 +1,7 @@
 """The gRPC port with NVIDIA's own clients, sync and aio, unmodified; limits, keys, deadlines, cancellation, drain."""
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from service.grpc_api import generate, messages
 from service.types import UInt8Array
 from tests.support.fake_engine import FakeEngine, Gate, encoded, striped
 from tests.support.live_server import live
+from tests.support.server_process import running, stand_in
 
 IMAGES = np.stack([striped(64, 96), striped(64, 96)[:, ::-1]])
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -259,9 +261,9 @@ def test_overload_is_rejected_before_the_message_is_read_and_says_when_to_retry(
 
 
 def test_storms_of_cancelled_and_late_calls_leave_nothing_behind() -> None:
-    gate, engine = Gate(), FakeEngine()
+    opened, engine = threading.Event(), FakeEngine()
     with serving(engine) as (address, url), triton.InferenceServerClient(address) as client:
-        engine.before = gate
+        engine.before = lambda batch: opened.wait(120)
         for _ in range(3):
             calls = [client.async_infer("fake", [tensor(IMAGES)], lambda result, error: None) for _ in range(10)]
             late = [
@@ -273,7 +275,7 @@ def test_storms_of_cancelled_and_late_calls_leave_nothing_behind() -> None:
             for call in calls:
                 call.cancel()
         wait_for(lambda: in_flight(url) <= engine.max_batch)  # those of the batch that the engine computes
-        gate.opened.set()
+        opened.set()
         wait_for(lambda: in_flight(url) == 0)
         batches = len(engine.batches)
         check(client.infer("fake", [tensor(IMAGES)]).as_numpy("class_map"))
@@ -306,6 +308,23 @@ def test_an_upload_that_sends_nothing_ends_at_the_deadline() -> None:
         released.set()
         assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         wait_for(lambda: in_flight(url) == 0)
+
+
+def test_a_drain_answers_accepted_calls_and_rejects_new_ones() -> None:
+    port = free_port()
+    with running(stand_in(1500, warm_ms=1), grpc_port=port) as process:
+        with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+            outcome: list[Any] = []
+            client.async_infer("fake", [tensor(IMAGES[:1])], lambda result, error: outcome.append((result, error)))
+            process.wait_until_in_flight(1)
+            process.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: not client.is_server_ready())
+            with pytest.raises(InferenceServerException) as raised:
+                client.infer("fake", [tensor(IMAGES[:1])])
+            assert raised.value.status() == "StatusCode.UNAVAILABLE"
+            wait_for(lambda: outcome)
+        assert outcome[0][1] is None
+        assert process.wait() == 0
 
 
 def test_a_port_in_use_is_an_error() -> None:

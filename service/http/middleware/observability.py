@@ -76,7 +76,9 @@ def client_address(client: Sequence[Any] | None) -> str:
 def _new_record(scope: Scope) -> RequestRecord:
     request_id = request_id_from(scope["headers"]) or f"{random.getrandbits(128):032x}"
     scope.setdefault("state", {})["request_id"] = request_id
-    return RequestRecord(request_id, method=scope["method"], path=scope["path"], client=client_address(scope["client"]))
+    return RequestRecord(
+        request_id, method=scope["method"], path=scope["path"], client=client_address(scope.get("client"))
+    )
 
 
 def _recording(record: RequestRecord, send: Send) -> Send:
