@@ -6,7 +6,8 @@ import sys
 import urllib.error
 import urllib.request
 
-BASE = f"http://127.0.0.1:{os.environ.get('ALIGNSEG_ADMIN_PORT') or os.environ.get('ALIGNSEG_PORT') or '8000'}"
+_VARIABLES = ("ALIGNSEG_ADMIN_PORT", "ALIGNSEG_PORT", "PORT")
+BASE = f"http://127.0.0.1:{next(filter(None, map(os.environ.get, _VARIABLES)), '8000')}"
 
 
 def status(path: str) -> int | None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -15,7 +16,7 @@ from service.http.middleware.early_rejection import EarlyRejectionMiddleware, Ea
 from service.http.middleware.observability import ObservabilityMiddleware
 from service.http.middleware.paths import PathMiddleware
 from service.http.openapi import segment as openapi
-from service.http.routes import classes, health, huggingface, kserve, segment, web
+from service.http.routes import classes, health, huggingface, kserve, sagemaker, segment, triton, web
 from service.inference import lifespan
 from service.inference.lifespan import EngineFactory, RemoteModelFactory
 from service.inference.model_reload import FolderSnapshot
@@ -48,6 +49,7 @@ def create_app(
     EngineError.
     """
     settings = settings or Settings()
+    _check_grpc(settings)
     tracer = tracer or tracing.from_environment()
     metrics = Metrics()
 
@@ -58,7 +60,8 @@ def create_app(
                 settings, metrics, engine_factory, engines, manifest, folder_before, remote_model
             ) as served:
                 app.state.pipeline, app.state.model_watcher = served.pipeline, served.watch
-                yield
+                async with _grpc_port(app, settings):
+                    yield
         finally:
             if tracer is not None:
                 with isolated:
@@ -75,17 +78,39 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # behind an HTTPS proxy it would redirect to http, and curl would show an empty body
     )
-    app.state.metrics = metrics
+    app.state.metrics, app.state.tracer = metrics, tracer
     _add_middleware(app, settings, metrics, tracer)
     problems.install(app)
     segment.add_route(app)
-    routers = (web.router, classes.router, kserve.router, huggingface.router)
+    routers = (web.router, classes.router, triton.router, kserve.router, huggingface.router, sagemaker.router)
     _check_root_path(settings.root_path, (app.router, health.router, *routers))
     for router in routers:
         app.include_router(router)
     if settings.admin_port is None:
         app.include_router(health.router)
     return app
+
+
+@asynccontextmanager
+async def _grpc_port(app: FastAPI, settings: Settings) -> AsyncGenerator[None, None]:
+    """The gRPC port, if there is one."""
+    if settings.grpc_port is None:
+        yield
+        return
+    from service.grpc_api.server import serving  # noqa: PLC0415 - needs an extra
+
+    async with serving(app, settings) as port:
+        app.state.grpc_port = port
+        yield
+
+
+def _check_grpc(settings: Settings) -> None:
+    """Raises SettingsError for a gRPC port without the packages that it needs."""
+    if settings.grpc_port is not None and not all(map(find_spec, ("grpc", "google.protobuf"))):
+        raise SettingsError(
+            f"ALIGNSEG_GRPC_PORT is {settings.grpc_port}, but grpcio is not installed. Install alignseg-serve[grpc], "
+            "or unset it."
+        )
 
 
 def _check_root_path(root_path: str, routers: Iterable[APIRouter]) -> None:

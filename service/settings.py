@@ -41,12 +41,25 @@ class Settings(BaseSettings):
         default="127.0.0.1",
         description="Address to listen on. 0.0.0.0 accepts connections from other machines.",
     )
-    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose.")
+    port: int = Field(
+        default_factory=lambda: os.environ.get("PORT") or 8000,
+        validate_default=True,
+        ge=0,
+        le=65535,
+        description="Port to listen on; 0 lets the system choose. Cloud Run, Heroku and others set `PORT`.",
+        json_schema_extra={"default": "`PORT`, else `8000`"},
+    )
     admin_port: int | None = Field(
         default=None,
         ge=0,
         le=65535,
         description="Port for /healthz and /metrics instead of the main one; 0 lets the system choose.",
+    )
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port for gRPC, the Open Inference Protocol; 0 lets the system choose. Needs the extra `grpc`.",
     )
     api_keys: SecretStr = Field(
         default=SecretStr(""),

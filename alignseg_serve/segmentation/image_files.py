@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff"})
 MAX_NAME_BYTES: Final = 255  # of most file systems
 _MACOS_PREFIX: Final = "._"  # AppleDouble files, which macOS writes beside each file on other file systems
 _MACOS_FOLDER: Final = "__MACOSX"  # the same in ZIP files

@@ -79,7 +79,7 @@ class Segmenter:
     ) -> Segmentation:
         """Segment an image: assign a class to each pixel.
 
-        image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF file, a Pillow image, or (H, W, 3) uint8 RGB.
+        image: a path, the bytes of a JPEG, PNG, WebP, AVIF, BMP or TIFF file, a Pillow image, or (H, W, 3) uint8 RGB.
         overlay: keep the decoded image for the overlay; without it, a file is decoded again when the overlay is drawn.
         confidence: compute the probability of each pixel's class. tile: "auto", "height", True or False, how the image
         is scaled down to the model's input; see service/imaging/tile_plan.py. classes: keep only these, by name or id;

@@ -10,13 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, Field, StrictInt, ValidationError
 
 from service.errors import BadRequest, ImageTooLarge, PayloadTooLarge
+from service.http.kserve_request import Parameters, Request, Tensor, validate
 from service.types import CLASS_MAP, PICTURES, UInt8Array
 
 JSON_LENGTH: Final = "Inference-Header-Content-Length"
@@ -28,29 +28,6 @@ INPUTS: Final = (
     {"name": IMAGE, "datatype": "BYTES", "shape": [-1]},
 )
 _EXPECTED_INPUT: Final = f"Expected one input: {PICTURES!r} UINT8 [N, H, W, 3], or {IMAGE!r} BYTES [N]"
-
-Name = Annotated[str, Field(max_length=256)]
-Parameters = dict[str, Any]
-
-
-class _Tensor(BaseModel):
-    name: Name
-    datatype: str
-    shape: list[Annotated[StrictInt, Field(ge=1)]] = Field(max_length=8)
-    parameters: Parameters = {}
-    data: list[Any] | None = None
-
-
-class _Output(BaseModel):
-    name: Name
-    parameters: Parameters = {}
-
-
-class _Request(BaseModel):
-    id: Name | None = None
-    parameters: Parameters = {}
-    inputs: list[_Tensor] = Field(max_length=8)
-    outputs: list[_Output] = Field(default=[], max_length=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +61,14 @@ def parse(body: bytes, json_bytes: int | None, limits: Limits) -> InferRequest:
     if end > min(len(body), MAX_JSON_BYTES):
         raise _json_too_long(end, len(body))
     request = _parse_json(body[:end])
-    raw = _split_binary_data(request.inputs, memoryview(body)[end:])
+    return read(request, _split_binary_data(request.inputs, memoryview(body)[end:]), limits)
+
+
+def read(request: Request, raw: Sequence[memoryview | None], limits: Limits) -> InferRequest:
+    """The images of a validated request. raw: each input's bytes; None for inputs in the request itself.
+
+    Raises BadRequest or ImageTooLarge.
+    """
     if len(request.inputs) != 1:
         names = [tensor.name for tensor in request.inputs]
         raise BadRequest(f"The request has {len(names)} inputs: {names}. {_EXPECTED_INPUT}.")
@@ -118,16 +102,14 @@ def pack(head: Mapping[str, Any], outputs: Mapping[str, UInt8Array], binary: Map
     return b"".join([text, *tail]), len(text)
 
 
-def _parse_json(text: bytes) -> _Request:
+def _parse_json(text: bytes) -> Request:
     try:
-        return _Request.model_validate(orjson.loads(text))
-    except ValidationError as error:
-        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4])
-        raise BadRequest(f"Not a request of the Open Inference Protocol: {details}.") from None
+        document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise BadRequest(
             f"Invalid JSON: {error}. If binary data follows the JSON, send the length of the JSON in {JSON_LENGTH}."
         ) from None
+    return validate(document)
 
 
 def _json_too_long(end: int, length: int) -> BadRequest | PayloadTooLarge:
@@ -136,7 +118,7 @@ def _json_too_long(end: int, length: int) -> BadRequest | PayloadTooLarge:
     return PayloadTooLarge(f"The JSON has {end} bytes, limit {MAX_JSON_BYTES}. Send the tensors as binary data.")
 
 
-def _split_binary_data(tensors: Sequence[_Tensor], tail: memoryview) -> list[memoryview | None]:
+def _split_binary_data(tensors: Sequence[Tensor], tail: memoryview) -> list[memoryview | None]:
     """Each tensor's bytes; None for tensors in the JSON. Raises BadRequest if bytes are missing or left over."""
     sizes = [tensor.parameters.get("binary_data_size") for tensor in tensors]
     if any(size is not None and (type(size) is not int or size < 0) for size in sizes):
@@ -151,7 +133,7 @@ def _split_binary_data(tensors: Sequence[_Tensor], tail: memoryview) -> list[mem
     return parts
 
 
-def _arrays(tensor: _Tensor, raw: memoryview | None, limits: Limits) -> list[UInt8Array]:
+def _arrays(tensor: Tensor, raw: memoryview | None, limits: Limits) -> list[UInt8Array]:
     shape = tensor.shape
     if tensor.name != PICTURES or tensor.datatype != "UINT8" or len(shape) != 4 or shape[3] != 3:
         raise BadRequest(f"The input is {tensor.name!r} {tensor.datatype} {shape}. {_EXPECTED_INPUT}.")
@@ -167,7 +149,7 @@ def _arrays(tensor: _Tensor, raw: memoryview | None, limits: Limits) -> list[UIn
     return list(flat.reshape(shape))
 
 
-def _numbers(tensor: _Tensor) -> UInt8Array:
+def _numbers(tensor: Tensor) -> UInt8Array:
     """A JSON list, flat or nested, as (n,) uint8. bytes() accepts whole numbers from 0 to 255 and nothing else."""
     data = _json_data(tensor)
     try:
@@ -179,7 +161,7 @@ def _numbers(tensor: _Tensor) -> UInt8Array:
         raise BadRequest(f"Invalid data in {tensor.name!r}: {error}. Expected whole numbers from 0 to 255.") from None
 
 
-def _files(tensor: _Tensor, raw: memoryview | None, limits: Limits) -> list[bytes]:
+def _files(tensor: Tensor, raw: memoryview | None, limits: Limits) -> list[bytes]:
     count = math.prod(tensor.shape)
     if tensor.datatype != "BYTES" or not tensor.shape:
         raise BadRequest(f"{IMAGE!r} is {tensor.datatype} {tensor.shape}. Expected BYTES [N]: files such as JPEG.")
@@ -209,7 +191,7 @@ def _from_base64(data: list[Any]) -> list[bytes]:
         raise BadRequest(f"Invalid base64 in input {IMAGE!r}. In JSON, encode each file as a base64 string.") from None
 
 
-def _json_data(tensor: _Tensor) -> list[Any]:
+def _json_data(tensor: Tensor) -> list[Any]:
     if tensor.data is None:
         raise BadRequest(f"Input {tensor.name!r} has no data and no binary_data_size. Shared memory is not supported.")
     return tensor.data
@@ -220,7 +202,7 @@ def _check_count(count: int, limits: Limits) -> None:
         raise BadRequest(f"The request has {count} images, limit {limits.images} (ALIGNSEG_MAX_IMAGES).")
 
 
-def _outputs(request: _Request) -> dict[str, bool]:
+def _outputs(request: Request) -> dict[str, bool]:
     """The requested outputs, by default the class map."""
     default = request.parameters.get("binary_data_output") is True
     outputs = {output.name: output.parameters.get("binary_data", default) is True for output in request.outputs}

@@ -29,21 +29,23 @@ async def handle_post(
     read_body: Callable[[Request, OnReceived], Awaitable[Body]],
     respond: Callable[[Body, Permit], Awaitable[Response]],
     extra_media_types: Collection[str] = (),
+    max_body_bytes: int | None = None,
 ) -> Response:
     """Admit the request, read its body and await `respond(body, permit)`.
 
     deadline: on time.monotonic(), see request_deadline.
     extra_media_types: accepted for the body, besides those of images and forms.
+    max_body_bytes: as `read_body` limits it; by default the setting.
     Raises RequestError.
     """
-    permit = admit(request, deadline, extra_media_types)
+    permit = admit(request, deadline, extra_media_types, max_body_bytes)
     body_read = asyncio.Event()
 
     async def read_and_respond() -> Response:
-        body = await read_body(request, permit.received)
+        body = [await read_body(request, permit.received)]
         permit.body_read()
         body_read.set()
-        return await respond(body, permit)
+        return await respond(body.pop(), permit)  # no reference stays here: JSON is larger than the image in it
 
     try:
         return await run_until_disconnect_or_deadline(request, read_and_respond(), body_read, permit, deadline)
@@ -67,13 +69,15 @@ def request_deadline(request: Request) -> float:
     return time.monotonic() + min(float(value), limit_ms) / 1e3
 
 
-def admit(request: Request, deadline: float, extra_media_types: Collection[str]) -> Permit:
+def admit(
+    request: Request, deadline: float, extra_media_types: Collection[str], max_body_bytes: int | None = None
+) -> Permit:
     """Take a slot for a request before a byte of its body is read. The permit must be released when the work ends.
 
     Raises RequestError: Overloaded, NotReady, PayloadTooLarge, UnsupportedMediaType.
     """
     pipeline: Pipeline = request.app.state.pipeline
-    max_body_bytes = pipeline.settings.max_body_bytes
+    max_body_bytes = max_body_bytes or pipeline.settings.max_body_bytes
     check_head(request, max_body_bytes, extra_media_types)
     size = declared_size(request.headers.get("content-length", ""), max_body_bytes)
     return pipeline.admission.acquire(size, deadline)

@@ -18,5 +18,5 @@ _CONTENT_SECURITY_POLICY: Final = (
 HEADERS: Final = {**_COMMON, b"content-security-policy": _CONTENT_SECURITY_POLICY}
 # Requested by machines that have no API key, and so often that they are not logged.
 PROBE_PATHS: Final = frozenset(
-    {"/health", "/healthz/live", "/healthz/ready", "/metrics", "/v2/health/live", "/v2/health/ready"}
+    {"/health", "/healthz/live", "/healthz/ready", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"}
 )

@@ -68,9 +68,9 @@ async def read_images(request: Request, on_received: OnReceived) -> list[ImageFi
     return images
 
 
-async def read_body(request: Request, on_received: OnReceived) -> bytes:
-    """The whole body. Raises PayloadTooLarge."""
-    return b"".join([chunk async for chunk in _counted(request, on_received)])
+async def read_body(request: Request, on_received: OnReceived, max_body_bytes: int | None = None) -> bytes:
+    """The whole body. max_body_bytes: by default the setting. Raises PayloadTooLarge."""
+    return b"".join([chunk async for chunk in _counted(request, on_received, max_body_bytes)])
 
 
 def media_type(request: Request) -> str:
@@ -83,8 +83,10 @@ def _settings(request: Request) -> Settings:
     return settings
 
 
-async def _counted(request: Request, on_received: OnReceived) -> AsyncGenerator[bytes, None]:
-    total, max_body_bytes = 0, _settings(request).max_body_bytes
+async def _counted(
+    request: Request, on_received: OnReceived, max_body_bytes: int | None = None
+) -> AsyncGenerator[bytes, None]:
+    total, max_body_bytes = 0, max_body_bytes or _settings(request).max_body_bytes
     async for chunk in request.stream():
         total += len(chunk)
         on_received(len(chunk))

@@ -10,32 +10,29 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from service.errors import CorruptImage, RequestError, UnsupportedImage
-from service.imaging import incomplete_files, orientation, tiff, turbojpeg
+from service.imaging import avif, incomplete_files, orientation, tiff, turbojpeg
 from service.imaging.decode_limits import CountedReads, check_scans, check_size
+from service.imaging.file_kinds import FORMATS, rejection
 from service.imaging.pillow_rgb import to_rgb, undecoded_tiff
 from service.types import Size, UInt8Array
-
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-_EXPECTED: Final = "expected JPEG, PNG, WebP, BMP or TIFF"
-_MAGIC: Final = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"BM", "BMP"))
 
 # Pillow warns of each unusual tag, with text from the file: uploads could write into the log.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # Pillow's own limit warns at one size and raises at another; max_pixels below is the only limit.
 Image.MAX_IMAGE_PIXELS = None
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # codec threads decode several images at once
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
-_RAW: Final = "a camera's raw data"
 _MIN_UPPER_BYTE: Final = 16
 _ANY_SIZE: Final = 2**63
 
 
 def decode(data: bytes, max_pixels: int, reserve: Callable[[int], None] = lambda pixels: None) -> UInt8Array:
-    """Decode the first frame of a JPEG, PNG, WebP, BMP or TIFF.
+    """Decode the first frame of a JPEG, PNG, WebP, AVIF, BMP or TIFF, or of a HEIC, see heic.py.
 
     reserve: called with the number of pixels before memory is allocated for them; may raise a RequestError.
 
@@ -62,7 +59,8 @@ def decode_downscaled(
             check_size(_tile_size(image), max_pixels)
             if image.format in turbojpeg.FORMATS:
                 check_scans(data)
-            reserve(max(math.prod(image.size), math.prod(_tile_size(image))))
+            largest_frame = avif.check(data, max_pixels) if image.format == "AVIF" else 0
+            reserve(max(math.prod(image.size), math.prod(_tile_size(image)), largest_frame))
             turn = orientation.turn(image, data)
             factor = _draft(image, turn, min_size)
             pixels = _turned(_stored_pixels(image, data), turn)
@@ -114,37 +112,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             raise
         if tiff.is_tiff(data):
             tiff.reject(data)
-        known, other = _sniff(data), _sniff_other(data)
-        if known is not None:
-            raise CorruptImage(
-                f"Header of the {known} is damaged ({len(data):,} bytes). Send a complete, undamaged file."
-            ) from None
-        if other is not None:
-            raise UnsupportedImage(f"Got {other}, {_EXPECTED}. Convert it first.") from None
-        received = f"{len(data):,} bytes that start with {_printable(data[:8])}" if data else "an empty file"
-        raise UnsupportedImage(f"Got {received}, {_EXPECTED}.") from None
-
-
-def _sniff(data: bytes) -> str | None:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    return next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
-
-
-def _sniff_other(data: bytes) -> str | None:
-    """The name of another format that people send, by its first bytes."""
-    if data[4:8] == b"ftyp":  # ISO/IEC 14496-12: a brand follows
-        brands = {b"avif": "an AVIF", b"avis": "an AVIF", b"crx ": _RAW}
-        return brands.get(data[8:12], "a HEIC image or a video")
-    raw = dict.fromkeys((b"FUJI", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), _RAW)
-    begins = {b"GIF8": "a GIF", b"%PDF": "a PDF", b"<svg": "an SVG", b"<?xm": "an XML file or SVG"}
-    return (begins | raw).get(data[:4])
-
-
-def _printable(start: bytes) -> str:
-    """ASCII as quoted text, everything else in hex."""
-    text = start.decode("latin-1")
-    return repr(text) if text.isascii() and text.isprintable() else start.hex(" ")
+        raise rejection(data) from None
 
 
 def _tile_size(image: Image.Image) -> tuple[int, int]:

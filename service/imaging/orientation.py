@@ -4,8 +4,10 @@ The rule, as measured with Chromium 156 (tests/e2e/web/test_orientation.py compa
 
 - JPEG: the tag Orientation of the first Exif segment before the first scan. PNG: of the first eXIf chunk before IDAT.
 - There, the first entry of the first directory that has the tag, the type SHORT, one value, and a value of 1 to 8.
+- AVIF: the container's properties `irot` and `imir`, which Pillow gives as Exif; the file's own Exif is ignored.
 - Everything else is ignored: XMP in every format, Exif in WebP, text chunks of PNG, the thumbnail's directory.
 - TIFF, which browsers do not show: the tag Orientation belongs to the format, and Pillow applies it while it loads.
+- HEIC, which Chromium does not show: libheif turns it while it decodes, as Safari does; see heic.py.
 """
 
 import struct
@@ -40,9 +42,18 @@ def turn(image: Image.Image, data: bytes) -> Image.Transpose | None:
         exif = _jpeg_exif(data)
     elif image.format == "PNG":
         exif = _png_exif(data)
+    elif image.format == "AVIF":
+        return _TURNS.get(_avif_orientation(image))
     else:
         return None
     return _TURNS.get(_orientation(exif))
+
+
+def _avif_orientation(image: Image.Image) -> int:
+    """1 to 8. Not by `Image.getexif`, which takes XMP's where there is no other."""
+    exif = Image.Exif()
+    exif.load(image.info.get("exif", b""))
+    return int(exif.get(_TAG, 1))
 
 
 def _jpeg_exif(data: bytes) -> bytes:

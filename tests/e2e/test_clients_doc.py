@@ -18,6 +18,7 @@ TEXT = (REPOSITORY / "docs" / "clients.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 (JAVASCRIPT,) = re.findall(r"```js\n(.*?)```", TEXT, re.DOTALL)
 CURLS = [line.split("  #")[0].strip() for line in TEXT.splitlines() if line.startswith("curl ")]
+(ECHO,) = [line for line in TEXT.splitlines() if line.startswith("echo ")]
 OUTPUT = {  # by the package that a block imports
     "alignseg_serve": r"\(720, 960\)\n.*road +\d",
     "tritonclient": r"\(1, 720, 960\)",
@@ -70,6 +71,7 @@ def test_javascript_block_reports_a_problem(url: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("command", CURLS)
 def test_curl(command: str, url: str, tmp_path: Path) -> None:
+    run(["sh", "-c", ECHO.replace("> ", f"> {tmp_path}/")])
     words = [word.replace("@docs/", f"@{REPOSITORY}/docs/") for word in shlex.split(command)]
     output = run([*(word.replace("localhost:8000", url) for word in words), "-sS", "--fail"], tmp_path)
     if "-o" in words:

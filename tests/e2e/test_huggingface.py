@@ -41,6 +41,14 @@ def test_parameters_are_accepted_and_threshold_applies(server: str) -> None:
     assert client.image_segmentation(image, threshold=0.9) == []
 
 
+def test_a_phones_large_jpeg_fits_into_the_json(server: str) -> None:
+    """huggingface_hub sends JSON as soon as there is a parameter; @huggingface/inference always does."""
+    noise = np.random.default_rng(0).integers(0, 256, (1400, 2400, 3), dtype=np.uint8)
+    image = encoded(noise, "JPEG", quality=96, subsampling=0)
+    assert len(image) > 6.3e6
+    assert len(InferenceClient(server).image_segmentation(image, threshold=0.01)) == 4
+
+
 def test_a_model_without_confidence_gives_null_scores() -> None:
     engine = FakeEngine()
     engine.has_confidence = False

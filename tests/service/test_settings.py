@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from pydantic import ValidationError
 
 from service.settings import REPOSITORY, Settings, markdown_table, misspelt, table
 
@@ -66,3 +67,24 @@ def test_the_documentation_has_the_table_of_settings() -> None:
 def test_the_documentation_names_no_setting_that_does_not_exist() -> None:
     names = re.findall(r"ALIGNSEG_[A-Z0-9_]+", OPERATIONS)
     assert misspelt(dict.fromkeys(names, "x")) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "port"),
+    [({}, 8000), ({"PORT": "8080"}, 8080), ({"PORT": ""}, 8000), ({"PORT": "8080", "ALIGNSEG_PORT": "9000"}, 9000),
+     ({"PORT": "8080", "ALIGNSEG_PORT": ""}, 8080)],
+)  # fmt: skip
+def test_platforms_set_the_port(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], port: int) -> None:
+    for name in ("PORT", "ALIGNSEG_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().port == port
+    assert Settings(port=7000).port == 7000
+
+
+def test_a_port_that_is_no_number_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALIGNSEG_PORT", raising=False)
+    monkeypatch.setenv("PORT", "eighty")
+    with pytest.raises(ValidationError, match="port"):
+        Settings()

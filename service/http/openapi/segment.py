@@ -153,12 +153,23 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
-_IMAGE: Final = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF"}
+_IMAGE: Final = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, AVIF, BMP or TIFF"}
 _FORM: Final = {
     "schema": {
         "type": "object",
         "required": ["image"],
         "properties": {"image": {"type": "array", "items": _IMAGE, "minItems": 1}},
+    }
+}
+_JSON: Final = {
+    "schema": {
+        "type": "object",
+        "required": ["image"],
+        "properties": {
+            "image": {"type": "string", "format": "byte", "description": "an image file in base64, or as a data URL"},
+            **{parameter.name: parameter.schema for parameter in PARAMETERS.values()},
+        },
+        "additionalProperties": False,
     }
 }
 _PROBLEM_EXAMPLE: Final = {
@@ -215,7 +226,12 @@ SEGMENT: Final[dict[str, Any]] = {
         "parameters": [_parameter(parameter) for parameter in PARAMETERS.values()],
         "requestBody": {
             "required": True,
-            "content": {"multipart/form-data": _FORM, "image/*": _BINARY, "application/octet-stream": _BINARY},
+            "content": {
+                "multipart/form-data": _FORM,
+                "image/*": _BINARY,
+                "application/octet-stream": _BINARY,
+                media_types.JSON: _JSON,
+            },
         },
     },
 }

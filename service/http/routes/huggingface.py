@@ -5,16 +5,16 @@ parameters, JSON with the image in base64.
 """
 
 import base64
-import binascii
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 
 from service.admission.stalled_uploads import Permit
-from service.errors import BadRequest, PayloadTooLarge
+from service.errors import BadRequest
+from service.http import json_image
 from service.http.openapi import huggingface
 from service.http.request_lifecycle import handle_post, request_deadline
 from service.http.uploads import media_type, read_body
@@ -24,7 +24,6 @@ from service.rendering.class_stats import summarize
 from service.rendering.segmentation import Segmentation
 
 router = APIRouter(tags=["hugging face"])
-MAX_JSON_BYTES: Final = 8 * 1024 * 1024  # JSON may take many times its text in memory
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -55,9 +54,12 @@ async def image_segmentation(request: Request) -> Response:
     pipeline: Pipeline = request.app.state.pipeline
     is_json = media_type(request) == media_types.JSON
     deadline = request_deadline(request)
+    max_image_bytes = pipeline.settings.max_body_bytes
+    max_bytes = json_image.max_json_bytes(max_image_bytes) if is_json else max_image_bytes
 
     async def respond(body: bytes, permit: Permit) -> Response:
-        image, parameters = await pipeline.off_loop(_parse, body) if is_json else (body, _Parameters())
+        image, parameters = await pipeline.off_loop(_parse, body, max_image_bytes) if is_json else (body, _Parameters())
+        del body
         with_confidence = pipeline.model.has_confidence
         if parameters.threshold:
             pipeline.require_confidence()
@@ -67,25 +69,18 @@ async def image_segmentation(request: Request) -> Response:
         )
         return Response(result.body, media_type=media_types.JSON)
 
-    return await handle_post(request, deadline, read_body, respond, extra_media_types={media_types.JSON})
+    read = partial(read_body, max_body_bytes=max_bytes)
+    return await handle_post(request, deadline, read, respond, {media_types.JSON}, max_bytes)
 
 
-def _parse(body: bytes) -> tuple[bytes, _Parameters]:
+def _parse(body: bytes, max_image_bytes: int) -> tuple[bytes, _Parameters]:
     """Raises BadRequest or PayloadTooLarge."""
-    if len(body) > MAX_JSON_BYTES:
-        raise PayloadTooLarge(
-            f"The JSON has {len(body)} bytes, limit {MAX_JSON_BYTES}. Send the image as the request body."
-        )
     try:
-        request = _Request.model_validate(orjson.loads(body))
-        return base64.b64decode(request.inputs, validate=True), request.parameters
+        request = _Request.model_validate(json_image.loads(body))
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4])
         raise BadRequest(f"Not a request of the image segmentation task: {details}.") from None
-    except (orjson.JSONDecodeError, binascii.Error, ValueError) as error:
-        raise BadRequest(
-            f'Invalid JSON or base64: {error}. Expected {{"inputs": IMAGE_IN_BASE64, "parameters": {{}}}}.'
-        ) from None
+    return json_image.decode_image(request.inputs, max_image_bytes, "inputs"), request.parameters
 
 
 def _render(seg: Segmentation, threshold: float) -> bytes:

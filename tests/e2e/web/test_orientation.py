@@ -84,6 +84,18 @@ def png(*chunks: bytes, before: bytes = b"IDAT") -> bytes:
     return PNG[:at] + b"".join(chunks) + PNG[at:]
 
 
+def avif(**options: object) -> bytes:
+    """Pillow writes the orientation of `exif` as irot and imir too."""
+    return saved("AVIF", quality=95, subsampling="4:4:4", speed=10, **options)
+
+
+def without_rotation(data: bytes) -> bytes:
+    """The property irot says 0 degrees."""
+    at = data.index(b"irot") + 4
+    assert data[at]
+    return data[:at] + b"\0" + data[at + 1 :]
+
+
 SIX = exif(turned(6))
 XMP_SEGMENT = segment(b"http://ns.adobe.com/xap/1.0/\0" + XMP)
 PROFILE = b"\nexif\n%8d\n%s\n" % (len(SIX) + 6, (b"Exif\0\0" + SIX).hex().encode())
@@ -129,6 +141,9 @@ CASES = {
     "webp, Exif with JPEG's prefix": saved("WEBP", lossless=True, exif=b"Exif\0\0" + SIX),
     "webp, XMP": saved("WEBP", lossless=True, xmp=XMP),
     "webp, lossy": saved("WEBP", quality=95, exif=SIX),
+    **{f"avif, {value}": avif(exif=b"Exif\0\0" + exif(turned(value))) for value in range(1, 9)},
+    "avif, Exif against irot": without_rotation(avif(exif=b"Exif\0\0" + SIX)),
+    "avif, XMP": avif(xmp=XMP),
     "bmp": saved("BMP"),
 }
 

@@ -60,6 +60,7 @@ async def test_openapi_documents_how_to_send_a_key_if_keys_are_set() -> None:
         "/health",
         "/healthz/live",
         "/healthz/ready",
+        "/ping",
         "/metrics",
         "/v2/health/live",
         "/v2/health/ready",

@@ -37,7 +37,8 @@ async def test_segment_documents_its_bodies_formats_and_real_examples() -> None:
         spec = (await client.get("/openapi.json")).json()
         real = (await client.post("/segment", content=encoded(striped()))).json()
     operation = spec["paths"]["/segment"]["post"]
-    assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/*", "application/octet-stream"}
+    bodies = {"multipart/form-data", "image/*", "application/octet-stream", "application/json"}
+    assert set(operation["requestBody"]["content"]) == bodies
     content = operation["responses"]["200"]["content"]
     models = {part["$ref"].rsplit("/")[-1] for part in content["application/json"]["schema"]["anyOf"]}
     assert models == {"SegmentResponse", "MultiImageResponse"}

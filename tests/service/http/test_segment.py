@@ -121,7 +121,7 @@ INVALID = {
     "urlencoded": (
         {"content": PNG, "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
         415, "unsupported-media-type"),
-    "JSON": ({"json": {"image": "a"}}, 415, "unsupported-media-type"),
+    "JSON": ({"json": {"image": "a"}}, 400, "bad-request"),
     "compressed": ({"content": PNG, "headers": {"Content-Encoding": "gzip"}}, 415, "unsupported-media-type"),
     "unknown include": ({"content": PNG, "params": {"include": "overlay,masks"}}, 400, "bad-request"),
     "include with image/png": (

@@ -148,7 +148,7 @@ def test_the_first_of_several_frames_is_decoded() -> None:
 
 def test_what_is_no_image_is_rejected() -> None:
     for data in (b"", b"hello", b"<!DOCTYPE html>", encoded(IMAGE, "GIF")):
-        with pytest.raises(UnsupportedImage, match="expected JPEG, PNG, WebP, BMP or TIFF"):
+        with pytest.raises(UnsupportedImage, match="expected JPEG, PNG, WebP, AVIF, BMP or TIFF"):
             decode(data, LIMIT)
 
 
@@ -162,7 +162,7 @@ def test_the_first_bytes_are_named(data: bytes, received: str) -> None:
         decode(data, LIMIT)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
 def test_a_truncated_file_is_rejected(kind: str, part: float) -> None:
     data = encoded(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8), kind)
@@ -203,7 +203,7 @@ def mutants(data: bytes, rng: np.random.Generator, count: int) -> list[bytes]:
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF"])
 def test_mutated_files_in_threads_give_an_image_or_a_request_error(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 5
@@ -274,8 +274,7 @@ def _without_adobe(jpeg: bytes) -> bytes:
     ("data", "name"),
     [
         (encoded(IMAGE, "GIF"), "a GIF"),
-        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "a HEIC image"),
-        (b"\0\0\0\x1cftypavif\0\0\0\0mif1avif", "an AVIF"),
+        (b"\0\0\0\x1cftypmp42\0\0\0\0isommp42", "a video"),
         (b"%PDF-1.7\n", "a PDF"),
         (b"FUJIFILMCCD-RAW 0201", "a camera's raw data"),
         (b"IIRO\x08\0\0\0", "a camera's raw data"),
