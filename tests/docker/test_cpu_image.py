@@ -65,6 +65,7 @@ def test_the_image_holds_the_packages_and_nothing_else_of_the_repository(image: 
     assert not {"tests", "benchmarks", "docs", "torch", "pip"} & {path.name for path in installed.iterdir()}
     expected = {path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
     expected |= {path.relative_to(ROOT) for path in (ROOT / "service" / "web").glob("*.*")}
+    expected |= {path.relative_to(ROOT) for path in (ROOT / "service" / "grpc_api").glob("open_inference.*")}
     copied = {path.relative_to(installed) for name in PACKAGES for path in (installed / name).rglob("*.*")}
     assert {path for path in copied if path.suffix != ".pyc" and path.name != "__pycache__"} == expected
     model = {path.name for path in (ROOT / "weights" / "alignseg-lite").iterdir()} - {"engines"}

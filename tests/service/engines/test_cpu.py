@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 def test_an_engine_that_fails_its_check_is_not_measured(
     folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(reference_check.AGREEING, "openvino-int8", 1.01)
+    monkeypatch.setitem(reference_check.AGREEING, "int8", 1.01)
     name, line = opened(folder, caplog)
     assert name == "openvino-cpu"
     assert re.search(r"openvino-int8 \(\d\d\.\d\d% of the pixels .* expected at least 101\.0%\)", line)
