@@ -22,7 +22,7 @@ SIZES = [(16, 24), (40, 30), (24, 240), (300, 25), (7, 500)]  # the last three a
 
 
 def job(files: list[bytes], engine: FakeEngine) -> list[dict[str, object]]:
-    rows = [{"key": f"{n}.png", "source": None, "data": data} for n, data in enumerate(files)]
+    rows = [{"key": f"{n}.png", "source": None, "data": data, "fingerprint": "f"} for n, data in enumerate(files)]
     settings = Settings(model=Path("unused"))
     table = Read(manifest(), LIMITS)(pa.Table.from_pylist(rows))
     table = Segment(settings, manifest(), lambda settings, model: engine)(table)
