@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from alignseg_serve.segmentation.outputs import Options, render
 from alignseg_serve.segmentation.record import ModelId
@@ -15,6 +15,7 @@ from service.model_folder.manifest import Manifest
 from service.rendering.selection import select
 from service.settings import Settings
 
+Result = TypeVar("Result")
 REQUESTS_IN_FLIGHT: Final = 4  # keep a server's decoder, engine and encoder busy while other bodies are in transit
 
 
@@ -73,16 +74,16 @@ def lazy_local_backend(settings: Settings, options: Options) -> Iterator[Backend
 
 def _segment(segmenter: Segmenter, model: ModelId, path: Path, options: Options) -> MaskFiles:
     try:
-        result = segmenter.segment(
-            path,
-            overlay=options.overlay,
-            confidence=options.confidence,
-            tile=options.tile,
-            classes=options.classes,
-        )
-        return MaskFiles(render(result, options), model)
+        return MaskFiles(render(_with_options(segmenter.segment, path, options), options), model)
     except (RequestError, EngineError) as error:
         raise ImageFailed(str(error)) from error
+
+
+def _with_options(segment: Callable[..., Result], path: Path, options: Options) -> Result:
+    """Call `Segmenter.segment` or `Client.segment`, which have the same arguments."""
+    return segment(
+        path, overlay=options.overlay, confidence=options.confidence, tile=options.tile, classes=options.classes
+    )
 
 
 def _model_id(manifest: Manifest) -> ModelId:
@@ -106,13 +107,7 @@ def server_backend(url: str, api_key: str | None, options: Options) -> Iterator[
 
     def segment(path: Path, options: Options) -> MaskFiles:
         try:
-            result = client.segment(
-                path,
-                overlay=options.overlay,
-                confidence=options.confidence,
-                tile=options.tile,
-                classes=options.classes,
-            )
+            result = _with_options(client.segment, path, options)
         except (InvalidImageError, ServerError, ServerTimeout) as error:
             raise ImageFailed(str(error)) from error
         return MaskFiles(render(result, options), ModelId(result.model, result.version))
