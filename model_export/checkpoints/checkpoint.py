@@ -161,16 +161,21 @@ def read_state_dict(path: Path) -> StateDict:
     return dict(content)
 
 
+def of_another_shape(expected: StateDict, state: StateDict, names: Mapping[str, str]) -> list[str]:
+    """A line for each tensor whose shape is not the expected one. names: a key of `expected` -> the key in `state`."""
+    return [
+        f"{name}: got {tuple(state[name].shape)}, expected {tuple(expected[key].shape)}"
+        for key, name in names.items()
+        if name in state and state[name].shape != expected[key].shape
+    ]
+
+
 def _load_strictly(path: Path, network: AlignSeg, state: StateDict, names: Mapping[str, str]) -> None:
     """names: the network's key -> the file's key."""
     expected = _expected(network)
     missing = sorted(names[key] for key in expected if names[key] not in state)
     unexpected = sorted(state.keys() - set(names.values()))
-    misshapen = [
-        f"{name}: got {tuple(state[name].shape)}, expected {tuple(expected[key].shape)}"
-        for key, name in names.items()
-        if name in state and state[name].shape != expected[key].shape
-    ]
+    misshapen = of_another_shape(expected, state, names)
     if missing or unexpected or misshapen:
         raise CheckpointError(
             f"{path} does not fit {network.architecture}:"

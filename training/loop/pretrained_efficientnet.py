@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model_export.alignseg import efficientnet_lite
 from model_export.alignseg.efficientnet_lite import EfficientNetLite
-from model_export.checkpoints.checkpoint import CheckpointError, listed, read_state_dict
+from model_export.checkpoints.checkpoint import CheckpointError, listed, of_another_shape, read_state_dict
 
 CLASSIFIER = ("_conv_head.", "_bn1.", "_fc.")
 """ImageNet's classifier, which a backbone has no use for."""
@@ -44,14 +44,9 @@ def load(backbone: EfficientNetLite, path: Path) -> dict[str, Tensor]:
     """
     state = read_state_dict(path)
     names = {key: reference_key(backbone, key) for key in backbone.state_dict()}
-    expected = backbone.state_dict()
     missing = [name for name in names.values() if name not in state]
     unexpected = sorted(key for key in state.keys() - set(names.values()) if not key.startswith(CLASSIFIER))
-    misshapen = [
-        f"{name}: got {tuple(state[name].shape)}, expected {tuple(expected[key].shape)}"
-        for key, name in names.items()
-        if name in state and state[name].shape != expected[key].shape
-    ]
+    misshapen = of_another_shape(backbone.state_dict(), state, names)
     if missing or unexpected or misshapen:
         raise CheckpointError(
             f"{path} does not fit the backbone; there are weights for {', '.join(efficientnet_lite.NAMES)}."
