@@ -34,10 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stand-in", action="store_true", help="on the CPU, with tiny inputs; measures nothing")
     parser.add_argument("--match", nargs="+", default=[], help="only rows with all of these: resnet18 360x480 fused")
     options = parser.parse_args(arguments)
-    if options.stand_in:
-        stand_in.install()
-    elif not torch.cuda.is_available():
-        print("No NVIDIA GPU, or a PyTorch without CUDA: nothing was measured.", file=sys.stderr)
+    if not stand_in.can_run(options.stand_in):
         return 2
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32, in every runtime
     for table in ("kernel", "network"):

@@ -25,10 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=harness.RESULTS, help="folder for the result")
     parser.add_argument("--stand-in", action="store_true", help="on the CPU, with tiny inputs; measures nothing")
     options = parser.parse_args(arguments)
-    if options.stand_in:
-        stand_in.install()
-    elif not torch.cuda.is_available():
-        print("No NVIDIA GPU, or a PyTorch without CUDA: nothing was measured.", file=sys.stderr)
+    if not stand_in.can_run(options.stand_in):
         return 2
     size = 8192 if not options.stand_in else 64
     a = torch.randn(size, size, dtype=torch.bfloat16, device=timing.DEVICE)

@@ -1,9 +1,22 @@
 """Runs the GPU benchmarks on a CPU with tiny inputs: every row and every import, without a measurement of any worth."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from benchmarks.gpu import timing
+
+
+def can_run(with_stand_in: bool) -> bool:
+    """Install the stand-in if it is requested. Otherwise return whether there is a GPU, and say so if there is none."""
+    if with_stand_in:
+        install()
+    elif not torch.cuda.is_available():
+        print("No NVIDIA GPU, or a PyTorch without CUDA: nothing was measured.", file=sys.stderr)
+        return False
+    return True
 
 
 def install() -> None:
