@@ -1,4 +1,4 @@
-"""The gRPC status of an error, and what a client is told besides it.
+"""The gRPC status of an error, and how long a client should wait.
 
 Source: gRPC's status codes (https://grpc.io/docs/guides/status-codes/), and A6, which defines the pushback.
 """
