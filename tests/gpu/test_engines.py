@@ -1,6 +1,5 @@
 """Engines built for this GPU, compared with PyTorch; the service's runtimes on it, and their failures."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from service.model_folder import engine_plan
 from service.model_folder import manifest as manifests
 from service.settings import Settings
 from tests.gpu.conftest import LITE
+from tests.gpu.lost_device import require_device_lost
 from tests.model_export.frames import frames
 
 BUCKET = manifests.load(LITE).input.buckets[0]
@@ -158,25 +158,13 @@ def test_verify_as_a_command(engine_folder: Path, engine: TensorRtEngine, capsys
     assert engine.name in capsys.readouterr().out
 
 
-STICKY = """
-import os
+OPENING = """
 import sys
-import numpy as np, torch
 from pathlib import Path
-from service.errors import DeviceLost
-from tests.gpu.test_engines import opened, images
+from tests.gpu.test_engines import images, opened
 engine = opened(Path(sys.argv[1]))
-engine.infer(images(1))
-torch.zeros(4, device="cuda")[torch.tensor([10**6], device="cuda")]  # a device-side assertion: the context is lost
-try:
-    engine.infer(images(1))
-except DeviceLost:
-    os._exit(42)  # the libraries' clean-up may abort on a lost context
 """
 
 
 def test_a_sticky_error_means_a_lost_device(engine_folder: Path, engine: TensorRtEngine) -> None:
-    result = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", STICKY, str(engine_folder)], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert result.returncode == 42, result.stderr
+    require_device_lost(OPENING, engine_folder, timeout_s=300)

@@ -1,7 +1,5 @@
 """The serving engine on the real CUDA: graphs, two lanes, memory, sticky errors. Only TensorRT is replaced."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ pytest.importorskip("pydantic")
 from service.engines import cuda
 from service.engines.tensorrt import library
 from service.engines.tensorrt.engine import TensorRtEngine
+from tests.gpu.lost_device import require_device_lost
 from tests.service.engines.tensorrt.plans import write_plan
 from tests.support.stand_in_tensorrt import StandInTensorRT, expected, images
 
@@ -71,24 +70,15 @@ def test_close_frees_the_memory(runtime: Any, tmp_path: Path, monkeypatch: pytes
     assert before - runtime.cudaMemGetInfo()[1] <= 4 * 2**20
 
 
-STICKY = """
-import os, sys
+OPENING = """
+import sys
 from pathlib import Path
-import pytest, torch
+import pytest
 from service.engines import cuda
-from service.errors import DeviceLost
 from tests.gpu.test_stand_in_engine import images, opened
 engine = opened(Path(sys.argv[1]), cuda.load(), pytest.MonkeyPatch())
-engine.infer(images(1))
-torch.zeros(4, device="cuda")[torch.tensor([10**6], device="cuda")]  # a device-side assertion: the context is lost
-try:
-    engine.infer(images(1))
-except DeviceLost:
-    os._exit(42)  # the libraries' clean-up may abort on a lost context
 """
 
 
 def test_a_sticky_error_means_a_lost_device(runtime: Any, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", STICKY, str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603
-    assert result.returncode == 42, result.stderr
+    require_device_lost(OPENING, tmp_path, timeout_s=120)
