@@ -3,7 +3,6 @@
 import getpass
 import shutil
 import subprocess
-import time
 from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import urljoin
@@ -14,6 +13,7 @@ import pytest
 from benchmarks.harness import free_port
 from tests.support.fake_engine import encoded, striped
 from tests.support.live_server import live
+from tests.support.server_process import wait_for
 
 CONFIGURATION = """
 user {user}; pid {folder}/pid; error_log stderr; daemon off; events {{}}
@@ -43,22 +43,11 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         nginx = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")])  # noqa: S603, S607
         try:
             base = f"http://127.0.0.1:{port}/alignseg/"
-            _wait_for(base)
+            wait_for(base)
             yield base
         finally:
             nginx.terminate()
             nginx.wait(120)
-
-
-def _wait_for(address: str) -> None:
-    for _ in range(2000):
-        try:
-            if httpx.get(address).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"{address} did not answer")
 
 
 def test_the_link_leads_to_the_classes(url: str) -> None:

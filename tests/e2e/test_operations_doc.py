@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from benchmarks.harness import free_port
 from service.settings import REPOSITORY, Settings
-from tests.support.server_process import Process
+from tests.support.server_process import Process, wait_for
 
 TEXT = (REPOSITORY / "docs" / "operations.md").read_text()
 (NGINX,) = re.findall(r"```nginx\n(.*?)```", TEXT, re.DOTALL)
@@ -44,17 +43,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Generator[str, None, None]:
         nginx.terminate()
         nginx.wait(120)
         assert server.stop() == 0
-
-
-def wait_for(address: str) -> None:
-    for _ in range(2000):
-        try:
-            if httpx.get(address).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"{address} did not answer")
 
 
 def test_an_image_passes_through_nginx(url: str) -> None:

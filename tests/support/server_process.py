@@ -83,6 +83,18 @@ def running(command: Sequence[str], **settings: object) -> Generator[Process, No
         process.wait()
 
 
+def wait_for(address: str) -> None:
+    """Returns once a GET of this address gets 200."""
+    for _ in range(2000):
+        try:
+            if httpx.get(address).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"{address} did not answer")
+
+
 def serve(model: Path) -> list[str]:
     """Command of `alignseg serve` with a model folder."""
     return [sys.executable, "-m", "alignseg_serve", "serve", "--model", str(model), "--port", "0"]
