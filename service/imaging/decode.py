@@ -14,9 +14,10 @@ from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from service.errors import CorruptImage, RequestError, UnsupportedImage
-from service.imaging import avif, incomplete_files, orientation, tiff, turbojpeg
+from service.imaging import incomplete_files, orientation, tiff, turbojpeg
 from service.imaging.decode_limits import CountedReads, check_scans, check_size
 from service.imaging.file_kinds import FORMATS, rejection
+from service.imaging.heif import avif
 from service.imaging.pillow_rgb import to_rgb, undecoded_tiff
 from service.types import Size, UInt8Array
 
@@ -32,7 +33,7 @@ _ANY_SIZE: Final = 2**63
 
 
 def decode(data: bytes, max_pixels: int, reserve: Callable[[int], None] = lambda pixels: None) -> UInt8Array:
-    """Decode the first frame of a JPEG, PNG, WebP, AVIF, BMP or TIFF, or of a HEIC, see heic.py.
+    """Decode the first frame of a JPEG, PNG, WebP, AVIF, BMP or TIFF, or of a HEIC, see heif/heic.py.
 
     reserve: called with the number of pixels before memory is allocated for them; may raise a RequestError.
 

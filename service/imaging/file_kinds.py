@@ -3,7 +3,7 @@
 from typing import Final
 
 from service.errors import CorruptImage, RequestError, UnsupportedImage
-from service.imaging import avif, heic
+from service.imaging.heif import avif, heic
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", *heic.FORMATS)  # Pillow's names
 EXPECTED: Final = "expected JPEG, PNG, WebP, AVIF, BMP or TIFF"

@@ -7,7 +7,7 @@ The rule, as measured with Chromium 156 (tests/e2e/web/test_orientation.py compa
 - AVIF: the container's properties `irot` and `imir`, which Pillow gives as Exif; the file's own Exif is ignored.
 - Everything else is ignored: XMP in every format, Exif in WebP, text chunks of PNG, the thumbnail's directory.
 - TIFF, which browsers do not show: the tag Orientation belongs to the format, and Pillow applies it while it loads.
-- HEIC, which Chromium does not show: libheif turns it while it decodes, as Safari does; see heic.py.
+- HEIC, which Chromium does not show: libheif turns it while it decodes, as Safari does; see heif/heic.py.
 """
 
 import struct

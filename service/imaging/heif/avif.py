@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from service.errors import CorruptImage, ImageTooLarge, UnsupportedImage
-from service.imaging.av1 import frame_sizes
 from service.imaging.decode_limits import check_size
+from service.imaging.heif.av1 import frame_sizes
 
 MAX_ITEMS: Final = 1000  # tiles of a grid; a phone's 48 megapixels in tiles of 512x512 are 200
 MAX_FRAMES: Final = 2000

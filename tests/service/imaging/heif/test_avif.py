@@ -8,8 +8,9 @@ import pytest
 from PIL import AvifImagePlugin, Image
 
 from service.errors import CorruptImage, ImageTooLarge, RequestError, UnsupportedImage
-from service.imaging import av1, avif, decode_limits
+from service.imaging import decode_limits
 from service.imaging.decode import decode
+from service.imaging.heif import av1, avif
 from tests.support.fake_engine import striped
 
 LIMIT = 100_000
