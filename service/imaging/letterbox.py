@@ -4,6 +4,7 @@ Both directions use half-pixel centres: pixel i of n covers [i/n, (i+1)/n) of th
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from service.imaging.enlarge import enlarge_class_map, enlarge_nearest
 from service.types import PreparedImage, Size, UInt8Array
 
 _MIN_ENLARGEMENT: Final = 1.05  # below it, enlarging only blurs
+_CACHED_SIZES: Final = 256  # each image asks three times for its bucket, and clients mostly send images of one size
 
 
 def letterbox(pixels: UInt8Array, buckets: Sequence[Size], original: Size | None = None) -> PreparedImage:
@@ -56,7 +58,11 @@ def min_decode_size(size: Size, buckets: Sequence[Size]) -> Size:
 
 def choose_bucket(size: Size, buckets: Sequence[Size]) -> Size:
     """The bucket that keeps most pixels of an image; among equals the one it fills best, then the first."""
+    return _choose_bucket(size, tuple(buckets))
 
+
+@lru_cache(_CACHED_SIZES)
+def _choose_bucket(size: Size, buckets: tuple[Size, ...]) -> Size:
     def score(bucket: Size) -> tuple[int, float]:
         height, width = fit(size, bucket)
         kept = min(height * width, size[0] * size[1])
